@@ -17,9 +17,9 @@ surroundings.complete()
 
 
 def open_archive(path: str | Path | None = None, trial: str | None = None) -> AnalystArchive:
-    """Open the archive for analysis: from `path`, or from DSA110_ARCHIVE; with `trial` as that trial left it.
+    """Open the archive for analysis: at `path`, or at DSA110_ARCHIVE; with `trial`, that trial's products replace the science products.
 
-    Raises ConfigurationError when there is no archive there, naming the setting, and NotFoundError for an unknown trial.
+    Raises ConfigurationError, which names the setting, if there is no archive there, and NotFoundError for an unknown trial.
     """
     from dsa110_assets.analyst import open_archive as _open
 

@@ -1,4 +1,4 @@
-"""What `open_archive()` returns: the archive as an analyst sees it, in astropy's and pandas' own types.
+"""The analyst's view of the archive, which `open_archive()` returns, in astropy's and pandas' types.
 
 Everything returned carries units and the id of the product it came from; nothing is written. Dagster is
 not imported: an analyst needs the archive and this package, not the pipeline's settings or database.
@@ -36,9 +36,9 @@ ARCHIVE_VARIABLE, DATABASE_VARIABLE = "DSA110_ARCHIVE", "DSA110_DATABASE_URL"
 
 
 def open_archive(path: str | Path | None = None, trial: str | None = None) -> AnalystArchive:
-    """Open the archive at `path` (None: DSA110_ARCHIVE); with `trial`, with what that trial made in the place of science's.
+    """Open the archive at `path` (None: DSA110_ARCHIVE); with `trial`, that trial's products replace the science products.
 
-    Raises ConfigurationError where there is none, and NotFoundError, which says which there are, for a trial there is not.
+    Raises ConfigurationError if there is no archive, and NotFoundError, which lists the existing trials, for an unknown trial.
     """
     named = str(path) if path is not None else os.environ.get(ARCHIVE_VARIABLE, "")
     if not named.strip():
@@ -79,7 +79,7 @@ class AnalystArchive:
         until: Moment | None = None,
         state: str | None = "current",
     ) -> pd.DataFrame:
-        """Products with window starts from `since` to `until`, both included; a date is its whole day.
+        """The products whose windows start from `since` to `until`, both included; a date means its whole day.
 
         `state` is current, superseded, rejected or None for all. Columns: product_id, asset, partition,
         version, path, size_bytes, created_at (UTC), state, run_id, code_version, digest, inputs, then the
@@ -104,7 +104,7 @@ class AnalystArchive:
     def product(self, asset: str, key: Moment | Path) -> Product:
         """The current product of `asset` for a partition key or time, or the product with this id or path.
 
-        Raises NotFoundError that says what is there.
+        Raises NotFoundError, which says what exists.
         """
         from dsa110_assets.orchestration.graph import specifications
 
@@ -119,10 +119,10 @@ class AnalystArchive:
         partition = _partition(grain, key)
         found = self.store.current(asset, partition)
         if found is None:
-            raise NotFoundError(f"no {asset} for {partition}: {self._there_is(asset, partition)}")
+            raise NotFoundError(f"no {asset} for {partition}: {self._existing_partitions(asset, partition)}")
         return found
 
-    def _there_is(self, asset: str, partition: str) -> str:
+    def _existing_partitions(self, asset: str, partition: str) -> str:
         present = sorted(p.partition for p in self.store.products(asset) if p.partition)
         if not present:
             return f"the archive holds no {asset} at all"
@@ -146,22 +146,22 @@ class AnalystArchive:
         return self._image("night_mosaic", "night", key)
 
     def requested_mosaic(self, name: str) -> Image:
-        """The mosaic that was asked for by this name, which `dsa110 requested make` makes. Raises NotFoundError."""
+        """The mosaic requested under this name, which `dsa110 requested make` makes. Raises NotFoundError."""
         from dsa110_assets.archive import requested
 
         return self._image(requested.ASSET, "request", requested.find(self.store, name).partition)
 
     def requested_mosaics(self) -> pd.DataFrame:
-        """Every request of a mosaic, by name: name, since, until (UTC), tiles, centre_deg, radius_deg, calibrator, tier, by, created_at
-        (UTC), and product_id and path of its mosaic, None while it is not there."""
+        """All requests for mosaics, sorted by name: name, since, until (UTC), tiles, centre_deg, radius_deg, calibrator, tier, by,
+        created_at (UTC), and product_id and path of the mosaic, None while it does not exist."""
         from dataclasses import asdict, fields
 
         import pandas as pd
 
         from dsa110_assets.archive import requested
 
-        there = [(one, self.store.current(requested.ASSET, one.partition)) for one in requested.requests(self.store)]
-        rows = [{**asdict(one), "product_id": p and p.id, "path": p and str(p.path)} for one, p in there]
+        pairs = [(request, self.store.current(requested.ASSET, request.partition)) for request in requested.requests(self.store)]
+        rows = [{**asdict(request), "product_id": p and p.id, "path": p and str(p.path)} for request, p in pairs]
         return pd.DataFrame(rows, columns=[*(field.name for field in fields(requested.Request)), "product_id", "path"])
 
     def _image(self, asset: str, grain: Grain, key: Moment | Path) -> Image:
@@ -183,9 +183,9 @@ class AnalystArchive:
         return Visibility.of(self._product(asset, "observation", key))
 
     def caltables(self, at: Moment) -> Calibration:
-        """The calibration in force at a time: the set an observation taken then would be calibrated with now.
+        """The calibration in force at a time: the set with which an observation taken then would be calibrated now.
 
-        Raises NotFoundError where it would wait instead, saying why and which sets there are.
+        Raises NotFoundError if the observation would have to wait; it says why and lists the existing sets.
         """
         from dsa110_assets.analyst_views import calibration_at
 
@@ -194,26 +194,26 @@ class AnalystArchive:
     # -- sources --
 
     def sources(self, ra: Any = None, dec: Any = None, radius: Any = None) -> Table:
-        """Every source with a light curve, or those within `radius` of (ra, dec), nearest first.
+        """All sources with a light curve, or those within `radius` of (ra, dec), nearest first.
 
         Angles are Quantities, plain numbers in degrees, or strings such as '12h30m49s' and '+12d23m'.
         Columns: source_id, ra, dec [deg], n_epochs, n_detected, flux, flux_rms [Jy], separation [arcsec].
         """
         from dsa110_assets import analyst_tables as tables
 
-        wanted = cone(ra, dec, radius)
+        region = cone(ra, dec, radius)
         table = tables.sources(*self._nights())
-        return table if wanted is None else tables.within(table, *wanted)
+        return table if region is None else tables.within(table, *region)
 
     def light_curve(self, name: str) -> TimeSeries:
-        """A source's light curve over all nights: time (of its transit), flux, error, limit, rms, flags, the product each point is from.
+        """A source's light curve over all nights: time (of its transit), flux, error, limit, rms, flags, and each point's product.
 
-        Errors are as the last night knows them. `error` is about the source's own mean, with each epoch's systematic part, and
-        `absolute_error` about its true flux, at the frequency `meta["frequency"]`.
-        `name` is a source id; where none is written so, the one that differs in case, blanks and underscores alone.
+        Errors are those of the last night's model. `error` is relative to the source's own mean and includes each epoch's systematic
+        part; `absolute_error` is relative to its true flux, at the frequency `meta["frequency"]`.
+        `name` is a source id; if no id is identical, the one that differs only in case, blanks and underscores is used.
         A non-detection is a row whose `flux` is the forced flux and `limit` the 5 sigma upper limit; `limit` is NaN
-        where detected; `meta["left_out"]` are nights that cannot be read. Raises NotFoundError that names the nearest, or
-        all that are meant.
+        where detected; `meta["left_out"]` are nights that cannot be read. Raises NotFoundError, which names the most similar source,
+        or all that match.
         """
         from dsa110_assets import analyst_tables as tables
 
@@ -226,25 +226,26 @@ class AnalystArchive:
     def spectrum(self, name: str, epoch: str | None = None) -> QTable:
         """A source's flux density in every subband, at its last epoch whose calibrated set is kept, or at `epoch`.
 
-        Fitted to the visibilities with all that the catalogue knows around it (`photometry.subbands`): on the set's own flux scale, not
-        normalised to the ensemble; half a minute of a core at full scale. Columns: subband, frequency, low, high [Hz], flux, error [Jy],
-        n_visibilities. `meta` has epoch, product_id (the set), response (the primary beam's at the source), and the power law
-        through the points: index, index_err, level, level_err at the frequency pivot. Raises NotFoundError where no set is kept.
+        It is fitted to the visibilities together with all catalogue sources around it (`photometry.subbands`), on the set's own flux
+        scale, not normalised to the ensemble; this takes half a minute of a core at full scale. Columns: subband, frequency, low, high
+        [Hz], flux, error [Jy], n_visibilities. `meta` has epoch, product_id (the set), response (of the primary beam at the source), and
+        the power law through the points: index, index_err, level, level_err at the frequency pivot. Raises NotFoundError if no set is
+        kept.
         """
         from dsa110_assets import analyst_spectra
 
         return analyst_spectra.spectrum(self.store, self.light_curve(name), epoch)
 
     def light_curves(self, names: Sequence[str]) -> Table:
-        """The light curves of these source ids as one table, by source and time: source_id, ra, dec, mjd, and the columns of
-        `light_curve`. Raises NotFoundError for one there is not."""
+        """The light curves of these source ids as one table, sorted by source and time: source_id, ra, dec, mjd, and the columns of
+        `light_curve`. Raises NotFoundError for an unknown id."""
         from dsa110_assets import analyst_tables as tables
 
         nights, last = self._nights()
         rows = nights.of_sources(list(names), tables.READ)
         if absent := sorted(set(names) - set(rows["source_id"])):
             look_up(absent[0], ([(source, source) for source in nights.names()],), "source")
-            raise NotFoundError(f"{absent[0]} is no source id as it is written; `dsa110 sources` lists them")
+            raise NotFoundError(f"{absent[0]} is not the exact id of a source; `dsa110 sources` lists them")
         return tables.points(rows, last)
 
     def variables(self, max_false_discovery_rate: float = 0.01, night: Moment | None = None) -> Table:
@@ -257,34 +258,34 @@ class AnalystArchive:
         return tables.variables(product, max_false_discovery_rate)
 
     def _latest(self, asset: str) -> Product:
-        """The newest night's product."""
+        """The current product of the newest night. Raises NotFoundError."""
         found = self.store.newest(asset)
         if not found:
-            raise self._none_yet(asset)
+            raise self._no_product_error(asset)
         return found[0]
 
     def _nights(self) -> tuple[Nights, Product]:
-        """The light curves of all nights, and the last of these products, whose errors they have."""
+        """The light curves of all nights, and the product of the last night, whose error model applies to them."""
         from dsa110_assets.archive.light_curves import Nights
 
         products = self.store.products("light_curves")
         if not products:
-            raise self._none_yet("light_curves")
+            raise self._no_product_error("light_curves")
         nights = Nights.to_read([product.path for product in products])
         if nights.left_out:
             named = ", ".join(product.id for product in products if product.path in nights.left_out)
             warnings.warn(
-                f"left out, as its file is cut short or not there: {named}; run: dsa110 archive verify", UserWarning, stacklevel=3
+                f"left out, because the file is cut short or missing: {named}; run: dsa110 archive verify", UserWarning, stacklevel=3
             )
         return nights, products[-1]
 
-    def _none_yet(self, asset: str) -> NotFoundError:
+    def _no_product_error(self, asset: str) -> NotFoundError:
         return NotFoundError(f"there is no {asset} yet: run `dsa110 process`, and see `dsa110 status`")
 
     # -- provenance --
 
     def lineage(self, product: Any) -> LineageNode:
-        """What a product was made from, down to the subband files: `.product`, `.children`, `.files()`.
+        """The tree of products that a product was made from, down to the subband files: `.product`, `.children`, `.files()`.
 
         `product` is a product id, a path inside a product, or anything this archive returned.
         """
@@ -301,7 +302,7 @@ PRODUCT_COLUMNS = (
 
 
 def _partition(grain: Grain, key: Moment) -> str:
-    """The partition of this grain that holds the time `key`; of a request, that of its name."""
+    """The partition of this grain that contains the time `key`; for a request, the partition of the name `key`."""
     if grain == "request":
         from dsa110_assets.archive import naming
 
@@ -313,7 +314,7 @@ def _partition(grain: Grain, key: Moment) -> str:
 
 
 def known_asset(store: Archive, asset: str | None) -> str | None:
-    """`asset` itself. Raises NotFoundError, saying which there are, for a name that is none. Dagster is loaded only for that."""
+    """Return `asset`. Raises NotFoundError, which lists the assets, for an unknown name. Dagster is imported only if it has no product."""
     if asset is not None and not store.newest(asset):
         from dsa110_assets.orchestration.graph import specifications
 
@@ -323,19 +324,19 @@ def known_asset(store: Archive, asset: str | None) -> str | None:
 
 
 def position(ra: Any, dec: Any) -> tuple[float, float]:
-    """A position in degrees, of what `AnalystArchive.sources` takes. ConfigurationError for half a one, or none."""
+    """A position in degrees, from the forms that `AnalystArchive.sources` accepts. ConfigurationError if ra or dec is missing."""
     found = cone(ra, dec, 1.0)
     if found is None:
-        raise ConfigurationError("a position is both ra and dec")
+        raise ConfigurationError("a position needs both ra and dec")
     return found[0], found[1]
 
 
 def cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | None:
-    """(ra, dec, radius) in degrees; None for the whole sky. ConfigurationError for half a position."""
+    """(ra, dec, radius) in degrees; None for the whole sky. ConfigurationError for an incomplete position."""
     if ra is None and dec is None and radius is None:
         return None
     if ra is None or dec is None:
-        raise ConfigurationError("a position is both ra and dec: sources(ra=..., dec=..., radius=...)")
+        raise ConfigurationError("a position needs both ra and dec: sources(ra=..., dec=..., radius=...)")
     from astropy import units as u
 
     values = (
@@ -349,7 +350,7 @@ def cone(ra: Any, dec: Any, radius: Any) -> tuple[float, float, float] | None:
 
 
 def _angle(value: Any, sexagesimal_unit: Any) -> float:
-    """Degrees of a Quantity, a number (degrees) or a string (bare `12:30:49`: in `sexagesimal_unit`)."""
+    """The degrees of a Quantity, a number (degrees) or a string (a bare `12:30:49` is in `sexagesimal_unit`)."""
     from astropy import units as u
     from astropy.coordinates import Angle as AstropyAngle
 
@@ -366,4 +367,4 @@ def _angle(value: Any, sexagesimal_unit: Any) -> float:
             return float(angle.to_value(u.deg))
         return float(u.Quantity(value, u.deg).to_value(u.deg))
     except (ValueError, TypeError, u.UnitsError) as error:
-        raise ConfigurationError(f"{value!r} is no angle: use degrees, a Quantity, or '12h30m49s'") from error
+        raise ConfigurationError(f"{value!r} is not an angle: use degrees, a Quantity, or '12h30m49s'") from error

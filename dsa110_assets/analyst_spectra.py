@@ -1,4 +1,4 @@
-"""What `AnalystArchive.spectrum` returns: which calibrated set has a source at an epoch, and its flux density in every subband of it."""
+"""The spectrum of `AnalystArchive.spectrum`: the calibrated set of a source at an epoch, and its flux density in every subband."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 SET_FILE, MODEL_FILE = "calibrated.ms", "sky_model.parquet"
 EPOCHS_LOOKED_AT = 400
-"""So many of a source's last epochs are looked through for one whose data are kept."""
+"""The number of a source's last epochs that are searched for one whose data are kept."""
 
 
 def set_of(store: Archive, curve: TimeSeries, epoch: str | None = None) -> tuple[str, Product]:
-    """The epoch, and the calibrated set that saw the source nearest to its transit in it; the last one whose set is kept.
+    """The last epoch whose calibrated set is kept, and that set, which observed the source nearest to its transit.
 
-    With `epoch` of that one alone. Raises NotFoundError, saying why, where no set is there.
+    With `epoch`, only that one is tried. Raises NotFoundError, which says why, if no set is kept.
     """
     name, epochs = curve.meta["source_id"], [str(value) for value in curve["epoch"]]
     if epoch is not None and epoch not in epochs:
@@ -38,18 +38,18 @@ def set_of(store: Archive, curve: TimeSeries, epoch: str | None = None) -> tuple
             return epochs[k], found
     kept = f"of epoch {epoch}" if epoch else f"of the last {len(order)} epochs"
     raise NotFoundError(
-        f"no calibrated set {kept} of {name} is kept: retention took them; process an observation again, or pin one that is to stay"
+        f"no calibrated set {kept} of {name} is kept: retention removed them; process an observation again, or pin one that is to stay"
     )
 
 
 def _nearest(store: Archive, mosaic_id: str, transit_mjd: float) -> Product | None:
-    """The calibrated set of the mosaic's tile nearest in time to a transit; None if its data are gone."""
+    """The calibrated set of the mosaic's tile that is nearest in time to a transit; None if its data are gone."""
     try:
         tiles = [store.get(name) for name in store.get(mosaic_id).inputs if name.startswith("tile_image")]
     except NotFoundError:
         return None
     at = timegrid.mjd_to_datetime(transit_mjd) - timedelta(seconds=timegrid.GROUP_S / 2)
-    for tile in sorted(tiles, key=lambda one: abs(timegrid.parse_key(one.partition or "") - at))[:1]:
+    for tile in sorted(tiles, key=lambda candidate: abs(timegrid.parse_key(candidate.partition or "") - at))[:1]:
         for name in tile.inputs:
             if name.startswith("calibrated_ms"):
                 found = store.get(name)
@@ -58,7 +58,7 @@ def _nearest(store: Archive, mosaic_id: str, transit_mjd: float) -> Product | No
 
 
 def spectrum(store: Archive, curve: TimeSeries, epoch: str | None = None) -> QTable:
-    """One row for each subband with data: see `AnalystArchive.spectrum`."""
+    """A table with one row for each subband with data: see `AnalystArchive.spectrum`."""
     from astropy import units as u
     from astropy.table import QTable
 
@@ -68,11 +68,11 @@ def spectrum(store: Archive, curve: TimeSeries, epoch: str | None = None) -> QTa
     at, product = set_of(store, curve, epoch)
     catalogue = store.current("sky_model")
     if catalogue is None:
-        raise NotFoundError("there is no sky model, which tells the other sources in the field: dsa110 process makes it")
+        raise NotFoundError("there is no sky model, which has the other sources in the field: dsa110 process makes it")
     sky = model.read(catalogue.path / MODEL_FILE)
     source_id, ra_deg, dec_deg = tables.place(curve)
     found = subbands.measure(product.path / SET_FILE, ra_deg, dec_deg, sky)
-    columns = {name: np.array([getattr(one, name) for one in found.subbands]) for name in subbands.Subband.__dataclass_fields__}
+    columns = {name: np.array([getattr(subband, name) for subband in found.subbands]) for name in subbands.Subband.__dataclass_fields__}
     table = QTable(
         {
             "subband": columns["subband"],

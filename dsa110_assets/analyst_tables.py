@@ -31,11 +31,11 @@ READ = (
     "source_id", "ra_deg", "dec_deg", "mjd", *_FLUXES.values(), "noise_scale", "detected", "quality", *_NUMBERS, "n_references",
     *_TEXTS.values(),
 )  # fmt: skip
-"""The columns of the nights' files that `light_curve` and `points` are made of."""
+"""The columns of the nights' files from which `light_curve` and `points` are made."""
 
 
 def sources(nights: Nights, product: Product) -> Table:
-    """One row per source: position, epochs, mean flux and its scatter. `product` is the last night's."""
+    """A table with one row per source: position, epochs, mean flux and its scatter. `product` is that of the last night."""
     frame = nights.by_source(
         """
         arg_max(ra_deg, mjd) AS ra, arg_max(dec_deg, mjd) AS dec, count(*) AS n_epochs, count(*) FILTER (detected) AS n_detected,
@@ -63,12 +63,13 @@ def within(table: Table, ra_deg: float, dec_deg: float, radius_deg: float) -> Ta
 
 
 def _left_out(nights: Nights) -> list[str]:
-    """The nights whose light curves are cut short or not there."""
+    """The nights whose light curves are cut short or missing."""
     return [next(part for part in folder.parts if part.startswith("night=")).removeprefix("night=") for folder in nights.left_out]
 
 
 def light_curve(rows: pd.DataFrame, nights: Nights, product: Product) -> TimeSeries:
-    """The light curve of one source from its rows by time; columns as `AnalystArchive.light_curve` says. `product` is the last night's."""
+    """The light curve of one source from its rows in order of time, with the columns of `AnalystArchive.light_curve`. `product` is that of
+    the last night."""
     from astropy import units as u
     from astropy.time import Time
     from astropy.timeseries import TimeSeries
@@ -85,7 +86,7 @@ def light_curve(rows: pd.DataFrame, nights: Nights, product: Product) -> TimeSer
 
 
 def place(curve: TimeSeries) -> tuple[str, float, float]:
-    """The source id of a light curve, and its place (ICRS) [deg]."""
+    """The source id of a light curve, and its position (ICRS) [deg]."""
     return str(curve.meta["source_id"]), float(curve.meta["ra"].to_value("deg")), float(curve.meta["dec"].to_value("deg"))
 
 
@@ -94,13 +95,13 @@ def points(rows: pd.DataFrame, product: Product) -> Table:
     from astropy import units as u
     from astropy.table import QTable
 
-    told = {"source_id": rows["source_id"].astype(str).to_numpy(dtype=np.str_)}
-    where = {name: rows[f"{name}_deg"].to_numpy(np.float64) * u.deg for name in ("ra", "dec")}
-    return QTable({**told, **where, "mjd": rows["mjd"].to_numpy(np.float64) * u.d, **_columns(rows)}, meta={"product_id": product.id})
+    names = {"source_id": rows["source_id"].astype(str).to_numpy(dtype=np.str_)}
+    positions = {name: rows[f"{name}_deg"].to_numpy(np.float64) * u.deg for name in ("ra", "dec")}
+    return QTable({**names, **positions, "mjd": rows["mjd"].to_numpy(np.float64) * u.d, **_columns(rows)}, meta={"product_id": product.id})
 
 
 def _columns(rows: pd.DataFrame) -> dict[str, Any]:
-    """What the rows of light curves have beside source, place and time, under the names analysts know."""
+    """The columns of light curves except source, position and time, under the names that analysts use."""
     from astropy import units as u
 
     columns: dict[str, Any] = {name: rows[column].to_numpy(dtype=np.float64) * u.Jy for name, column in _FLUXES.items()}
@@ -115,7 +116,7 @@ def _columns(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def variables(product: Product, max_false_discovery_rate: float) -> Table:
-    """Candidates with q at most this, by q, then by eta."""
+    """The candidates with a q value of at most `max_false_discovery_rate`, by ascending q, then by descending eta."""
     import pandas as pd
 
     path = Path(product.path) / VARIABILITY_FILE
@@ -140,5 +141,5 @@ def with_units(frame: pd.DataFrame, product: Product) -> Table:
 
 
 def _without_units(columns: Any) -> dict[str, str]:
-    """Column names without the unit that the Table's column itself carries."""
+    """Map column names to names without the unit, which the Table's column itself carries."""
     return {name: name.removesuffix("_deg").removesuffix("_jy") for name in columns}

@@ -1,4 +1,4 @@
-"""Times as analysts have them: text, dates, datetimes, day numbers, of Python, NumPy, pandas and astropy."""
+"""Times in the forms that analysts use: text, dates, datetimes, day numbers, of Python, NumPy, pandas and astropy."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _DAYS = ("datetime64[Y]", "datetime64[M]", "datetime64[D]")
 
 
 def bound(value: Moment | None) -> datetime | str | None:
-    """A bound of a time range as the archive takes it: text, and a date, which means its whole day, as text.
+    """A bound of a time range in the form that the archive accepts: text, also for a date, which means its whole day; else a datetime.
 
-    Raises NotFoundError that says the forms.
+    Raises NotFoundError, which lists the accepted forms.
     """
     if isinstance(value, str):
         return value.strip()
@@ -34,7 +34,7 @@ def bound(value: Moment | None) -> datetime | str | None:
 
 
 def moment(value: Moment) -> datetime:
-    """UTC datetime of a time; one without a zone is UTC, a date its first moment. Raises NotFoundError that says the forms."""
+    """The UTC datetime of a time; one without a zone is UTC, a date means its start. Raises NotFoundError, which lists the forms."""
     try:
         found = _datetime(value)
         return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
@@ -43,7 +43,7 @@ def moment(value: Moment) -> datetime:
 
 
 def _datetime(value: Any) -> datetime:
-    """As `moment`; raises what the conversion does."""
+    """As `moment`, but raises the errors of the conversion."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
     if isinstance(value, str):

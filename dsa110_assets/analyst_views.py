@@ -1,4 +1,4 @@
-"""What the analysts' door hands out: images, measurement sets and calibration, each with its product id."""
+"""The objects that the analysts' archive returns: images, measurement sets and calibration, each with its product id."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 MAIN_IMAGES = ("image.fits", "mosaic.fits")
-"""An image product has one of these."""
+"""The file names of the main image: an image product has one of them."""
 MAD_TO_SIGMA = 1.482602218505602  # 1 / Φ⁻¹(3/4): a normal's sd over its median absolute deviation
 
 
@@ -43,11 +43,11 @@ class Beam:
 
 @dataclass(frozen=True)
 class Image:
-    """A FITS image of a published product, read when first asked for.
+    """A FITS image of a published product, read when first used.
 
-    `.data` (ny, nx) float in `.unit` (Jy/beam), row 0 in the south; NaN where there is no data. For a
-    5-minute image it is the flat-noise one: `.pbcor` is corrected for the primary beam, as mosaics are.
-    Reading raises BadDataError for a file that is no image, or one without a finite pixel.
+    `.data` (ny, nx) is float in `.unit` (Jy/beam), row 0 in the south; NaN where there are no data. For a
+    5-minute image it is the flat-noise image; `.pbcor` is corrected for the primary beam, as mosaics are.
+    Reading raises BadDataError for a file that is not an image, or one without a finite pixel.
     """
 
     product_id: str
@@ -56,7 +56,7 @@ class Image:
 
     @classmethod
     def of(cls, product: Product) -> Image:
-        """The main image of an image product. Raises SilentWrongnessError when its file is gone."""
+        """The main image of an image product. Raises SilentWrongnessError if its file is gone."""
         path = next((path for name in MAIN_IMAGES if (path := Path(product.path) / name).is_file()), None)
         if path is None:
             raise SilentWrongnessError(f"{product.id} is indexed but {product.path} holds no image; run: dsa110 archive verify")
@@ -94,19 +94,19 @@ class Image:
 
     @property
     def beam(self) -> Beam | None:
-        """The restoring beam; None where the header records none. Raises BadDataError for one that has no area."""
+        """The restoring beam; None if the header records none. Raises BadDataError for one without an area."""
         from astropy import units as u
 
         if "BMAJ" not in self.header:
             return None
         axes = [self.header.get(key) for key in ("BMAJ", "BMIN")]
         if not all(isinstance(value, float) and value > 0 for value in axes):
-            raise BadDataError(f"{self.path}: BMAJ and BMIN are {axes} deg, no beam; make {self.product_id} again")
+            raise BadDataError(f"{self.path}: BMAJ and BMIN are {axes} deg, which is not a beam; make {self.product_id} again")
         return Beam(*((self.header[key] * u.deg) for key in ("BMAJ", "BMIN", "BPA")))
 
     @property
     def rms(self) -> u.Quantity:
-        """Noise: as measured when the image was made, else its noise map's median, else the pixels' MAD."""
+        """The noise: as measured when the image was made, else the median of its noise map, else from the pixels' MAD."""
         recorded = self.metadata.get("rms_jy")
         if recorded is None:
             noise = self.companion("noise.fits")
@@ -116,7 +116,7 @@ class Image:
 
     @property
     def pbcor(self) -> NDArray[np.floating[Any]]:
-        """Pixels corrected for the primary beam; NaN beyond its limit."""
+        """The pixels corrected for the primary beam; NaN beyond its limit."""
         corrected = self.companion("image-pb.fits")
         return self.data if corrected is None else corrected
 
@@ -126,7 +126,7 @@ class Image:
         return self.companion("noise.fits")
 
     def companion(self, name: str) -> NDArray[np.floating[Any]] | None:
-        """Another image of the same product, `residual.fits` say; None if there is none of that name."""
+        """Another image of the same product, such as `residual.fits`; None if there is none with that name."""
         from dsa110_assets.imaging import fits
 
         path = self.path.parent / name
@@ -171,14 +171,14 @@ class Visibility:
 
     @classmethod
     def of(cls, product: Product) -> Visibility:
-        """The measurement set of a product. Raises SilentWrongnessError when it is gone."""
+        """The measurement set of a product. Raises SilentWrongnessError if it is gone."""
         found = sorted(Path(product.path).glob("*.ms"))
         if len(found) != 1:
             raise SilentWrongnessError(f"{product.id} holds {len(found)} measurement sets instead of one; run: dsa110 archive verify")
         return cls(product.id, found[0], dict(product.metadata))
 
     def to_uvdata(self) -> UVData:
-        """The visibilities as a pyuvdata object; after the installed IERS bulletins, their last day holds."""
+        """The visibilities as a pyuvdata object; for times after the installed IERS bulletins end, their last day applies."""
         from pyuvdata import UVData
 
         with earth.bulletins_as_installed():
@@ -188,26 +188,26 @@ class Visibility:
 def calibration_at(store: Archive, mjd: float) -> Calibration:
     """The set with which an observation taken at `mjd` would be calibrated now, by the rules and settings of the pipeline.
 
-    Raises NotFoundError, saying why and which sets there are, where it would wait.
+    Raises NotFoundError, which says why and lists the existing sets, if it would have to wait.
     """
     from dsa110_assets import settings
     from dsa110_assets.archive import caltable_registry
     from dsa110_assets.orchestration.calibrating import calibrators
 
-    # an analyst names no inbox, and none is looked into
+    # settings require an inbox, but an analyst has none and it is never read
     configured = settings.load(archive=store.root, inbox=store.root.with_name(f"{store.root.name}-without-inbox"))
     try:
         choice = calibrators.in_force(store, configured, mjd)
     except WaitingError as error:
         known = caltable_registry.sets(store)
-        there = ", ".join(f"{one.set_id} ({one.status}, {one.dec_deg:.2f} deg)" for one in known[-6:])
-        raise NotFoundError(f"{error}; there is {there or 'no caltable set yet'}") from error
+        existing = ", ".join(f"{entry.set_id} ({entry.status}, {entry.dec_deg:.2f} deg)" for entry in known[-6:])
+        raise NotFoundError(f"{error}; there is {existing or 'no caltable set yet'}") from error
     nearest, *others = (
         Calibration(
-            product_id=one.set_id.partition("/")[0], set_id=one.set_id, paths=one.paths, calibrator=one.calibrator,
-            anchor=one.anchor, mid_mjd=one.mid_mjd, at_mjd=mjd, status=one.status, weight=weight,
+            product_id=entry.set_id.partition("/")[0], set_id=entry.set_id, paths=entry.paths, calibrator=entry.calibrator,
+            anchor=entry.anchor, mid_mjd=entry.mid_mjd, at_mjd=mjd, status=entry.status, weight=weight,
         )
-        for one, weight in zip(choice.sets, choice.weights, strict=True)
+        for entry, weight in zip(choice.sets, choice.weights, strict=True)
     )  # fmt: skip
     return replace(nearest, across=others[0] if others else None)
 
@@ -237,13 +237,13 @@ class Calibration:
 
     @property
     def age(self) -> u.Quantity:
-        """Time from the calibrator's transit to the time asked for; negative before it."""
+        """The time from the calibrator's transit to the requested time; negative before the transit."""
         from astropy import units as u
 
         return (24 * (self.at_mjd - self.mid_mjd)) * u.hour
 
     def gains(self) -> tuple[Any, ...]:
-        """Every table's solutions as `calibration.gains.Gains`, in the order of `.paths`."""
+        """The solutions of every table as `calibration.gains.Gains`, in the order of `.paths`."""
         from dsa110_assets.calibration import caltables
 
         return tuple(caltables.read(path) for path in self.paths)

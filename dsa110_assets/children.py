@@ -1,4 +1,4 @@
-"""The one way to start a child process: own process group, a deadline, and nobody left behind."""
+"""The only way to start a child process: with its own process group and a deadline, and no process left behind."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from dsa110_assets.errors import ConfigurationError, OverrunError, ResourceError, TransientError
 
 GRACE_S = 5.0
-"""Between SIGTERM and SIGKILL."""
+"""The time between SIGTERM and SIGKILL."""
 _WATCH = """
 import os, signal, sys, time
 parent, child = map(int, sys.argv[1:])
@@ -26,15 +26,15 @@ try:
 except ProcessLookupError:
     pass
 """
-"""Ends the child's group should this process be killed outright, which leaves it no time to do so itself. Looks again and
-again, as not every Python can wait for a process that is not its child (`os.pidfd_open`)."""
+"""The program of a watcher process, which kills the child's group if this process is killed outright and cannot do so itself. It
+polls, because not every Python can wait for a process that is not its child (`os.pidfd_open`)."""
 _LONGEST_PAUSE_S = 0.05
 _TAIL_BYTES = 8192
 _TAIL_LINES = 12
 
 
 def at_exit(work: Callable[[], None], order: int) -> None:
-    """Have something done when this process ends, the highest order first; also where a fork ends, of which `atexit` knows nothing."""
+    """Run `work` when this process ends, the highest order first. This also works when a fork ends, which `atexit` does not cover."""
     from multiprocessing.util import Finalize
 
     Finalize(None, work, exitpriority=order)
@@ -55,7 +55,7 @@ class Completed:
         return log_tail(self.log_path)
 
     def require_success(self) -> Completed:
-        """This child if it exited with 0. Raises TransientError with the last lines of its log otherwise."""
+        """Return this object if the child exited with 0. Raises TransientError with the last lines of its log otherwise."""
         if self.returncode:
             raise TransientError(f"{self.command[0]} ended with status {self.returncode}; log {self.log_path}:\n{self.tail}")
         return self
@@ -79,10 +79,10 @@ def run(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Completed:
-    """Run `command` to its end in a session of its own; stdout and stderr go to `log_path`.
+    """Run `command` to its end in a separate session; stdout and stderr go to `log_path`.
 
-    `env` is the child's whole environment (default: this process's). On every way out, also an exception in
-    the caller's thread or the death of this process, the child's whole process group is gone: SIGTERM, then
+    `env` is the child's whole environment (default: this process's). However the call ends, even by an exception in
+    the caller's thread or the death of this process, the child's whole process group is ended: SIGTERM, then
     SIGKILL after GRACE_S.
 
     Raises ConfigurationError if the program cannot be started, ResourceError if the child was killed by
@@ -155,12 +155,12 @@ def _signal_group(pid: int, number: signal.Signals) -> None:
 
 
 def process_stat(pid: int | str) -> list[str]:
-    """What the kernel tells of a process behind its name, proc(5): state, parent and so on. Raises OSError if there is none."""
+    """The fields after the name in the kernel's status of a process, proc(5): state, parent and so on. Raises OSError if it is gone."""
     return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
 
 
 def descendants(root: int) -> set[int]:
-    """Process ids below `root` (zombies that nobody waits for included), read from /proc."""
+    """The ids of the processes below `root`, read from /proc, including zombies that nobody waits for."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -175,7 +175,7 @@ def descendants(root: int) -> set[int]:
 
 
 def kill_tree(root: int) -> None:
-    """Kill a process and everything it has started, also what is stopped or leads a group of its own."""
+    """Kill a process and all its descendants, including stopped ones and leaders of other process groups."""
     for pid in (root, *descendants(root)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

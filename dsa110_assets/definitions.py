@@ -1,7 +1,7 @@
-"""What Dagster loads: the assets, and everything that keeps them going.
+"""The definitions that Dagster loads: the assets, and the sensors, jobs and schedules that run them.
 
-The assets are the modules of `orchestration/assets`, one a group; the README's table of them says the same as their
-specifications. Loading this touches no disk and needs no setting: a step that needs one says so when it runs.
+The assets are in the modules of `orchestration/assets`, one module for each group; the README's table of assets agrees with their
+specifications. Loading this module touches no disk and needs no setting: a step that lacks one reports it when it runs.
 """
 
 import dagster as dg

@@ -1,4 +1,4 @@
-"""The error tree. The class of an error decides what happens next: retry, wait, quarantine or stop.
+"""The error classes. The class of an error decides what happens next: retry, wait, quarantine or stop.
 
 Every message says what is wrong, with which value or file, and what to do about it. The mapping to
 Dagster's retries and failures is made in one place, `orchestration/running/policy.py`.
@@ -10,11 +10,11 @@ from pathlib import Path
 
 
 class DsaError(Exception):
-    """Base of every error this package raises on purpose."""
+    """The base of all errors that this package raises on purpose."""
 
 
 class TransientError(DsaError):
-    """Something outside failed for now (I/O, database, crashed child): retried with back-off and jitter."""
+    """Something external failed temporarily (I/O, database, crashed child): retried with back-off and jitter."""
 
 
 class OverrunError(TransientError):
@@ -22,11 +22,12 @@ class OverrunError(TransientError):
 
 
 class SupersededError(TransientError):
-    """Another run has published what this one was to make, as after a host was taken for gone: tried again, it finds that done."""
+    """Another run has published the product that this run was making, for example after this host was presumed dead. When retried,
+    the run finds the product made."""
 
 
 class ResourceError(DsaError):
-    """Disk or memory is short: ingest pauses, an alert goes out, work resumes when it is there again."""
+    """Disk or memory is short: ingest pauses, an alert is sent, and work resumes when it is available again."""
 
 
 class WaitingError(DsaError):
@@ -50,4 +51,4 @@ class SilentWrongnessError(DsaError):
 
 
 class NotFoundError(DsaError):
-    """A user asked for something that is not there; the message says what is."""
+    """A user requested something that does not exist; the message says what does."""

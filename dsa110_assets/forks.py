@@ -1,7 +1,7 @@
-"""Tasks done side by side, by forks of a process that has imported what they need.
+"""Tasks done in parallel, by forks of a process that has imported the modules they need.
 
-Each fork does one task after another, and keeps its memory meanwhile. One that is killed costs the task it was at and no other; an
-interrupt ends all of them in order, and none outlives the process that wanted the work.
+Each fork does one task after another, and keeps its memory in between. If a fork is killed, only its present task is lost. An
+interrupt ends all forks in order, and no fork outlives the process that gave the tasks.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 from dsa110_assets import children, heap
 
 IDLE_S = 1.0
-"""A fork that waits longer for its next task gives back the memory it kept for it."""
+"""A fork that waits longer than this for its next task returns its free memory to the system."""
 GRACE_S, SIGNAL_INTERVAL_S = 30.0, 5.0
-"""From an interrupt to the killing of what has not ended; and between signals, of which Python may drop one."""
+"""The time from an interrupt until forks that have not ended are killed; and the time between signals, of which Python may drop one."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """In place of a result: the fork ended in the middle of the task, by a signal (negative) or with an exit status."""
+    """A stand-in for the result: the fork ended during the task, by a signal (negative) or with an exit status."""
 
     exitcode: int
 
@@ -40,7 +40,7 @@ class Lost:
 
 
 class _Begun:
-    """What a fork says when it begins with a task."""
+    """The message of a fork that it has begun a task."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class _Place:
 
 @dataclass
 class _Fork:
-    """A process, the place it was given, whether it said that it began with that, and whether it has done one before."""
+    """A process, its present task, whether it has reported the beginning of that, and whether it has finished a task before."""
 
     process: Any
     pipe: connection.Connection
@@ -64,9 +64,10 @@ class _Fork:
 
 
 class Forks:
-    """Forks of a process that has imported `preload`; in each `make`, a module's function or a partial of one, gives what does a task.
+    """Forks of a process that has imported `preload`. In each, `make` (a module's function or a partial of one) returns the function
+    that does a task.
 
-    Tasks and results go through a pipe, and so does what `make` was given. Used in a `with` block, at whose end all forks have ended.
+    Tasks, results and the arguments of `make` are sent through a pipe. Use it in a `with` block, at whose end all forks have ended.
     """
 
     def __init__(self, preload: str, make: Callable[[], Callable[[Any], Any]]) -> None:
@@ -76,9 +77,9 @@ class Forks:
         self._ending = False
 
     def warm_up(self) -> None:
-        """Begin to import, in the background: what is to be forked is ready sooner."""
+        """Begin the import in the background, so that the first fork is ready sooner."""
         self._context.set_forkserver_preload([self._preload])
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is this process's alone
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # only this process handles Ctrl-C
         try:
             forkserver.ensure_running()
         finally:
@@ -86,17 +87,17 @@ class Forks:
 
     @property
     def are_there(self) -> bool:
-        """Whether any task was done, so that the next need not wait for a process."""
+        """Whether any fork exists, so that the next task need not wait for a new process."""
         return bool(self._forks)
 
     def each(self, tasks: Iterable[Any], most: int) -> Iterator[tuple[Any, Any]]:
-        """Every task with its result, or Lost, in the tasks' order, `most` at a time; the next task is asked for when one of these
-        places is free."""
+        """Yield every task with its result, or Lost, in the tasks' order. At most `most` are done at a time; the next task is taken from
+        `tasks` when fewer are."""
         begun: deque[_Place] = deque()
         for task in tasks:
             begun.append(_Place(task))
             self._give(begun[-1])
-            while sum(one.at is not None for one in self._forks) >= most:
+            while sum(fork.at is not None for fork in self._forks) >= most:
                 self._take_results()
             while begun and begun[0].done:
                 yield begun[0].task, begun.popleft().result
@@ -106,8 +107,8 @@ class Forks:
             yield begun[0].task, begun.popleft().result
 
     def _give(self, place: _Place) -> None:
-        """Have a free fork do a task, a new one if none is there."""
-        fork = next((one for one in self._forks if one.at is None), None) or self._start()
+        """Give a task to a free fork, or to a new one if none is free."""
+        fork = next((idle for idle in self._forks if idle.at is None), None) or self._start()
         fork.at, fork.has_begun = place, False
         try:
             fork.pipe.send(place.task)
@@ -124,24 +125,24 @@ class Forks:
         return self._forks[-1]
 
     def _take_results(self, timeout_s: float | None = None) -> None:
-        """Wait until a fork at work has a result, or is gone."""
-        busy = {one.pipe: one for one in self._forks if one.at is not None}
+        """Wait until a busy fork sends a result, or ends."""
+        busy = {working.pipe: working for working in self._forks if working.at is not None}
         for pipe in connection.wait(list(busy), timeout_s):
             fork = busy[pipe]  # type: ignore[index]
             assert fork.at is not None
             try:
-                told = fork.pipe.recv()
+                message = fork.pipe.recv()
             except (EOFError, ConnectionResetError):
                 self._lose(fork)
                 continue
-            if isinstance(told, _Begun):
+            if isinstance(message, _Begun):
                 fork.has_begun = True
             else:
-                fork.at.result, fork.at.done = told, True
+                fork.at.result, fork.at.done = message, True
                 fork.at, fork.has_done_one = None, True
 
     def _lose(self, fork: _Fork) -> None:
-        """Take leave of a fork that has ended. One that was killed while it waited costs nothing: another does what it did not begin."""
+        """Remove a fork that has ended. If it was killed while it waited for a further task, that task is given to another fork."""
         fork.process.join()
         fork.pipe.close()
         self._forks.remove(fork)
@@ -155,28 +156,28 @@ class Forks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """End all forks: those at work are interrupted, and killed with what they started if they go on for GRACE_S."""
+        """End all forks. Busy ones are interrupted, and killed with all they started if they have not ended after GRACE_S."""
         until, next_s, self._ending = time.monotonic() + GRACE_S, 0.0, True
-        while (busy := [one for one in self._forks if one.at is not None]) and time.monotonic() < until:
+        while (busy := [fork for fork in self._forks if fork.at is not None]) and time.monotonic() < until:
             if time.monotonic() >= next_s:
                 next_s = time.monotonic() + SIGNAL_INTERVAL_S
-                for one in busy:
+                for fork in busy:
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(one.process.pid, signal.SIGINT)
+                        os.kill(fork.process.pid, signal.SIGINT)
             self._take_results(min(SIGNAL_INTERVAL_S, max(0.0, until - time.monotonic())))
-        for one in self._forks:
-            one.pipe.close()  # which ends what waits for a task
-            if one.at is None:
-                one.process.join(GRACE_S)
-            if one.process.exitcode is None:
-                children.kill_tree(one.process.pid)
-                one.process.join()
+        for fork in self._forks:
+            fork.pipe.close()  # which ends a fork that waits for a task
+            if fork.at is None:
+                fork.process.join(GRACE_S)
+            if fork.process.exitcode is None:
+                children.kill_tree(fork.process.pid)
+                fork.process.join()
         self._forks.clear()
 
 
 def _serve(pipe: connection.Connection, make: Callable[[], Callable[[Any], Any]]) -> None:
-    """A fork's life: tasks as they come, until there is nobody any more who gives them."""
-    os.setsid()  # a Ctrl-C at the terminal is for whoever wanted the work, who passes it on
+    """The main loop of a fork: do tasks as they come, until the process that gives them closes the pipe."""
+    os.setsid()  # a Ctrl-C at the terminal goes only to the process that gives the tasks, which passes it on
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -186,12 +187,12 @@ def _serve(pipe: connection.Connection, make: Callable[[], Callable[[Any], Any]]
             if not pipe.poll(IDLE_S):
                 heap.give_back()
             task = pipe.recv()
-            pipe.send(_Begun())  # a pipe may take what its reader, killed meanwhile, will never read
+            pipe.send(_Begun())  # because a pipe accepts tasks even if its reader is killed before reading them
             pipe.send(do(task))
 
 
 def _end_with_parent() -> None:
-    """End this process, at once and whatever it is at, when the one that wanted the work is gone."""
+    """Kill this process at once, whatever it is doing, when the process that gives the tasks is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])

@@ -1,4 +1,4 @@
-"""Values in JSON's types."""
+"""Conversion of values to JSON's types."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 def jsonable(value: Any) -> Any:
     """`value` in JSON's types: numpy scalars and arrays, paths, dates, dataclasses and sets are converted.
 
-    A non-finite float becomes null ("no value"): JSON has none, and 0 would be a lie. Raises TypeError for
-    anything that has no honest JSON form.
+    A non-finite float becomes null ("no value"), because JSON has no such number and 0 would be wrong. Raises TypeError for
+    anything that has no faithful form in JSON.
     """
     if value is None or isinstance(value, str | bool | int):
         return value

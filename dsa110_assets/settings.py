@@ -1,6 +1,6 @@
-"""Every setting: typed, with a default, a range and one line of help. Read from DSA110_* by `load()`.
+"""All settings: typed, with a default, a range and one line of help. `load()` reads them from DSA110_* variables.
 
-Nested settings belong to the science stages; their option classes are the one source of the defaults.
+Nested settings belong to the science stages; their option classes are the only source of the defaults.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _NEVER_SHOWN = frozenset(PREFIX + name.upper() for name in (*SECRETS, "db_passwo
 
 
 class Channel(BaseModel):
-    """Where alerts go: by URL, from a severity on, of some topics (none: of all), not in its quiet hours unless critical.
+    """A channel for alerts: its URL, the lowest severity, its topics (none: all), and quiet hours in which only critical alerts are sent.
 
-    `http://` and `https://` get JSON; any other URL is apprise's (slack://, mailtos://, pagerduty://, ...). With `escalation` it
-    gets only what nobody acknowledged elsewhere.
+    `http://` and `https://` receive JSON; any other URL is apprise's (slack://, mailtos://, pagerduty://, ...). With `escalation` it
+    receives only alerts that nobody acknowledged elsewhere.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -61,7 +61,7 @@ class Channel(BaseModel):
     def _is_url(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
         if "://" not in text or not (text.isascii() and text.isprintable()) or " " in text:
-            raise ValueError("it is a URL, such as https://..., slack://... or mailtos://..., without blanks")
+            raise ValueError("it must be a URL without blanks, such as https://..., slack://... or mailtos://...")
         return value
 
 
@@ -105,9 +105,9 @@ class Settings(BaseSettings):
     group_wait_s: Annotated[float, Field(ge=0, le=86400, description="how long an incomplete group waits for late subbands [s]")] = (
         2 * GROUP_S
     )
-    still_s: Annotated[float, Field(ge=0, le=3600, description="how long a file must stay as it is before it is opened [s]")] = 5.0
+    still_s: Annotated[float, Field(ge=0, le=3600, description="how long a file must stay unchanged before it is opened [s]")] = 5.0
     hung_after_min: Annotated[
-        float, Field(gt=0, le=1440, description="a run that makes no progress for so long is ended, tried once more, then set aside [min]")
+        float, Field(gt=0, le=1440, description="a run without progress for this long is ended, tried once more, then set aside [min]")
     ] = 30.0
     catalogues: Annotated[
         tuple[Path, ...],
@@ -117,12 +117,14 @@ class Settings(BaseSettings):
     catalogue_frequencies_mhz: Annotated[
         dict[str, Annotated[float, Field(ge=10, le=1e5)]],
         NoDecode,
-        Field(description='JSON: frequency of the fluxes [MHz] by file name, for catalogues that do not say it, as in {"deep.csv": 943.5}'),
+        Field(
+            description='JSON: frequency of the fluxes [MHz] by file name, for catalogues that do not state it, as in {"deep.csv": 943.5}'
+        ),
     ] = {}
     calibrators: Annotated[
         Path | None,
         Field(
-            description="your own calibrators, which go before others of the same place: CSV of name, ra_deg, dec_deg (ICRS), "
+            description="your own calibrators, which take precedence over others at the same place: CSV of name, ra_deg, dec_deg (ICRS), "
             "flux_jy (at 1.4 GHz), spectral_index"
         ),
     ] = None
@@ -134,7 +136,7 @@ class Settings(BaseSettings):
     hosts: Annotated[
         tuple[str, ...],
         NoDecode,
-        Field(description="names under which the web servers are reached, beside this machine's own and addresses; by commas"),
+        Field(description="names under which the web servers are reached, besides this machine's name and addresses; comma-separated"),
     ] = ()
     port: Annotated[int, Field(ge=1, le=65535, description="port of Dagster's web server")] = 3000
     portal_port: Annotated[int, Field(ge=1, le=65535, description="port of the portal")] = 3001
@@ -143,7 +145,7 @@ class Settings(BaseSettings):
         Field(
             repr=False,
             min_length=16,
-            description="what orders to the portal need, and Dagster's web server where others reach it (unset: read-only)",
+            description="token required for orders to the portal, and for Dagster's web server where others reach it (unset: read-only)",
         ),
     ] = None
     alert_channels: Annotated[
@@ -157,23 +159,24 @@ class Settings(BaseSettings):
     ] = {}
     heartbeat_url: Annotated[
         str | None,
-        Field(repr=False, description="asked for while all is watched and every service lives, for a watcher outside (healthchecks)"),
+        Field(repr=False, description="URL requested while all is watched and every service lives, for an external watcher (healthchecks)"),
     ] = None
     portal_url: Annotated[
-        str | None, Field(description="the portal as people reach it, for links in alerts (unset: this machine and portal_port)")
+        str | None, Field(description="the portal's URL as people reach it, for links in alerts (unset: this machine and portal_port)")
     ] = None
     carta_url: Annotated[
-        str | None, Field(description="where CARTA answers, for links that open an image there: http://host:3002 (unset: no links)")
+        str | None, Field(description="URL of CARTA, for links that open an image there: http://host:3002 (unset: no links)")
     ] = None
     aladin: Annotated[
-        Path | None, Field(description="folder into which npm installed aladin-lite, for the portal's sky view (unset: its own)")
+        Path | None,
+        Field(description="folder into which npm installed aladin-lite, for the portal's sky view (unset: the portal's own view)"),
     ] = None
     log_format: Annotated[Literal["text", "json"], Field(description="how services and runs write their log lines")] = "text"
-    log_mb: Annotated[float, Field(gt=0, le=1e5, description="`dsa110 up` sets a service's log aside when it is larger [MB]")] = 20.0
-    log_files: Annotated[int, Field(ge=1, le=100, description="so many of each that were set aside are kept")] = 5
-    reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="who reads UVH5 files")] = "direct"
-    solve_engine: Annotated[Literal["own", "casa"], Field(description="who solves and applies calibration")] = "own"
-    imaging_engine: Annotated[Literal["own", "casa"], Field(description="who makes images")] = "own"
+    log_mb: Annotated[float, Field(gt=0, le=1e5, description="`dsa110 up` rotates a service's log when it is larger than this [MB]")] = 20.0
+    log_files: Annotated[int, Field(ge=1, le=100, description="number of rotated logs of each service that are kept")] = 5
+    reader_engine: Annotated[Literal["direct", "pyuvdata"], Field(description="engine that reads UVH5 files")] = "direct"
+    solve_engine: Annotated[Literal["own", "casa"], Field(description="engine that solves and applies calibration")] = "own"
+    imaging_engine: Annotated[Literal["own", "casa"], Field(description="engine that makes images")] = "own"
     average_channels: Annotated[
         int, Field(ge=0, le=384, description="channels averaged into one in calibrated_ms; 1 = none, 0 = up to 1 MHz")
     ] = 0
@@ -219,7 +222,7 @@ class Settings(BaseSettings):
     def _is_address(cls, value: str | None) -> str | None:
         plain = value is None or (value.isascii() and value.isprintable() and " " not in value)
         if value is not None and not (plain and value.startswith(("http://", "https://"))):
-            raise ValueError("it is an address that begins with http:// or https://, without blanks")
+            raise ValueError("it must be an address without blanks that begins with http:// or https://")
         return value
 
     @field_validator("inbox", "archive", "dagster_home", "thresholds", "backups", "calibrators", "aladin", mode="after")
@@ -235,13 +238,13 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _blank_is_unset(cls, values: Any) -> Any:
-        """NAME= in an environment file is no value: taken for a path, it would be the current directory."""
+        """Remove blank values: NAME= in an environment file means unset, but as a path it would be the current directory."""
         return _without_blanks(dict(values))
 
     @model_validator(mode="before")
     @classmethod
     def _decode_nested(cls, values: Any) -> Any:
-        """Lists, numbers and null inside nested options arrive as JSON text, which is decoded."""
+        """Decode lists, objects and null inside nested options, which arrive as JSON text."""
         return {
             key: {k: _decoded(v) for k, v in value.items()} if isinstance(value, dict) else value for key, value in dict(values).items()
         }
@@ -253,15 +256,15 @@ class Settings(BaseSettings):
         if self.inbox == self.archive or self.archive in self.inbox.parents or self.inbox in self.archive.parents:
             raise ValueError(
                 f"DSA110_INBOX={self.inbox} and DSA110_ARCHIVE={self.archive} overlap; "
-                "choose two separate directories, for raw files are never touched"
+                "choose two separate directories, because raw files are never touched"
             )
         return self
 
     @model_validator(mode="after")
     def _frequencies_of_catalogues(self) -> Settings:
-        there = {name for path in self.catalogues for name in (path.name, str(path))}
+        names = {name for path in self.catalogues for name in (path.name, str(path))}
         for name in self.catalogue_frequencies_mhz:
-            if name not in there:
+            if name not in names:
                 raise ValueError(
                     f"DSA110_CATALOGUE_FREQUENCIES_MHZ names {name!r}, which is not among DSA110_CATALOGUES "
                     f"({', '.join(path.name for path in self.catalogues) or 'none'}); correct one of them"
@@ -269,15 +272,15 @@ class Settings(BaseSettings):
         return self
 
     def catalogue_frequency_hz(self, path: Path) -> float | None:
-        """The frequency [Hz] that `catalogue_frequencies_mhz` gives a catalogue's fluxes, if it does."""
-        told = self.catalogue_frequencies_mhz.get(str(path), self.catalogue_frequencies_mhz.get(path.name))
-        return None if told is None else told * 1e6
+        """The frequency [Hz] of a catalogue's fluxes in `catalogue_frequencies_mhz`; None if it is not listed there."""
+        frequency_mhz = self.catalogue_frequencies_mhz.get(str(path), self.catalogue_frequencies_mhz.get(path.name))
+        return None if frequency_mhz is None else frequency_mhz * 1e6
 
     @property
     def portal_address(self) -> str:
         """The portal's address for links, without a slash at its end."""
-        own = f"http://{self.host if self.host != '0.0.0.0' else os.uname().nodename}:{self.portal_port}"
-        return (self.portal_url or own).rstrip("/")
+        default = f"http://{self.host if self.host != '0.0.0.0' else os.uname().nodename}:{self.portal_port}"
+        return (self.portal_url or default).rstrip("/")
 
     @property
     def thresholds_path(self) -> Path:
@@ -286,7 +289,7 @@ class Settings(BaseSettings):
 
     @property
     def home_path(self) -> Path:
-        """Where Dagster's home is, or will be made: DAGSTER_HOME, or `dagster` in the archive."""
+        """Dagster's home directory, which need not exist yet: DAGSTER_HOME, or `dagster` in the archive."""
         return self.dagster_home or self.archive / "dagster"
 
     @property
@@ -309,7 +312,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Option:
-    """One setting, or one option of a group of them, as a form shows it."""
+    """One setting, or one option of a group of options, as shown in a form."""
 
     kind: Any
     default: Any
@@ -318,7 +321,7 @@ class Option:
 
 
 def options(name: str) -> Option | dict[str, Option]:
-    """The setting of this name, or the options of the group of this name, in order."""
+    """The setting with this name, or the options of the group with this name, in order."""
     field = Settings.model_fields[name]
     group = _options(field)
     if group is None:
@@ -332,25 +335,25 @@ def options(name: str) -> Option | dict[str, Option]:
 
 
 def dotted(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by dotted names: {"imaging": {"robust": 0.0}} is {"imaging.robust": 0.0}."""
+    """The settings by dotted names: {"imaging": {"robust": 0.0}} becomes {"imaging.robust": 0.0}."""
     found: dict[str, Any] = {}
     for name, value in nested.items():
         field = Settings.model_fields.get(name)
         grouped = isinstance(value, Mapping) and field is not None and _options(field) is not None
-        found |= {f"{name}.{part}": one for part, one in value.items()} if grouped else {name: value}
+        found |= {f"{name}.{part}": option for part, option in value.items()} if grouped else {name: value}
     return found
 
 
 def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """These settings with others in the place of some, by dotted names. Values may be text, as the environment has them.
+    """These settings with some of them replaced, by dotted names. Values may be text, as in the environment.
 
-    Raises ConfigurationError, one sentence, for a name that is no setting and for a value that is refused.
+    Raises ConfigurationError, with one sentence, for a name that is not a setting and for a value that is refused.
     """
     values = {name: getattr(settings, name) for name in Settings.model_fields}
     for name, value in changes.items():
         group, _, part = name.partition(".")
         if name not in dotted({known: _as_mapping(value) for known, value in values.items()}):
-            raise ConfigurationError(f"{name}: there is no such setting to change; they are called as imaging.robust; see dsa110 settings")
+            raise ConfigurationError(f"{name}: there is no such setting to change; use names such as imaging.robust; see dsa110 settings")
         values[group] = {**_as_mapping(values[group]), part: value} if part else value
     try:
         return Settings(**values)
@@ -359,7 +362,7 @@ def changed(settings: Settings, changes: Mapping[str, Any]) -> Settings:
 
 
 def log_form() -> Literal["text", "json"]:
-    """How this process writes its log lines: as text, too, where the settings are wrong, for that is told by whoever needs them."""
+    """The form of this process's log lines. It is text if the settings are wrong, which is reported by the code that needs them."""
     try:
         return load().log_format
     except ConfigurationError:
@@ -374,48 +377,48 @@ def _as_mapping(value: Any) -> Any:
 
 
 def load(**overrides: Any) -> Settings:
-    """The settings from the environment; `overrides` (what a command line says) win.
+    """The settings from the environment; `overrides` (from a command line) take precedence.
 
-    Raises ConfigurationError, one sentence naming the variable, its value and what it must be.
+    Raises ConfigurationError with one sentence that names the variable, its value and what it must be.
     """
     refuse_unknown(os.environ)
-    given = {key: value for key, value in overrides.items() if value is not None}
+    overridden = {key: value for key, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        return Settings(**overridden)
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from None
 
 
 def describe(settings: Settings) -> list[Row]:
-    """Every setting: value (secrets masked), source, type, limits, help."""
+    """One row for each setting: value (secrets masked), source, type, limits, help."""
     return list(_rows(settings))
 
 
 def refuse_unknown(environment: Mapping[str, str]) -> None:
-    """Raises ConfigurationError for a DSA110_* variable that is no setting: it would be ignored."""
+    """Raise ConfigurationError for a DSA110_* variable that is not a setting, because it would be ignored."""
     known = {*_variables(), *NOT_SETTINGS}
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             near = difflib.get_close_matches(name.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`dsa110 settings` lists them all"
-            # a password may stand behind a mistyped name, and in any address
+            # the value of a mistyped name may be a password, and any address may contain one
             harmless = near and near[0] not in _NEVER_SHOWN and "://" not in environment[name]
             shown = repr(environment[name]) if harmless else _MASK
             raise ConfigurationError(f"{name}={shown}: there is no such setting; {hint}")
 
 
 def is_given(name: str) -> bool:
-    """Whether a variable is in the environment with a value: NAME= is none."""
+    """Whether a variable has a non-blank value in the environment."""
     return bool(os.environ.get(name, "").strip())
 
 
 def _without_blanks(values: dict[str, Any]) -> dict[str, Any]:
-    """What is given and has a value, of groups of options too."""
+    """The values that are not blank, also inside groups of options."""
     kept = {}
     for key, value in values.items():
-        held = _without_blanks(value) if isinstance(value, dict) else value.strip() if isinstance(value, str) else True
-        if held or value == {}:
-            kept[key] = held if isinstance(value, dict) else value
+        content = _without_blanks(value) if isinstance(value, dict) else value.strip() if isinstance(value, str) else True
+        if content or value == {}:
+            kept[key] = content if isinstance(value, dict) else value
     return kept
 
 
@@ -429,7 +432,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _options(field: FieldInfo) -> type | None:
-    """The option class of a nested setting."""
+    """The option class of a nested setting; None for any other."""
     kind = field.annotation
     return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
 
@@ -450,7 +453,7 @@ def _variables() -> Iterator[str]:
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first thing wrong with the settings, as one sentence."""
+    """The first error in the settings, as one sentence."""
     first = error.errors(include_url=False, include_context=False)[0]
     where = [str(part) for part in first["loc"]]
     if not where:
@@ -499,7 +502,7 @@ def _row(variable: str, value: Any, is_set: bool, environment: set[str], kind: A
 
 
 def _kind(kind: Any) -> str:
-    """A type as a reader of the table wants it."""
+    """A type as shown in the table of settings."""
     if get_origin(kind) is Literal:
         return "choice"
     text = kind.__name__ if isinstance(kind, type) else str(kind)

@@ -1,7 +1,7 @@
-"""What libraries take for granted and a service, container or batch job may lack: a home, and room for compiled kernels.
+"""Environment that libraries require and a service, container or batch job may lack: a home, and a place for compiled kernels.
 
-casacore refuses to work where HOME is not set. Numba refuses to load a kernel it can keep nowhere: beside the source
-where that may be written, else in the user's cache directory. `complete` fills both in for this process and its children.
+casacore refuses to work if HOME is not set. Numba refuses to load a kernel that it cannot store: beside the source
+if that is writable, else in the user's cache directory. `complete` sets both for this process and its children.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from pathlib import Path
 HOME, KERNELS = "HOME", "NUMBA_CACHE_DIR"
 _SOURCES = Path(__file__).parent
 completed: set[str] = set()
-"""The variables that `complete` filled in."""
+"""The variables that `complete` has set."""
 
 
 def complete() -> None:
-    """Name a home directory and a place for compiled kernels in the environment, each where there is none.
+    """Set a home directory and a place for compiled kernels in the environment, each if it is missing.
 
-    Nothing is written but, where kernels can be kept nowhere else, a directory of this user's in the temporary one.
+    Nothing is written, except a directory of this user in the temporary directory if kernels can be stored nowhere else.
     """
     if not os.environ.get(HOME, "").strip():
         os.environ[HOME] = _home_of_account()
         completed.add(HOME)
-    if kernels_place() is None and (own := _temporary()) is not None:
-        os.environ[KERNELS] = str(own)
+    if kernels_place() is None and (folder := _temporary()) is not None:
+        os.environ[KERNELS] = str(folder)
         completed.add(KERNELS)
         if "numba" in sys.modules:  # it has read its settings already
-            sys.modules["numba"].config.CACHE_DIR = str(own)
+            sys.modules["numba"].config.CACHE_DIR = str(folder)
 
 
 def kernels_place() -> Path | None:
-    """Where Numba will keep compiled kernels: as told, beside the sources, or in the user's cache; None where it can nowhere."""
-    told = os.environ.get(KERNELS)
+    """The place where Numba will store compiled kernels: as configured, beside the sources, or in the user's cache; None if nowhere."""
+    configured = os.environ.get(KERNELS)
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    if told and _writable(Path(told)):
-        return Path(told)
+    if configured and _writable(Path(configured)):
+        return Path(configured)
     folders = [_SOURCES, *(Path(entry.path) for entry in os.scandir(_SOURCES) if entry.is_dir() and entry.name.isidentifier())]
     if all(_writable(folder / "__pycache__") for folder in folders if folder.name != "__pycache__"):
         return _SOURCES
@@ -46,10 +46,10 @@ def kernels_place() -> Path | None:
 
 
 def place(path: Path) -> Path:
-    """An absolute path, in which `~` is the account's home, `~name` another's.
+    """The absolute path, in which `~` is the account's home and `~name` another's.
 
-    Raises ValueError, with the remedy, where there is no such account, and for a name that is not UTF-8, which neither a
-    database's address nor JSON can hold.
+    Raises ValueError, with the remedy, if there is no such account, and for a name that is not UTF-8, because neither a
+    database's address nor JSON can contain it.
     """
     try:
         found = path.expanduser().absolute()
@@ -57,12 +57,12 @@ def place(path: Path) -> Path:
         raise ValueError(f"{path}: there is no account of that name; write the whole path") from None
     shown = str(found).encode("utf-8", "replace").decode()
     if shown != str(found):
-        raise ValueError(f"{shown}: its name is not UTF-8; rename it, or lead a link there")
+        raise ValueError(f"{shown}: its name is not UTF-8; rename it, or use a link to it")
     return found
 
 
 def is_nowhere() -> bool:
-    """Whether the current directory has been removed: relative paths then mean nothing."""
+    """Whether the current directory has been removed, so that relative paths have no meaning."""
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def is_nowhere() -> bool:
 
 
 def _home_of_account() -> str:
-    """The home directory of the account, as `~` has it; the root directory for a number without an account."""
+    """The home directory of the account, as for `~`; the root directory for a user id without an account."""
     try:
         return pwd.getpwuid(os.getuid()).pw_dir or "/"
     except KeyError:
@@ -79,13 +79,13 @@ def _home_of_account() -> str:
 
 
 def _writable(place: Path) -> bool:
-    """Whether this user may write into a directory, or make it."""
-    there = next((path for path in (place, *place.parents) if os.path.exists(path)), place)
-    return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
+    """Whether this user may write into a directory, or may make it."""
+    existing = next((path for path in (place, *place.parents) if os.path.exists(path)), place)
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 
 def _temporary() -> Path | None:
-    """A directory in the temporary one that nobody else can write, for kernels found there are run; None if there is none."""
+    """A directory in the temporary directory that nobody else can write, because kernels found there are executed; None if impossible."""
     import tempfile
 
     try:

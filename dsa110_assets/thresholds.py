@@ -5,9 +5,9 @@
     [retention_days]
     measurement_set = 14
 
-Everything has a default, so the file may be missing. While it is wrong, the last good one stays in force, also for
-processes that start meanwhile: whoever may write the archive keeps a copy of what is in force there. Where none was ever
-right, the defaults hold, and nothing is removed by them.
+Everything has a default, so the file may be missing. While it is wrong, the last valid state stays in force, also for
+processes that start meanwhile: a process that may write the archive keeps a copy of that state there. If the file was never
+valid, the defaults apply, and nothing is removed by them.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Unit:
-    """The unit a threshold is held in."""
+    """The unit in which a threshold is stored."""
 
     name: str
 
 
 def _in(unit: str) -> tuple[Unit, BeforeValidator]:
-    """A threshold given as a number in `unit`, or as text with any unit that converts to it."""
+    """The annotations of a threshold given as a number in `unit`, or as text with any unit that converts to it."""
 
     def convert(value: Any) -> Any:
         if not isinstance(value, str):
@@ -50,7 +50,7 @@ def _in(unit: str) -> tuple[Unit, BeforeValidator]:
                 raise ValueError(f"has no unit; write it as a number in {unit}, or with a unit")
             return float(quantity.to_value(u.Unit(unit)))
         except (TypeError, u.UnitConversionError):
-            raise ValueError(f"is no quantity in {unit or 'no unit'}") from None
+            raise ValueError(f"is not a quantity in {unit or 'no unit'}") from None
 
     return Unit(unit), BeforeValidator(convert)
 
@@ -70,17 +70,19 @@ Ratio = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class Thresholds(BaseModel):
-    """Every threshold with its default. Hours, arcsec, Jy, GB, days, minutes and seconds are the units of the fields."""
+    """All thresholds with their defaults. The units of the fields are hours, arcsec, Jy, GB, days, minutes and seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     calibration_aging_h: Annotated[Hours, Field(description="caltables older than this are a warning")] = 12.0
     calibration_stale_h: Annotated[Hours, Field(description="beyond this age the staleness check fails")] = 24.0
-    max_flag_fraction: Annotated[Fraction, Field(description="most flagged data, receptors known to be dead aside")] = 0.5
-    min_judged_wide: Annotated[Fraction, Field(description="least part of the antennas in which wide interference could be looked for")] = (
-        0.5
-    )
-    max_solution_flag_fraction: Annotated[Fraction, Field(description="most flagged calibration solutions of living receptors")] = 0.3
+    max_flag_fraction: Annotated[Fraction, Field(description="largest fraction of flagged data, without receptors known to be dead")] = 0.5
+    min_judged_wide: Annotated[
+        Fraction, Field(description="least fraction of the antennas in which wide interference could be searched for")
+    ] = 0.5
+    max_solution_flag_fraction: Annotated[
+        Fraction, Field(description="largest fraction of flagged calibration solutions of living receptors")
+    ] = 0.3
     min_solution_snr: Annotated[Ratio, Field(description="least median SNR of calibration solutions")] = 3.0
     min_gain_amplitude: Annotated[Ratio, Field(description="least gain amplitude relative to the median")] = 0.1
     max_gain_amplitude: Annotated[Ratio, Field(description="largest gain amplitude relative to the median")] = 10.0
@@ -88,8 +90,8 @@ class Thresholds(BaseModel):
     max_closure_excess: Annotated[
         Fraction,
         Field(
-            description="largest rms of closing amplitudes, or phases in radians, that is neither noise nor in the model; largest part "
-            "of a sky the model lacks that a transit's gains may have taken up"
+            description="largest rms of closure amplitudes, or phases in radians, that is neither noise nor in the model; largest part "
+            "of the sky missing from the model that a transit's gains may have absorbed"
         ),
     ] = 0.02
     max_reduced_chi2: Annotated[
@@ -98,10 +100,10 @@ class Thresholds(BaseModel):
     max_field_flux_difference: Annotated[
         Fraction, Field(description="largest departure of the field's common flux from the catalogue's, in a calibrator's transit")
     ] = 0.05
-    max_calibrator_offset_arcsec: Annotated[Arcsec, Field(description="farthest a calibrator may be found from where it is listed")] = 30.0
+    max_calibrator_offset_arcsec: Annotated[Arcsec, Field(description="largest distance of a calibrator from its listed position")] = 30.0
     max_scale_spread: Annotated[Fraction, Field(description="largest difference of the flux scales of one night's table sets")] = 0.05
     min_receptor_flux_ratio: Annotated[
-        Fraction, Field(description="least flux one receptor sees of the calibrator's model after calibration")
+        Fraction, Field(description="least fraction of the calibrator model's flux that a receptor sees after calibration")
     ] = 0.5
     min_antennas_kept: Annotated[Fraction, Field(description="least share of an observation's antennas that see the sky")] = 0.6
     flux_scale_warn: Annotated[
@@ -113,12 +115,12 @@ class Thresholds(BaseModel):
     max_gain_drift: Annotated[Fraction, Field(description="spread of amplitude gains since the tables that warns")] = 0.05
     max_gain_drift_deg: Annotated[float, Field(gt=0, le=180, description="spread of phases since the tables that warns [deg]")] = 10.0
     min_dynamic_range: Annotated[Ratio, Field(description="least peak over rms of a tile")] = 5.0
-    # What clean data scatter by, 27 tiles of 24 antennas over three nights: rms 0.99 to 1.13 of the radiometer's (0.98 to 1.11
-    # of 96 antennas), flux ratio 0.993 to 1.004 with errors of 0.003 to 0.007, offsets of 0.009 beams at most; neighbours' fluxes
-    # within 0.4 % (2.0 errors). Limits lie three times as far, and 3 errors of the figure are granted beyond them.
+    # The scatter of clean data, in 27 tiles of 24 antennas over three nights: rms 0.99 to 1.13 of the radiometer's (0.98 to 1.11
+    # with 96 antennas), flux ratio 0.993 to 1.004 with errors of 0.003 to 0.007, offsets of 0.009 beams at most; neighbours' fluxes
+    # within 0.4 % (2.0 errors). The limits are three times as far out, and 3 errors of the figure are allowed beyond them.
     max_rms_ratio: Annotated[Ratio, Field(description="largest rms of a tile over the radiometer's that is not suspect")] = 1.25
     min_rms_ratio: Annotated[
-        Ratio, Field(description="least rms of a tile over the radiometer's that is not suspect: less is too good to be true")
+        Ratio, Field(description="least rms of a tile over the radiometer's that is not suspect: a lower one is too good to be true")
     ] = 0.9
     max_tile_rms_jy: Annotated[Jansky, Field(description="largest rms of a tile")] = 1.0
     min_flux_ratio: Annotated[Ratio, Field(description="least flux over the catalogue's, beyond 3 errors, that is published at all")] = 0.9
@@ -129,10 +131,10 @@ class Thresholds(BaseModel):
         Fraction, Field(description="largest departure of flux from the catalogue's or history's, beyond 3 errors, not suspect")
     ] = 0.02
     max_missing_references: Annotated[
-        Fraction, Field(description="most bright catalogue sources of a tile, of three or more, without a peak in it")
+        Fraction, Field(description="largest fraction of a tile's bright catalogue sources, if three or more, without a peak in it")
     ] = 0.5
     max_overlap_difference: Annotated[
-        Fraction, Field(description="largest flux difference of two tiles' common sources, beyond 3 errors, in a mosaic at all")
+        Fraction, Field(description="largest flux difference of two tiles' common sources, beyond 3 errors, with which both enter a mosaic")
     ] = 0.1
     max_neighbour_difference: Annotated[
         Fraction, Field(description="largest flux difference of two tiles' common sources, beyond 3 errors, not suspect")
@@ -157,40 +159,44 @@ class Thresholds(BaseModel):
     backup_warn_h: Annotated[Hours, Field(description="age of the newest verified backup that warns")] = 48.0
     keep_backups: Annotated[int, Field(ge=1, le=1000, description="backups kept by rotation")] = 14
     disk_full_days: Annotated[Days, Field(description="a disk that is full sooner than this at the rate of the last day warns")] = 3.0
-    no_calibration_warn_h: Annotated[Hours, Field(description="so long without a usable calibration warns")] = 3.0
-    no_calibration_critical_h: Annotated[Hours, Field(description="so long without a usable calibration is critical")] = 6.0
+    no_calibration_warn_h: Annotated[Hours, Field(description="this long without a usable calibration warns")] = 3.0
+    no_calibration_critical_h: Annotated[Hours, Field(description="this long without a usable calibration is critical")] = 6.0
     transit_solved_h: Annotated[Hours, Field(description="a calibrator's transit that was observed is solved within this time")] = 2.0
     failures_warn: Annotated[Fraction, Field(description="share of an hour's runs of a stage that failed, which warns")] = 0.1
     failures_critical: Annotated[Fraction, Field(description="share of an hour's runs of a stage that failed, which is critical")] = 0.2
-    failures_of_runs: Annotated[Count, Field(description="least runs of a stage in an hour of which a share is told")] = 5
-    queue_warn: Annotated[Count, Field(description="observations that wait, above which it warns")] = 50
-    queue_critical: Annotated[Count, Field(description="observations that wait, above which it is critical")] = 100
-    max_retries: Annotated[Count, Field(description="most retries of one partition that are not told")] = 3
-    run_silent_min: Annotated[Minutes, Field(description="a run without an event for so long does not get on")] = 30.0
-    inbox_silent_min: Annotated[Minutes, Field(description="so long without a new file in the inbox warns")] = 15.0
-    service_silent_s: Annotated[Seconds, Field(description="a service or worker without a sign of life for so long is dead")] = 35.0
-    # Parts of Dagster's daemon give one every 10 s (at most 12.4 s were seen at a load of 10, but for its first minute, in which it
-    # loads the code); some sleep, up to a full minute.
+    failures_of_runs: Annotated[Count, Field(description="least runs of a stage in an hour for which the failed share is judged")] = 5
+    queue_warn: Annotated[Count, Field(description="number of waiting observations above which it warns")] = 50
+    queue_critical: Annotated[Count, Field(description="number of waiting observations above which it is critical")] = 100
+    max_retries: Annotated[Count, Field(description="most retries of one partition that raise no alert")] = 3
+    run_silent_min: Annotated[Minutes, Field(description="a run without an event for this long makes no progress")] = 30.0
+    inbox_silent_min: Annotated[Minutes, Field(description="this long without a new file in the inbox warns")] = 15.0
+    service_silent_s: Annotated[Seconds, Field(description="a service or worker without a sign of life for this long is dead")] = 35.0
+    # Parts of Dagster's daemon give a sign of life every 10 s (at most 12.4 s were seen at a load of 10, except in its first minute,
+    # in which it loads the code); some parts sleep for up to a full minute.
     part_silent_s: Annotated[Seconds, Field(description="the same of a part of Dagster's daemon that observations wait for")] = 35.0
     daemon_silent_s: Annotated[Seconds, Field(description="the same of its other parts, while its process lives")] = 120.0
-    channel_silent_min: Annotated[Minutes, Field(description="a channel that took no alert for so long is told to the others")] = 5.0
-    off_in_a_row: Annotated[Count, Field(description="observations in a row with noise, flags, flux or positions off, that are told")] = 3
-    recent_h: Annotated[
-        Hours, Field(description="what happened once (a failed check, a quarantine, a candidate) is told of for so long")
-    ] = 24.0
+    channel_silent_min: Annotated[
+        Minutes, Field(description="a channel that accepted no alert for this long is reported to the others")
+    ] = 5.0
+    off_in_a_row: Annotated[
+        Count, Field(description="number of observations in a row with bad noise, flags, flux or positions that raises an alert")
+    ] = 3
+    recent_h: Annotated[Hours, Field(description="how long a single event (a failed check, a quarantine, a candidate) is reported")] = 24.0
     repeat_h: Annotated[Hours, Field(description="an alert nobody acknowledged is sent again after this time")] = 6.0
     group_min: Annotated[
-        Minutes, Field(description="after an alert, others of its condition that are not critical wait and come together")
+        Minutes,
+        Field(description="after an alert, further ones of its condition that are not critical wait this long and are sent together"),
     ] = 5.0
-    escalate_min: Annotated[Minutes, Field(description="a critical alert nobody acknowledged for so long is escalated")] = 15.0
+    escalate_min: Annotated[Minutes, Field(description="a critical alert nobody acknowledged for this long is escalated")] = 15.0
     superseded_days: Annotated[Days, Field(description="superseded and rejected versions are kept this long [d]")] = 30.0
-    trial_days: Annotated[Days, Field(description="what trials made is kept this long [d]")] = 30.0
+    trial_days: Annotated[Days, Field(description="products of trials are kept this long [d]")] = 30.0
     history_days: Annotated[Days, Field(description="Dagster's runs are kept this long after their end, with their logs [d]")] = 90.0
     retention_free_gb: Annotated[
-        float, Field(ge=0, description="retention takes what only its age protects, oldest first, until so much is free")
+        float,
+        Field(ge=0, description="retention also removes products that only their age protects, oldest first, until this much is free"),
     ] = 0.0
     retention_days: Annotated[
-        dict[str, Days], Field(description="how long an asset's products are kept [d]; not named: as its specification says")
+        dict[str, Days], Field(description="how long an asset's products are kept [d]; an asset not named here: as its specification says")
     ] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -218,10 +224,10 @@ _Stamp = tuple[int, int, int] | None
 
 
 class ThresholdFile:
-    """One thresholds file, followed: `current()` is always the last good state of it, also of an earlier process's.
+    """One thresholds file that is watched: `current()` is always its last valid state, which an earlier process may have read.
 
-    `kept` is where that state is kept from one process to the next (None: nowhere). `refused` says what is wrong with the file
-    as it is now, None if nothing; `guessed` that no state of it was ever good, so that the defaults stand in.
+    `kept` is the file that keeps this state from one process to the next (None: none). `refused` says what is wrong with the
+    thresholds file at present, None if nothing. `guessed` is true if no state of it was ever valid, so that the defaults apply.
     """
 
     def __init__(self, path: Path, kept: Path | None = None) -> None:
@@ -233,7 +239,7 @@ class ThresholdFile:
         self._lock = threading.Lock()
 
     def current(self) -> Thresholds:
-        """The thresholds in force: the file's, else the last good ones, else the defaults."""
+        """The thresholds in force: the file's, else the last valid ones, else the defaults."""
         with self._lock:
             stamp = _stamp(self.path)
             if stamp == self._stamp and self._good is not None:
@@ -260,14 +266,14 @@ _followed_lock = threading.Lock()
 def load_thresholds(path: Path, kept: Path | None = None) -> Thresholds:
     """The thresholds in force from `path`, which is read again when it has changed.
 
-    A missing file means the defaults. A wrong one is logged, and the last good one stays in force, which is kept in the file
-    `kept` for other processes; the defaults hold if none is known that was right.
+    A missing file means the defaults. A wrong one is logged, and the last valid state stays in force, which is kept in the file
+    `kept` for other processes; the defaults apply if no valid state is known.
     """
     return _file(path, kept).current()
 
 
 def chosen_thresholds(path: Path, kept: Path | None = None) -> Thresholds:
-    """The thresholds in force, for what cannot be undone. ConfigurationError if only the defaults stand in for a wrong file."""
+    """The thresholds in force, for actions that cannot be undone. Raises ConfigurationError if the defaults replace a wrong file."""
     file = _file(path, kept)
     limits = file.current()
     if file.guessed:
@@ -276,7 +282,7 @@ def chosen_thresholds(path: Path, kept: Path | None = None) -> Thresholds:
 
 
 def refused_thresholds(path: Path, kept: Path | None = None) -> str | None:
-    """What is wrong with the thresholds file as it is now, and what to do; None if nothing."""
+    """What is wrong with the thresholds file at present, and what to do; None if nothing."""
     file = _file(path, kept)
     file.current()
     return file.refused
@@ -288,7 +294,7 @@ def _file(path: Path, kept: Path | None) -> ThresholdFile:
 
 
 def _keep(kept: Path, good: Thresholds) -> None:
-    """Write what was set to `kept`, if it is something else than is there. Where that cannot be written, nothing is kept."""
+    """Write the explicitly set thresholds to `kept`, if they differ from its contents. If it cannot be written, nothing is kept."""
     text = json.dumps(good.model_dump(mode="json", exclude_unset=True), indent=1, sort_keys=True)
     draft = kept.with_name(f".{kept.name}.{os.getpid()}")
     try:
@@ -301,7 +307,7 @@ def _keep(kept: Path, good: Thresholds) -> None:
 
 
 def _read_kept(kept: Path) -> Thresholds | None:
-    """What `_keep` wrote; None if there is nothing, or nothing that this version takes."""
+    """The thresholds that `_keep` wrote; None if there are none, or none that this version accepts."""
     try:
         return Thresholds(**json.loads(kept.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
@@ -309,7 +315,7 @@ def _read_kept(kept: Path) -> Thresholds | None:
 
 
 def read(path: Path) -> Thresholds:
-    """Read and validate a thresholds file once. ConfigurationError, naming file and field, if wrong."""
+    """Read and validate a thresholds file once. Raises ConfigurationError, which names file and field, if it is wrong."""
     try:
         contents = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -341,7 +347,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _stamp(path: Path) -> _Stamp:
-    """What changes when the file does; None while there is none."""
+    """A stamp that changes when the file changes; None while there is no file."""
     try:
         status = path.stat()
     except OSError:

@@ -1,9 +1,9 @@
-"""Where this process is in the work of an observation: the ids that log lines carry, and the spans that a tracing system is sent.
+"""The place of this process in the work on an observation: the ids that log lines carry, and the spans sent to a tracing system.
 
-A trace is everything that became of an observation, an hour or a night. Its id follows from the archive and the partition, and
-the span of a run from the run, so that processes that never meet agree about them, and links lead from what was made of many
-observations to each. Spans go by OTLP over HTTP to where OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT) says. Without it no
-library is loaded, and nothing is kept.
+A trace is all work on an observation, an hour or a night. Its id is derived from the archive and the partition, and the id of a
+run's span from the run, so that processes that never communicate agree on them. Products made from many observations have links to
+each. Spans are sent by OTLP over HTTP to the address in OTEL_EXPORTER_OTLP_ENDPOINT (or ..._TRACES_ENDPOINT). Without it no
+library is loaded, and nothing is recorded.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 SERVICE = "dsa110_assets"
 EXPORT_S, DELAY_MS = 2.0, 1000
-"""How long one delivery may take, and how long a span waits for others."""
+"""The time limit of one delivery, and the time a span waits for others to be sent together."""
 _log = logging.getLogger(__name__)
 Attributes = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True)
 class Place:
-    """The trace, the span in it, and the run, by their ids in hexadecimal; '' where there is none."""
+    """The hexadecimal ids of the trace, the span in it, and the run; '' where there is none."""
 
     trace: str = ""
     span: str = ""
@@ -42,11 +42,11 @@ class Place:
 
 
 _here = Place()
-"""Of the process and not of a thread: a run makes one step at a time, and its threads work for that."""
+"""The place is that of the process and not of a thread: a run makes one step at a time, and its threads work for that step."""
 
 
 def here() -> Place:
-    """Where this process is."""
+    """The current place of this process."""
     return _here
 
 
@@ -61,13 +61,13 @@ def trace_of(archive_id: str, partition: str | None, grain: str) -> str:
 
 
 def span_of(*what: str) -> str:
-    """The id of a span that others have to know before it ends: 16 hexadecimal digits."""
+    """The id of a span, 16 hexadecimal digits; it is derived, so that others can know it before the span ends."""
     return xxhash.xxh3_64_hexdigest(" ".join(what).encode())
 
 
 @contextmanager
 def at(place: Place) -> Iterator[None]:
-    """In the block this process is there, and its log lines say so."""
+    """Set the place of this process, and so the ids in its log lines, for the block."""
     global _here
     before, _here = _here, place
     try:
@@ -78,21 +78,21 @@ def at(place: Place) -> Iterator[None]:
 
 @contextmanager
 def span(name: str, links: Sequence[Place] = (), **attributes: str | int | float | bool) -> Iterator[dict[str, Any]]:
-    """A span around the block, below where this process is; it may add to the attributes. An error is told on the span."""
+    """Record a span around the block, below the current one. The block may add attributes; an error is recorded on the span."""
     added: dict[str, Any] = dict(attributes)
     if not is_on():
         yield added
         return
-    outer, own, began_s = _here, span_of(name, str(time.time_ns()), str(os.getpid())), time.time()
+    outer, span_id, began_s = _here, span_of(name, str(time.time_ns()), str(os.getpid())), time.time()
     error = ""
     try:
-        with at(replace(outer, span=own)):
+        with at(replace(outer, span=span_id)):
             yield added
     except BaseException as raised:
         error = f"{type(raised).__name__}: {raised}"
         raise
     finally:
-        record(name, replace(outer, span=own), began_s, time.time(), parent=outer.span, links=links, error=error, **added)
+        record(name, replace(outer, span=span_id), began_s, time.time(), parent=outer.span, links=links, error=error, **added)
 
 
 def record(
@@ -106,7 +106,7 @@ def record(
     error: str = "",
     **attributes: str | int | float | bool,
 ) -> None:
-    """A span that is over, from one time to another [unix s]."""
+    """Record a completed span, from one time to another [unix s]."""
     if not is_on():
         return
     from opentelemetry import trace
@@ -118,23 +118,25 @@ def record(
     tracer, ids = _tracer()
     ids.next = int(place.trace, 16), int(place.span, 16)
     above = trace.NonRecordingSpan(context(place, parent)) if parent else trace.INVALID_SPAN
-    told: dict[str, Any] = {**attributes, **({"dsa110.run": place.run} if place.run else {})}
-    known = [trace.Link(context(one, one.span)) for one in links]
-    made = tracer.start_span(name, trace.set_span_in_context(above), attributes=told, links=known, start_time=int(began_s * 1e9))
+    all_attributes: dict[str, Any] = {**attributes, **({"dsa110.run": place.run} if place.run else {})}
+    linked = [trace.Link(context(link, link.span)) for link in links]
+    new_span = tracer.start_span(
+        name, trace.set_span_in_context(above), attributes=all_attributes, links=linked, start_time=int(began_s * 1e9)
+    )
     if error:
-        made.set_status(trace.StatusCode.ERROR, error)
-    made.end(int(ended_s * 1e9))
+        new_span.set_status(trace.StatusCode.ERROR, error)
+    new_span.end(int(ended_s * 1e9))
 
 
 def load() -> None:
-    """Import what spans need, for the processes that are forked from this one."""
+    """Import the libraries for spans, for the processes that are forked from this one."""
     import opentelemetry.exporter.otlp.proto.http.trace_exporter
     import opentelemetry.sdk.trace.export  # noqa: F401
 
 
 @cache
 def _tracer() -> tuple[Tracer, Any]:
-    """The tracer of this process, and where the ids of the next span are laid. What is not sent yet is when the process ends."""
+    """The tracer of this process, and the object that holds the ids of the next span. Unsent spans are sent when the process ends."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -143,7 +145,7 @@ def _tracer() -> tuple[Tracer, Any]:
     from requests import ConnectionError, RequestException, Session
 
     class OneTry(Session):
-        """A receiver that is away is not waited for: to the exporter, only a ConnectionError is worth another try a second later."""
+        """A session that does not wait for an unavailable receiver: the exporter retries, a second later, only after a ConnectionError."""
 
         def request(self, *args: Any, **kwargs: Any) -> Any:
             try:

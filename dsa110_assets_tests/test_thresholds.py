@@ -45,9 +45,9 @@ def test_retention_names_assets_in_any_unit(tmp_path):
     [
         ("max_flag_fraction = 1.5", "max_flag_fraction = 1.5: Input should be less than or equal to 1"),
         ("max_flag_fractoin = 0.5", "there is no threshold max_flag_fractoin"),
-        ('max_tile_rms_jy = "5 arcsec"', "is no quantity in Jy"),
+        ('max_tile_rms_jy = "5 arcsec"', "is not a quantity in Jy"),
         ('max_tile_rms_jy = "5"', "has no unit"),
-        ('max_tile_rms_jy = "many"', "is no quantity in Jy"),
+        ('max_tile_rms_jy = "many"', "is not a quantity in Jy"),
         ("max_tile_rms_jy = nan", "finite"),
         ("min_flux_ratio = 1.3", "min_flux_ratio=1.3 is above max_flux_ratio=1.1"),
         ("disk_critical_gb = 300", "disk_critical_gb=300 is above disk_warn_gb=200"),

@@ -1,4 +1,4 @@
-"""The demonstration behind `ops/demo`: three simulated nights in, light curves out, compared with the truth."""
+"""The demonstration behind `ops/demo`: process three simulated nights into light curves and compare these with the truth."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ SIMULATION = [
     "--seed",
     "110",
 ]  # 3C138, a flux standard, transits 20 minutes after the start
-UNNORMALISED = 64  # quality bit of a first night, which has nothing to be normalised against
-SHOWN = 12  # constant sources that are printed one by one
+UNNORMALISED = 64  # quality bit of a first night, which has no earlier night to be normalised against
+SHOWN = 12  # number of constant sources printed individually
 
 
 def main() -> int:
@@ -101,7 +101,7 @@ def show_checks() -> None:
 
 
 def compare(truth: dict[str, Any]) -> None:
-    """Recovered light curves beside the injected ones, and whether the variables were found."""
+    """Print recovered light curves beside the injected ones, and whether the variable sources were found."""
     import dsa110_assets as dsa
 
     archive = dsa.open_archive()
@@ -122,7 +122,7 @@ def compare(truth: dict[str, Any]) -> None:
         if constant and flux.mean() > 20 * error.mean():
             ratios.append(np.mean(flux / expected))
             pulls.extend((flux - flux.mean()) / error * np.sqrt(len(flux) / max(len(flux) - 1, 1)))
-    print(f"\n  All at {at_hz / 1e6:.1f} MHz: the truth, of 1400 MHz, is brought there with each source's spectral index.")
+    print(f"\n  All fluxes at {at_hz / 1e6:.1f} MHz; true fluxes are scaled from 1400 MHz with each source's spectral index.")
     print(
         f"  {len(ratios)} constant sources above 20 sigma: median flux ratio {np.median(ratios):.4f}, "
         f"scatter {1.4826 * np.median(np.abs(ratios - np.median(ratios))):.4f}; "
@@ -131,7 +131,7 @@ def compare(truth: dict[str, Any]) -> None:
     for night in archive.products("light_curves").itertuples():
         off = pulls_about_truth(Path(night.path), night.frequency_hz, truth["sources"])
         print(
-            f"  {night.partition}, as known then: {off.size} points of all constant sources about the truth, in total errors: "
+            f"  {night.partition}, as published that night: {off.size} points of all constant sources minus truth, in total errors: "
             f"mean {off.mean():+.2f}, sd {off.std():.2f}"
         )
 

@@ -1,7 +1,7 @@
-"""What `ops/deploy` does: a new version beside the old one, tried, switched to, and taken back if anything fails.
+"""`ops/deploy`: install a new version beside the old one, try it, switch to it, and take everything back if anything fails.
 
-Each step that changes something in service says how it is taken back; what fails takes back all of them, the last one first. The
-standard library is all that this needs.
+Each step that changes something in service states how it is taken back. A failure takes back all of these steps, the last one first.
+Only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ LOG = "deployments.log"
 
 @dataclass
 class Deployment:
-    """One way from a release to another. `before_old` is the one before the old, `resting` the units that
-    are stopped while the index changes, `taken_back` how what was done is undone, the last at the end."""
+    """One change from an old release to a new one. `before_old` is the release before the old one, `resting` lists the units that
+    are stopped while the index changes, and `taken_back` lists how to undo each step done so far, the latest step last."""
 
     server: Server
     old: str
@@ -46,10 +46,10 @@ class Deployment:
         return self.server.releases
 
     def carry_out(self) -> None:
-        """All steps. Raises Refused, with everything as it was before, if one fails."""
+        """Carry out all steps. Raises Refused if one fails; everything is then as it was before."""
         running = [service for service in SERVICES if is_active(unit(service))]
         try:
-            if self.old == self.new:  # what was left undone when an earlier deployment was killed
+            if self.old == self.new:  # finish what an earlier deployment left undone when it was killed
                 self._be(self.new, running)
                 return
             self._prepare()
@@ -60,7 +60,7 @@ class Deployment:
             raise Refused(str(error)) from error
 
     def finish(self) -> None:
-        """What is left once the new release works: the old one's runs, and releases of long ago."""
+        """Clean up once the new release works: wait for the runs of the old code servers, and remove old releases."""
         for name in self.releases.all():
             server = code_server(name)
             if name != self.new and is_active(server):
@@ -73,7 +73,7 @@ class Deployment:
 
     @contextmanager
     def step(self, what: str, back: tuple[str, Callable[[], None]] | None = None) -> Iterator[None]:
-        """A step, told with its times; how it is taken back is known before it begins, for it may fail half way."""
+        """One step, logged with its duration. How to take it back is registered before it begins, because it may fail half way."""
         if back is not None:
             self.taken_back.append(back)
         began = time.monotonic()
@@ -86,7 +86,7 @@ class Deployment:
         tell(self.releases, f"{what}: done in {time.monotonic() - began:.1f} s")
 
     def _prepare(self) -> None:
-        """The new release is there, takes the server's settings, serves, and makes of an observation what it ought to."""
+        """Install the new release and check that it accepts the server's settings, serves, and processes an observation correctly."""
         with self.step(f"install {self.new} beside {self.old}"):
             self.releases.install(self.new)
         with self.step("the new version takes the server's settings"):
@@ -107,16 +107,16 @@ class Deployment:
             systemctl("daemon-reload")
 
     def _old_units(self) -> None:
-        """Those of the old version, and none that only the new one has."""
+        """Restore the units of the old version, and remove those that only the new version has."""
         self._renew_units(self.old, instead_of=self.new)
 
     def _end_new_server(self) -> None:
-        """End it with the last of its runs. It is not enabled any more, either."""
+        """Stop the new code server, which ends with the last of its runs, and disable it."""
         systemctl("stop", code_server(self.new))
         systemctl("disable", "--quiet", code_server(self.new))
 
     def _migrate(self, index: Index, running: Sequence[str]) -> None:
-        """The index in the new version's format: at once if the old one can live with that, else with the old one at rest."""
+        """Bring the index into the new version's format: at once if the old version can work with it, else with the old version stopped."""
         if index.wanted == index.found:
             return
         knows = self.new if index.wanted > index.found else self.old
@@ -132,7 +132,7 @@ class Deployment:
             self.server.migrate(knows, index.wanted)
 
     def _rest(self, what: str, running: Sequence[str]) -> None:
-        """Nothing new begins, what runs is waited for, and what reads the index is ended: what `what` needs."""
+        """Bring the old version to rest for the step `what`: start nothing new, wait for runs, and stop the services that use the index."""
 
         def drain() -> None:
             self.server.as_service(self.old, "dsa110", "drain", "--reason", f"{self.new}: {what}", "--timeout", f"{self.deadline_s / 60}")
@@ -145,7 +145,7 @@ class Deployment:
                 self._each("stop")
 
     def _each(self, verb: str) -> None:
-        """Stop or start what reads the index, if it had to be stopped."""
+        """Stop or start the services that use the index, if they had to be stopped."""
         if self.resting:
             systemctl(verb, *self.resting)
 
@@ -153,11 +153,11 @@ class Deployment:
         self.server.as_service(self.releases.linked("current") or self.old, "dsa110", "drain", "--off")
 
     def _switch(self, running: Sequence[str]) -> None:
-        """The link, then what runs behind it, the daemon first; the new version is in service once all of it works."""
+        """Switch the link, then restart the services behind it, the daemon first. The new version is in service once all of them work."""
         serves = show(code_server(self.new), "ActiveState") == "active"
         with self.step(f"switch to {self.new}", (f"switch to {self.old}", lambda: self._back(running))):
             if serves:
-                systemctl("enable", "--quiet", code_server(self.new))  # should the machine start again now
+                systemctl("enable", "--quiet", code_server(self.new))  # in case the machine reboots now
             since = now()
             self.releases.switch(self.new, self.old)
             self._be(self.new, running)
@@ -168,15 +168,15 @@ class Deployment:
                 self._go_on()
 
     def _be(self, release: str, running: Sequence[str]) -> None:
-        """Have the services run the release behind the link."""
+        """Restart each service that does not yet run this release, to which the link points."""
         for service in running:
             if release_of(service) != release:
                 systemctl("restart", unit(service))
 
     def _back(self, running: Sequence[str]) -> None:
-        """The old release behind the link, with its own units, for the new one's may start it with what it does not know.
+        """Point the link at the old release again, with its own units, because the new units may start it with options it does not know.
 
-        What rests while the index changes does so again, until that has its old format.
+        The services that rest while the index changes are stopped again until the index has its old format.
         """
         self._each("stop")
         self._old_units()
@@ -184,7 +184,7 @@ class Deployment:
         self._be(self.old, [service for service in running if unit(service) not in self.resting])
 
     def _take_back(self, why: str) -> None:
-        """Undo what was done, all of it that can be."""
+        """Undo every step done so far, as far as possible."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         for what, undo in reversed(self.taken_back):
@@ -194,7 +194,7 @@ class Deployment:
 
 
 def tell(releases: Releases, words: str) -> None:
-    """Say what happens, with the time, and write it down."""
+    """Print a line with the time, and append it to the deployment log."""
     line = f"{now():%Y-%m-%dT%H:%M:%SZ}  {words}"
     print(line, flush=True)
     with (releases.place / LOG).open("a", encoding="utf-8") as log:
@@ -202,7 +202,7 @@ def tell(releases: Releases, words: str) -> None:
 
 
 def say_what_would_be_done(releases: Releases, old: str, new: str, is_tried: bool, keep: int) -> None:
-    """The steps, of which none is carried out."""
+    """Print the steps of a deployment without carrying out any of them."""
     there = "is there" if releases.is_whole(new) else "would be installed"
     print(f"in service is {old}; {new} {there} in {releases.of(new)}")
     steps = [
@@ -220,7 +220,7 @@ def say_what_would_be_done(releases: Releases, old: str, new: str, is_tried: boo
 
 @contextmanager
 def alone(releases: Releases) -> Iterator[None]:
-    """One deployment at a time. Raises Refused if another is under way."""
+    """Hold the deployment lock. Raises Refused if another deployment is under way."""
     with (releases.place / ".deploy.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -230,12 +230,12 @@ def alone(releases: Releases) -> Iterator[None]:
 
 
 def raise_refused(number: int, _frame: FrameType | None) -> None:
-    """A signal ends a deployment as a failure does: everything is taken back."""
+    """Treat a signal as a failure: everything is taken back."""
     raise Refused(f"ended by {signal.Signals(number).name}")
 
 
 def wanted(arguments: Sequence[str]) -> argparse.Namespace:
-    """What the command line asks for."""
+    """The parsed command line."""
     parser = argparse.ArgumentParser(
         prog="ops/deploy", description="Puts these sources into service without a gap, or leaves all as it was."
     )
@@ -246,7 +246,7 @@ def wanted(arguments: Sequence[str]) -> argparse.Namespace:
         "--deadline", type=float, default=300.0, help="seconds for each wait: to serve, to work, to drain (default: %(default)s)"
     )
     parser.add_argument(
-        "--root", type=Path, default=Path("/"), help="a directory that stands for /, for --dry-run or with a systemctl below it"
+        "--root", type=Path, default=Path("/"), help="a directory to use in place of /, for --dry-run or with a systemctl below it"
     )
     given = parser.parse_args(arguments)
     if given.keep < 2:
@@ -257,7 +257,7 @@ def wanted(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Deploy; 0 if the version is in service, 1 with the reason if it is not and the old one is."""
+    """Deploy; return 0 if the new version is in service, 1 with the reason if the old one still is."""
     given = wanted(arguments)
     releases = Releases(given.root.resolve())
     if os.geteuid() != 0 and not given.dry_run:
@@ -287,7 +287,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def deploy(one: Deployment, arguments: Sequence[str]) -> int:
-    """Carry a deployment out, and write into the audit how it ended."""
+    """Carry out a deployment, and record in the audit how it ended."""
     failed = ""
     try:
         one.carry_out()

@@ -1,4 +1,4 @@
-"""What `ops/install` does, step by step: each knows whether it is done already. The standard library is all it needs."""
+"""The steps of `ops/install`. Each step checks first whether it is already done. Only the standard library is needed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from releases import PLACE, REPOSITORY, UNITS, Refused, Releases, name_of_source
 USER, STATE = "dsa110", "/var/lib/dsa110"
 CONFIGURATION = "/etc/dsa110"
 SERVICES = ("webserver", "daemon", "portal")
-"""What the target starts beside the code server of the release in service."""
+"""The services that the target starts in addition to the code server of the release in service."""
 RULE = "/etc/polkit-1/rules.d/50-dsa110.rules"
-"""Lets the platform's user restart the platform's services from the portal, and no others; without polkit it does nothing."""
+"""Lets the platform's user restart the platform's services, and no others, from the portal. It has no effect without polkit."""
 DATABASES = ("dsa110", "dagster")
 SOCKET = "/var/run/postgresql"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to be done: in words, whether it is done, and how it is done."""
+    """One step: its description, a test of whether it is done, and the function that does it."""
 
     what: str
     is_done: Callable[[], bool]
@@ -35,7 +35,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Server:
-    """What is asked for. `root` is `/`, or a directory that stands for it: then nothing outside it is touched but the database."""
+    """The requested server. `root` is `/` or a directory used in its place; then only the database outside it is touched."""
 
     root: Path
     inbox: str
@@ -46,13 +46,13 @@ class Server:
     start: bool
 
     def at(self, path: str) -> Path:
-        """A path of the server, below the root."""
+        """The path `path` of the server, below `root`."""
         return self.root / path.lstrip("/")
 
     def steps(self) -> Iterator[Step]:
-        """Everything, in order."""
+        """All steps, in order."""
         yield self._account()
-        for path in (STATE, f"{STATE}/dagster", self.archive, f"{self.archive}-backups"):  # DSA110_BACKUPS, unless told otherwise
+        for path in (STATE, f"{STATE}/dagster", self.archive, f"{self.archive}-backups"):  # the default of DSA110_BACKUPS
             yield self._directory(path, owned=True)
         for path in (self.inbox, CONFIGURATION, UNITS):
             yield self._directory(path, owned=False)
@@ -89,7 +89,7 @@ class Server:
         return Step(f"user {USER}", lambda: self._ids() is not None, lambda: run(command))
 
     def _ids(self) -> tuple[int, int] | None:
-        """User and group of the service in the root's own list; None if there is no such user."""
+        """User and group id of the service account in the passwd file below `root`; None if there is no such user."""
         users = self.at("/etc/passwd")
         lines = users.read_text(encoding="utf-8").splitlines() if users.is_file() else []
         fields = [line.split(":") for line in lines if line.startswith(f"{USER}:")]
@@ -117,7 +117,7 @@ class Server:
     # -- files --
 
     def _file(self, path: str, text: str, *, kept: bool = False, mode: int = 0o644) -> Step:
-        """A file of these contents; one that is `kept` is the operator's once it is there."""
+        """The step that writes a file with this text. A `kept` file belongs to the operator once it exists and is not changed again."""
         place = self.at(path)
 
         def do() -> None:
@@ -139,7 +139,7 @@ class Server:
         return source.read_text(encoding="utf-8")
 
     def _environment(self) -> str:
-        """The example with this server's places, and its database."""
+        """The example environment file with the directories and the database of this server filled in."""
         text = (REPOSITORY / "ops" / "systemd" / "environment.example").read_text(encoding="utf-8")
         given = {"DSA110_INBOX": self.inbox, "DSA110_ARCHIVE": self.archive, "DAGSTER_HOME": f"{STATE}/dagster"}
         if self.postgres:
@@ -167,7 +167,7 @@ class Server:
         self.releases.switch(name)
 
     def _units(self) -> list[Path]:
-        """The units of the release in service; those of these sources while there is none."""
+        """The systemd units of the release in service, or those of these sources while no release is in service."""
         current = self.releases.linked("current")
         place = self.releases.of(current) / "units" if current else REPOSITORY / "ops" / "systemd"
         return sorted([*place.glob("*.service"), *place.glob("*.target")])
@@ -205,19 +205,19 @@ class Server:
 
 
 def wanted(arguments: Sequence[str]) -> tuple[Server, bool]:
-    """The server that the command line describes, and whether nothing is to be done."""
+    """The server that the command line describes, and whether this is a dry run."""
     parser = argparse.ArgumentParser(prog="ops/install", description="Puts a server into service from nothing; run it again at any time.")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--inbox", default="/data/incoming", help="where the correlator's files arrive (default: %(default)s)")
     parser.add_argument("--archive", default="/data/archive", help="where products are kept (default: %(default)s)")
     parser.add_argument("--postgres", action="store_true", help="role and databases in this machine's PostgreSQL, instead of SQLite")
-    parser.add_argument("--admin", help="how psql reaches PostgreSQL as one who may make them (default: as the system's user postgres)")
-    parser.add_argument("--without-package", action="store_true", help="do not install the package: a release is made otherwise")
+    parser.add_argument("--admin", help="psql connection that may create role and databases (default: as the system's user postgres)")
+    parser.add_argument("--without-package", action="store_true", help="do not install the package; a release is made some other way")
     parser.add_argument("--start", action="store_true", help="start the units, now and at every start of the machine")
-    parser.add_argument("--root", type=Path, default=Path("/"), help="a directory that stands for /, to look at or to pack")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="a directory to use in place of /, to inspect or to pack")
     given = parser.parse_args(arguments)
     if given.start and given.root != Path("/"):
-        parser.error("--start is of this machine, not of another --root")
+        parser.error("--start acts on this machine and cannot be combined with another --root")
     for name in ("inbox", "archive"):
         if not getattr(given, name).startswith("/"):
             parser.error(f"--{name} {getattr(given, name)}: give the whole path")
@@ -229,7 +229,7 @@ def wanted(arguments: Sequence[str]) -> tuple[Server, bool]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what is not done, a line for each; 0 if all is done, 1 with a sentence if something is refused."""
+    """Do every step that is not done and print a line for each; return 0 if all are done, 1 with a message if a step is refused."""
     server, dry_run = wanted(arguments)
     if os.geteuid() != 0 and not dry_run:
         print("ops/install: run it as root, or with --dry-run", file=sys.stderr)

@@ -1,9 +1,9 @@
-"""The soak of a platform that is up, behind `ops/soak --live`: nights arrive, runs and services are killed, and nobody helps. Then
-`dsa110 report` computes what was promised from what happened, and what must hold is checked.
+"""The soak test of a running platform, behind `ops/soak --live`: nights arrive, runs and services are killed, and no person intervenes.
+At the end `dsa110 report` computes the promised figures from what happened, and the invariants are checked.
 
-Code server, daemon and portal are processes of their own, started again RESTART_S after they die, as systemd does. Only the sky's
-clock is moved: an observation comes every `cadence_s` instead of every 309 s, and the hours between nights are left out. All else,
-waiting, silence, retries, latency, is in the machine's time.
+Code server, daemon and portal are separate processes, restarted RESTART_S after they die, as systemd does. Only the sky's clock is
+moved: an observation comes every `cadence_s` instead of every 309 s, and the hours between nights are left out. Everything else
+(waiting, silence, retries, latency) runs in the machine's time.
 """
 
 from __future__ import annotations
@@ -44,28 +44,28 @@ RESTART_S = 10.0
 """RestartSec of the units in ops/systemd."""
 HUNG_AFTER_MIN = 6.0
 GROUP_WAIT_S = 700.0
-"""Of the sky: an observation that lacks a subband is taken up two observations later."""
+"""In the sky's time: an observation that lacks a subband is ingested two observations later."""
 REST_WITHIN_S = 2400.0
-"""What was killed again and again rests for up to half an hour."""
+"""A request that was killed repeatedly rests for up to half an hour."""
 QUIET_S, WORKED_OFF_WITHIN_S = 25.0, 600.0
 TICK_S, LOOK_TICKS = 0.5, 10
 BEGIN, END = "<!-- live soak -->", "<!-- end of live soak -->"
 ARRIVALS = {"plain": 10, "a subband late": 2, "a subband missing": 1, "two subbands missing": 1, "truncated first": 2, "same twice": 1,
             "other twice": 1}  # fmt: skip
-"""How the files of an observation arrive, and how often of 18."""
+"""How the files of an observation arrive, with relative frequencies that add up to 18."""
 FAULTS = {"run SIGKILL": 5, "run SIGTERM": 2, "run SIGSTOP": 1, "daemon SIGKILL": 2, "daemon SIGSTOP": 1, "code server SIGKILL": 2,
           "portal SIGKILL": 1, "database away": 1, "disk full": 1}  # fmt: skip
 EVERY = 1.5
-"""Observations from one fault to the next, on average."""
+"""Mean number of observations between faults."""
 STRAGGLERS_S = 60.0
-"""What a service that ends leaves behind, as the server that runs are forked from, notices its end by itself."""
+"""Time allowed for processes that a stopped service leaves behind, such as the server that runs are forked from, to notice its end."""
 STOPPED_FOR_S = (20.0, 100.0)
 AWAY_FOR_S = (5.0, 40.0)
 
 
 @dataclass
 class Live:
-    """A live soak: its dice and counts (`soak`), its services, and what is still to be done, by the time [monotonic] it is due."""
+    """A live soak: its random generator and counts (`soak`), its services, and the actions still due, each with its monotonic time."""
 
     soak: soaks.Soak
     services: Services
@@ -79,11 +79,11 @@ class Live:
     settled_at: float = 0.0
 
     def later(self, seconds: float, deed: Callable[[], None]) -> None:
-        """Do something so long from now."""
+        """Schedule an action for `seconds` from now."""
         heapq.heappush(self.due, (time.monotonic() + seconds, next(self.number), deed))
 
     def work_until(self, over: Callable[[], bool], within_s: float) -> bool:
-        """Do what is due and keep the services up until it is over; False if it is not within this time."""
+        """Carry out due actions and keep the services up until `over` returns True; return False if it does not within `within_s`."""
         deadline = time.monotonic() + within_s
         while not over():
             if time.monotonic() > deadline:
@@ -95,7 +95,7 @@ class Live:
         return True
 
     def work(self, seconds: float) -> None:
-        """Do what is due for so long."""
+        """Carry out due actions and keep the services up for `seconds`."""
         self.work_until(lambda: False, seconds)
 
     def _keep_up(self) -> None:
@@ -108,9 +108,9 @@ class Live:
 
 
 def main() -> int:
-    """Let nights arrive until the time is up; print and record what was found."""
+    """Let nights arrive until the time is up, then print and record the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=60.0, help="so long nights begin (60)")
+    parser.add_argument("--minutes", type=float, default=60.0, help="nights begin for this long (60)")
     parser.add_argument("--observations", type=int, default=12, help="observations a night (12)")
     parser.add_argument("--cadence", type=float, default=45.0, help="seconds from one observation to the next (45)")
     soaks.add_arguments(parser)
@@ -123,13 +123,13 @@ def main() -> int:
 
 
 def run(soak: soaks.Soak, minutes: float, cadence_s: float, table: Path) -> None:
-    """Let nights arrive for so long, come to rest, check, and write the figures into the page."""
+    """Let nights arrive for `minutes`, wait until all work is done, check, and write the figures into the page."""
     place = soak.place / "disturbed"
     settings = {**soaks.SETTINGS, "DSA110_ARCHIVE": str(place / "disk" / "archive"), soaks.MARK: soak.mark, "LIVE_TEST_CLOCK_OF": "sky",
                 "DSA110_HUNG_AFTER_MIN": str(HUNG_AFTER_MIN), "DSA110_GROUP_WAIT_S": str(GROUP_WAIT_S)}  # fmt: skip
     if soak.postgres is not None:
         where = {"DSA110_DATABASE_URL": soak.postgres.new_database("archive"), "DAGSTER_PG_URL": soak.postgres.new_database("dagster")}
-        os.environ["DAGSTER_PG_URL"] = where["DAGSTER_PG_URL"]  # this process opens DAGSTER_HOME, too
+        os.environ["DAGSTER_PG_URL"] = where["DAGSTER_PG_URL"]  # because this process opens DAGSTER_HOME, too
         settings |= where
     live = Live(soak, Services(place, **settings), cadence_s)
     inbox.now_s = lambda: time.time() + float((place / "clock").read_text())  # type: ignore[assignment]
@@ -152,11 +152,11 @@ def run(soak: soaks.Soak, minutes: float, cadence_s: float, table: Path) -> None
 
 
 def arrive(live: Live, minutes: float) -> None:
-    """Night after night until the time is up."""
+    """Deliver night after night until the time is up."""
     observations = live.soak.groups
     ends, number = time.monotonic() + 60 * minutes, 0
     transit = soaks.TRANSIT
-    while transit < datetime.now(UTC) + timedelta(hours=2):  # what is observed is never older than its files
+    while transit < datetime.now(UTC) + timedelta(hours=2):  # an observation is never older than its files
         transit += soaks.SIDEREAL_DAY
     live.later(live.cadence_s, lambda: trouble(live, ends))
     while number == 0 or time.monotonic() < ends:
@@ -181,7 +181,7 @@ def arrive(live: Live, minutes: float) -> None:
 
 
 def quiet(live: Live) -> Callable[[], bool]:
-    """Whether nothing was queued or running for a while: the hours that are left out would have been long enough for it."""
+    """A test of whether nothing was queued or running for QUIET_S. The skipped hours would have been long enough for the work to finish."""
     since, looks = list[float](), itertools.count()
 
     def is_quiet() -> bool:
@@ -197,7 +197,7 @@ def quiet(live: Live) -> Callable[[], bool]:
 
 
 def due_times(start: datetime, over: datetime) -> Iterator[datetime]:
-    """When what follows from a night's hours, and from the night, becomes due."""
+    """The times at which the products of each hour of a night, and then those of the night, become due."""
     hour = start.replace(minute=0, second=0, microsecond=0)
     while hour <= over:
         hour += timedelta(hours=1)
@@ -206,7 +206,7 @@ def due_times(start: datetime, over: datetime) -> Iterator[datetime]:
 
 
 def deliver(live: Live, files: list[Path]) -> None:
-    """The files of one observation in any order, one of them wrong in some way, or none."""
+    """Deliver the files of one observation in random order and in one of the ways of ARRIVALS."""
     rng, place = live.soak.rng, live.services.live.inbox
     kind = rng.choices(list(ARRIVALS), list(ARRIVALS.values()))[0]
     live.soak.counts[f"observations {kind}"] += 1
@@ -225,7 +225,7 @@ def deliver(live: Live, files: list[Path]) -> None:
 
 
 def trouble(live: Live, until: float) -> None:
-    """One fault now, and the next after a while."""
+    """Inject one fault now, and schedule the next."""
     if time.monotonic() > until:
         return
     fault = live.soak.rng.choices(list(FAULTS), list(FAULTS.values()))[0]
@@ -243,7 +243,7 @@ def trouble(live: Live, until: float) -> None:
 
 
 def last(live: Live, fault: str) -> bool:
-    """Take database or disk away for a while."""
+    """Make the database unavailable or the disk full for a while; return whether it happened."""
     if live.away or (fault == "disk full" and not live.soak.small_disk):
         return False
     disk = live.soak.place / "disturbed" / "disk"
@@ -260,7 +260,8 @@ def last(live: Live, fault: str) -> bool:
 
 
 def hit_run(live: Live, number: signal.Signals) -> bool:
-    """A signal to the process of a run; no partition is stopped twice: what hangs twice is put aside, as it should be."""
+    """Send a signal to the process of a run; return whether it was sent. No partition is stopped twice, because a partition that hangs
+    twice is correctly quarantined."""
     if live.away:
         return False
     with live.services.live.instance() as instance:
@@ -282,7 +283,7 @@ def hit_run(live: Live, number: signal.Signals) -> bool:
 
 
 def hit_service(live: Live, name: str, number: signal.Signals) -> bool:
-    """A signal to a service; one that is stopped goes on after a while."""
+    """Send a signal to a service; return whether it was sent. A stopped service continues after a while."""
     process = live.services.running.get(name)
     if process is None or process.poll() is not None:
         return False
@@ -293,7 +294,7 @@ def hit_service(live: Live, name: str, number: signal.Signals) -> bool:
 
 
 def come_to_rest(live: Live) -> None:
-    """No more faults: wait until nothing is left to be made but what rests for a person."""
+    """Without further faults, wait until nothing is left to be made except what rests until a person acts."""
     live.work_until(lambda: not live.due and len(live.services.running) == len(live.services.commands), 600.0)
     live.services.live.pass_s(GROUP_WAIT_S + timegrid.GROUP_S)
     looks = itertools.count()
@@ -302,12 +303,12 @@ def come_to_rest(live: Live) -> None:
 
 
 def at_rest(live: Live) -> bool:
-    """Whether nothing runs, nothing lies ready in the inbox, and nothing is left to be made but what rests for a person."""
+    """Whether nothing runs, the inbox has nothing ready, and nothing is left to be made except what rests until a person acts."""
     return live.services.live.idle() and not left(live)
 
 
 def left(live: Live) -> list[str]:
-    """What is still to be made, and does not rest for a person."""
+    """What is still to be made, except what rests until a person acts."""
     platform, settings = live.services.live, soaks.settings_of(live.services.live.environment)
     with Archive(platform.root, platform.database_url) as archive, platform.instance() as instance:
         span = plan.span(datetime.fromtimestamp(inbox.now_s(), UTC) - timedelta(days=30))
@@ -319,7 +320,7 @@ def left(live: Live) -> list[str]:
 
 
 def report(live: Live, since: datetime) -> list[dict[str, Any]]:
-    """What `dsa110 report` says from our beginning, by the machine's time, to what the sky's clock says."""
+    """The figures of `dsa110 report` from the start of the soak, in the machine's time, until the sky's present time."""
     until = datetime.fromtimestamp(inbox.now_s(), UTC)
     done = live.services.live.command("report", "--since", f"{since:%Y-%m-%dT%H:%M:%S}", "--until", f"{until:%Y-%m-%dT%H:%M:%S}", "--json")
     if done.returncode != 0:
@@ -330,7 +331,7 @@ def report(live: Live, since: datetime) -> list[dict[str, Any]]:
 
 
 def check(live: Live, figures: list[dict[str, Any]]) -> None:
-    """What must hold; every breach becomes a violation."""
+    """Check what must hold; every failure becomes a violation."""
     platform, settings = live.services.live, soaks.settings_of(live.services.live.environment)
     lost = next((one for one in figures if one["name"] == "files lost"), None)
     with Archive(platform.root, platform.database_url) as archive:
@@ -345,7 +346,7 @@ def check(live: Live, figures: list[dict[str, Any]]) -> None:
 
 
 def without_reason(live: Live, archive: Archive) -> Iterator[str]:
-    """Observations that have no image, are not put aside, and whose failure nobody would read of."""
+    """Report observations that have no image, are not quarantined, and have no recorded failure."""
     imaged = {one.partition for one in archive.products("tile_image")}
     aside = {one.observation for one in quarantine.quarantined(archive)}
     failed = {one.partition for one in history.failed(live.services.live.home, archive)}
@@ -355,10 +356,10 @@ def without_reason(live: Live, archive: Archive) -> Iterator[str]:
 
 
 def told_wrongly(live: Live, archive: Archive) -> Iterator[str]:
-    """Alerts that were told twice, and messages that were never sent."""
+    """Report alerts that were raised again and again, and messages that were never sent."""
     raised = [key for one in live.services.live.webhook.taken if one["kind"] == "raised" for key in one["alerts"]]
     live.soak.counts["alerts told"] = len(set(raised))
-    risen = [key for key in set(raised) if raised.count(key) > 2]  # once more if it has become worse
+    risen = [key for key in set(raised) if raised.count(key) > 2]  # a second message is right if the alert has become worse
     if risen:
         yield f"alerts {risen} were told again and again"
     for channel, number in alerts.undelivered(archive, datetime.now(UTC) - timedelta(minutes=1)).items():
@@ -366,7 +367,7 @@ def told_wrongly(live: Live, archive: Archive) -> Iterator[str]:
 
 
 def write(table: Path, live: Live, figures: list[dict[str, Any]], minutes: float) -> None:
-    """Renew the section of the page."""
+    """Renew the section of the live soak in the page."""
     soak, counts = live.soak, live.soak.counts
     index = "index and Dagster on PostgreSQL" if soak.postgres else "index and Dagster on SQLite"
     cores, load = len(os.sched_getaffinity(0)), f"{statistics.median(live.loads):.1f} (at most {max(live.loads):.1f})"

@@ -1,4 +1,4 @@
-"""What `ops/monitoring` writes: Prometheus' rules, with the limits of the thresholds, and Grafana's dashboards."""
+"""Write Prometheus' alert rules, with the limits from the thresholds, and Grafana's dashboards: the program behind `ops/monitoring`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from dsa110_assets.thresholds import Thresholds, read
 
 OPS = Path(__file__).parent
 SMALL_PART = 0.1
-"""Of a small disk: see `orchestration.watching.disks`."""
+"""Fraction of a small disk below which its free space is critical: see `orchestration.watching.disks`."""
 WARNING, CRITICAL = "warning", "critical"
 GIGABYTE = 1e9
 NOT_FROM_THE_START = ("dsa110_image_noise_jy", "dsa110_flagged_fraction", "dsa110_service_heartbeat_age_seconds", "dsa110_inbox_groups")
-"""Series that are there only once there is something to tell: without an image, a service or a look at the inbox other rules fire."""
+"""Series that exist only once they have a value. Without an image, a service or a look at the inbox other rules fire."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """An alert: what holds, for how long before it fires, how bad it is, in words, and its section of the runbook."""
+    """An alert: its condition, how long that must hold before it fires, its severity, a sentence, and its section of the runbook."""
 
     name: str
     expression: str
@@ -47,7 +47,7 @@ class Rule:
 
 
 def rules(limits: Thresholds) -> Iterator[Rule]:
-    """Every rule with these limits."""
+    """All rules with these limits."""
     yield from _platform(limits)
     yield from _data(limits)
     yield from _calibration_and_images(limits)
@@ -127,7 +127,7 @@ def _calibration_and_images(limits: Thresholds) -> Iterator[Rule]:
 
 
 def rules_text(limits: Thresholds) -> str:
-    """ops/prometheus/alerts.yml. One more rule fires where a series that another rule asks for is absent."""
+    """The text of ops/prometheus/alerts.yml. An additional rule fires if a series that another rule uses is absent."""
     found = list(rules(limits))
     asked = sorted({name for rule in found for name in re.findall(r"\bdsa110_[a-z_]+", rule.expression)} - {*NOT_FROM_THE_START})
     absent = " or ".join(f"absent({name})" for name in asked if not name.endswith("_bucket"))
@@ -139,7 +139,7 @@ def rules_text(limits: Thresholds) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """A panel: its title, unit, and the expressions it draws with their legends; `kind` is Grafana's."""
+    """A panel: its title, its unit, and pairs of an expression and its legend. `kind` is Grafana's panel type."""
 
     title: str
     unit: str
@@ -216,11 +216,11 @@ DASHBOARDS: dict[str, tuple[str, str, Sequence[Panel]]] = {
                                  ("dsa110_unknown", "not known: {{part}}"))),
     )),
 }  # fmt: skip
-"""By file: title, from when, panels."""
+"""Title, start of the time range and panels of each dashboard, by file name."""
 
 
 def dashboard(name: str) -> str:
-    """ops/grafana/dashboards/<name>.json."""
+    """The text of ops/grafana/dashboards/<name>.json."""
     title, since, panels = DASHBOARDS[name]
     source = {"type": "prometheus", "uid": "dsa110-prometheus"}
     told = [
@@ -243,7 +243,7 @@ def dashboard(name: str) -> str:
 
 
 def written(limits: Thresholds) -> dict[Path, str]:
-    """Every file this writes, with its text."""
+    """The text of every file to be written, by path."""
     dashboards = {OPS / "grafana" / "dashboards" / f"{name}.json": dashboard(name) for name in DASHBOARDS}
     return {OPS / "prometheus" / "alerts.yml": rules_text(limits), **dashboards}
 
@@ -251,7 +251,7 @@ def written(limits: Thresholds) -> dict[Path, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write rules and dashboards."""
     parser = argparse.ArgumentParser(prog="ops/monitoring", description=__doc__)
-    parser.add_argument("--thresholds", type=Path, help="the site's thresholds.toml (default: the limits as the package has them)")
+    parser.add_argument("--thresholds", type=Path, help="the site's thresholds.toml (default: the limits of the package)")
     given = parser.parse_args(arguments)
     for path, text in written(read(given.thresholds) if given.thresholds else Thresholds()).items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What PyBDSF, Aegean and xradio make of an archive's products: run by ops/other-tools, in an environment that lacks this package."""
+"""Open an archive's products with PyBDSF, Aegean and xradio. Run by ops/other-tools, in an environment that lacks this package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from astropy.io import fits
 
 FLUX_TOLERANCE = 0.1
-"""Of the brightest source: finders fit shapes, the header's peak is one pixel's."""
+"""Relative tolerance of the brightest source's flux. Source finders fit a shape; the expected value is that of the highest pixel."""
 
 
 def newest(archive: Path, asset: str, partition: str = "*") -> Path:
@@ -38,10 +38,10 @@ def agrees(value: float, expected: float) -> str:
 
 
 def pybdsf(image: Path, scratch: Path) -> tuple[str, str]:
-    """Frequency and beam from the header alone; the brightest source."""
+    """Run PyBDSF, which takes frequency and beam from the header alone, and check frequency and brightest source."""
     import bdsf
 
-    local = scratch / image.name  # its log goes beside the image
+    local = scratch / image.name  # because PyBDSF writes its log beside the image
     local.write_bytes(image.read_bytes())
     found = bdsf.process_image(str(local), quiet=True, ncores=1, rms_box=(150, 50))
     header = fits.getheader(image)
@@ -52,7 +52,7 @@ def pybdsf(image: Path, scratch: Path) -> tuple[str, str]:
 
 
 def aegean(image: Path, scratch: Path) -> tuple[str, str]:
-    """As its command; of a mosaic with the noise map that comes with it."""
+    """Run Aegean's command and check the brightest source. A mosaic is searched with its own noise map."""
     from astropy.table import Table
 
     noise = image.with_name("noise.fits")
@@ -68,7 +68,7 @@ def aegean(image: Path, scratch: Path) -> tuple[str, str]:
 
 
 def xradio_image(image: Path, scratch: Path) -> tuple[str, str]:
-    """Frequency and Stokes axes as coordinates."""
+    """Open an image with xradio and check its frequency and Stokes coordinates."""
     from xradio.image import open_image
 
     found = open_image(str(image))
@@ -81,7 +81,7 @@ def xradio_image(image: Path, scratch: Path) -> tuple[str, str]:
 
 
 def xradio_visibilities(ms: Path, scratch: Path) -> tuple[str, str]:
-    """Converted to a processing set and opened."""
+    """Convert a measurement set to a processing set with xradio, open it, and check its polarizations."""
     from xradio.measurement_set import convert_msv2_to_processing_set, open_processing_set
 
     convert_msv2_to_processing_set(in_file=str(ms), out_file=str(scratch / "xradio"))
@@ -116,7 +116,7 @@ def main(archive: Path, partition: str) -> int:
 
 def _tried(attempt: Callable[[Path, Path], tuple[str, str]], product: Path, scratch: Path) -> tuple[str, Any]:
     try:
-        with redirect_stdout(sys.stderr):  # what a tool logs is no part of the table
+        with redirect_stdout(sys.stderr):  # so that what a tool logs does not become part of the table
             return attempt(product, scratch)
     except Exception as error:  # noqa: BLE001  another tool's boundary: whatever it raises is its answer
         return "", f"fault: {type(error).__name__}: {error}"

@@ -1,6 +1,6 @@
-"""Renews the pictures of the portal in docs/portal.md: python ops/portal_pictures.py, over the archive of `ops/demo`.
+"""Renew the portal's pictures in docs/portal.md from the archive of `ops/demo`: python ops/portal_pictures.py.
 
-Another archive may be named by DSA110_ARCHIVE and so on. Needs chromium and chromedriver (Debian: chromium, chromium-driver).
+DSA110_ARCHIVE and the other settings can name another archive. Needs chromium and chromedriver (Debian: chromium, chromium-driver).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def pages() -> list[tuple[str, str, int, int, bool]]:
-    """(name, page, width, height, whether in the dark) of each picture, of the newest products and the first candidate."""
+    """(name, page, width, height, whether in the dark colour scheme) of each picture: newest products and first candidate."""
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.archive import caltable_registry
 
@@ -61,7 +61,7 @@ def pages() -> list[tuple[str, str, int, int, bool]]:
 
 
 def serve() -> str:
-    """The portal in this process, on a free port: its address."""
+    """Serve the portal from this process on a free port and return its address."""
     import uvicorn
 
     from dsa110_assets import settings
@@ -80,7 +80,7 @@ def serve() -> str:
 
 
 def take(browser: Any, address: str, path: Path, width: int, height: int, *, dark: bool) -> None:
-    """One picture, of few colours so that it is small."""
+    """Take one picture and reduce its colours, so that the file is small."""
     from PIL import Image
     from selenium.webdriver.support.ui import WebDriverWait
 

@@ -1,7 +1,7 @@
-"""Versions side by side: `/opt/dsa110/releases/VERSION-DIGEST`, of which the link `current` names the one in service.
+"""Releases side by side in `/opt/dsa110/releases/VERSION-DIGEST`; the link `current` points to the one in service.
 
-A release is a virtual environment with the package, its units of systemd and the `workspace.yaml` that leads to its own code server.
-It is whole once it has its mark. The standard library is all that this needs.
+A release is a virtual environment with the package, its systemd units and the `workspace.yaml` that points to its own code server.
+It is complete once it has its mark. Only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from tempfile import TemporaryDirectory
 REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE, UNITS = "/opt/dsa110", "/etc/systemd/system"
 PACKAGED = ("pyproject.toml", "README.md", "LICENSE", "ops/runbook.md", "dsa110_assets")
-"""What the package is made of."""
+"""The files and directories that the package is built from."""
 MARK = "installed-from"
-"""A file in a release, written last: of which sources it was made."""
+"""The file written last into a release: it names the sources the release was made from."""
 
 
 class Refused(Exception):
-    """Something outside this program is not as it must be; the message says what to do."""
+    """Something outside this program is not as required; the message says what to do."""
 
 
 def run(command: Sequence[str | Path], **options: object) -> str:
-    """The output of a command. Raises Refused with its last line of errors if it fails or is not there."""
+    """The output of a command. Raises Refused if the program does not exist, or with its last line of errors if it fails."""
     words = [str(word) for word in command]
     try:
         done = subprocess.run(words, capture_output=True, text=True, **options)  # type: ignore[call-overload]
@@ -44,13 +44,13 @@ def run(command: Sequence[str | Path], **options: object) -> str:
 
 @dataclass(frozen=True)
 class Releases:
-    """The releases below a directory that stands for /."""
+    """The releases below `root`, which is / or a directory used in its place."""
 
     root: Path
 
     @property
     def place(self) -> Path:
-        """Where the link and the releases are."""
+        """The directory of the links and the releases."""
         return self.root / PLACE.lstrip("/")
 
     def of(self, name: str) -> Path:
@@ -58,22 +58,22 @@ class Releases:
         return self.place / "releases" / name
 
     def is_whole(self, name: str) -> bool:
-        """Whether a release was installed to its end."""
+        """Whether a release was installed completely."""
         return (self.of(name) / MARK).is_file()
 
     def all(self) -> list[str]:
-        """The whole releases, the one installed last at the end."""
+        """The names of the complete releases, the one installed last at the end."""
         marks = sorted(self.place.glob(f"releases/*/{MARK}"), key=lambda mark: mark.stat().st_mtime)
         return [mark.parent.name for mark in marks]
 
     def linked(self, link: str) -> str | None:
-        """The release that the link `current` or `previous` names; None if there is no whole one behind it."""
+        """The release that the link `current` or `previous` points to; None if it points to no complete release."""
         path = self.place / link
         name = Path(os.readlink(path)).name if path.is_symlink() else ""
         return name if name and self.is_whole(name) else None
 
     def install(self, name: str) -> None:
-        """Make a release of the sources beside this file; what an earlier try left half done is made anew."""
+        """Make a release of the sources beside this file. A partial one left by an earlier attempt is made again from scratch."""
         place = self.of(name)
         if self.is_whole(name):
             return
@@ -81,7 +81,7 @@ class Releases:
         place.parent.mkdir(parents=True, exist_ok=True)
         run([sys.executable, "-m", "venv", place])
         pip = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        with TemporaryDirectory(prefix="dsa110-release-") as clean:  # what an earlier build left beside the sources is not of this one
+        with TemporaryDirectory(prefix="dsa110-release-") as clean:  # leaves out what earlier builds left beside the sources
             for part in PACKAGED:
                 source, target = REPOSITORY / part, Path(clean, part)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ class Releases:
         draft.replace(place / MARK)
 
     def switch(self, name: str, before: str | None = None) -> None:
-        """Let `current` name a release, from one moment to the next, and `previous` the one before, or none."""
+        """Point `current` at a release, atomically, and `previous` at the one before; without `before`, remove `previous`."""
         for link, target in (("previous", before), ("current", name)):
             draft = self.place / f".{link}.new"
             draft.unlink(missing_ok=True)
@@ -110,7 +110,7 @@ class Releases:
                 draft.replace(self.place / link)
 
     def renew_units(self, name: str, instead_of: str | None = None) -> list[str]:
-        """Put a release's units into systemd's directory, where those go that only `instead_of` has; the names of all that changed."""
+        """Copy a release's units into systemd's directory and remove those that only `instead_of` has; return the names of changed units."""
         target, changed = self.root / UNITS.lstrip("/"), []
         for unit in sorted((self.of(instead_of) / "units").iterdir()) if instead_of else ():
             if (target / unit.name).is_file() and not (self.of(name) / "units" / unit.name).exists():
@@ -126,18 +126,18 @@ class Releases:
         return changed
 
     def old(self, keep: int) -> list[str]:
-        """The releases that are in nobody's way and of no use: all but the last `keep`, the current and the one before."""
+        """The releases that are no longer needed: all but the last `keep`, the current one and the one before."""
         needed = {*self.all()[-keep:], self.linked("current"), self.linked("previous")}
         return [name for name in self.all() if name not in needed]
 
     def remove(self, name: str) -> None:
-        """Remove a release; first its mark, so that half of one is never taken for whole."""
+        """Remove a release, its mark first, so that a partly removed one never counts as complete."""
         (self.of(name) / MARK).unlink(missing_ok=True)
         shutil.rmtree(self.of(name))
 
 
 def digest_of_sources() -> str:
-    """What tells one state of the sources from another."""
+    """SHA-256 of the sources, in hexadecimal."""
     told = hashlib.sha256()
     named = [REPOSITORY / name for name in ("pyproject.toml", "ops/constraints.txt", "ops/runbook.md", "ops/smoke.py")]
     for path in [*named, *sorted((REPOSITORY / "ops" / "systemd").iterdir()), *sorted((REPOSITORY / "dsa110_assets").rglob("*"))]:
@@ -147,7 +147,7 @@ def digest_of_sources() -> str:
 
 
 def name_of_sources() -> str:
-    """The name of the release that the sources beside this file make: their version, and which state of it."""
+    """The name of the release made from the sources beside this file: the version and the first 8 digits of their digest."""
     with (REPOSITORY / "pyproject.toml").open("rb") as file:
         version = str(tomllib.load(file)["project"]["version"])
     plain = "".join(letter if letter.isalnum() or letter in "._" else "." for letter in version)

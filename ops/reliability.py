@@ -1,4 +1,4 @@
-"""The command behind `ops/reliability`: run the tests of its rows, and put what they measured into ops/RELIABILITY.md."""
+"""The command behind `ops/reliability`: run the tests of the rows and write their figures into ops/RELIABILITY.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLDER_VARIABLE, ROWS_VARIABLE = "RELIABILITY_FIGURES", "RELIABILITY_ROWS"
 
 @dataclass
 class Measured:
-    """What is known about one row: figures by name, the tests with their outcome, of which cases each is one, and seconds."""
+    """The results of one row: values by figure name, outcomes by test, the tests of each named set of cases, and total seconds."""
 
     figures: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     outcomes: dict[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Measured:
 
     @property
     def cells(self) -> tuple[str, str]:
-        """The row's last two cells: its figures, and how the tests went."""
+        """The last two cells of the row: its figures and the outcome of its tests."""
         failed = [test.rpartition("::")[2] for test, outcome in self.outcomes.items() if outcome == "failed"]
         skipped = sum(outcome == "skipped" for outcome in self.outcomes.values())
         told = f"FAILED: {', '.join(failed)}" if failed else f"{len(self.outcomes) - skipped} tests passed"
@@ -43,7 +43,7 @@ class Measured:
 
 
 def main(arguments: list[str]) -> int:
-    """Run pytest over the tests of the rows (those after `--rows`, or all) with these arguments; its exit status."""
+    """Run pytest on the tests of the rows (those after `--rows`, or all) with the other arguments; return its exit status."""
     rows, others = (arguments[1], arguments[2:]) if arguments[:1] == ["--rows"] else ("", arguments)
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, FOLDER_VARIABLE: folder, ROWS_VARIABLE: rows}
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
 
 
 def collect(lines: Any) -> dict[int, Measured]:
-    """The rows that lines of JSON tell about."""
+    """The results in lines of JSON, by row number."""
     rows: dict[int, Measured] = defaultdict(Measured)
     for told in map(json.loads, lines):
         row = rows[told["row"]]
@@ -72,7 +72,7 @@ def collect(lines: Any) -> dict[int, Measured]:
 
 
 def shown(values: Sequence[Any]) -> str:
-    """A figure as text; several as the least and the greatest."""
+    """The values of a figure as text; several numbers become their range."""
     if all(isinstance(value, int | float) for value in values):
         low, high = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in (min(values), max(values)))
         return low if low == high else f"{low} to {high}"

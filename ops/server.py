@@ -1,4 +1,4 @@
-"""A server in service, as root sees it: systemd's units, the service's account and settings, what its releases answer."""
+"""A server in service, as root sees it: its systemd units, the service account and settings, and queries to its releases."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from releases import Refused, Releases, run
 
 USER, STATE, ENVIRONMENT = "dsa110", "/var/lib/dsa110", "/etc/dsa110/environment"
 SERVICES = ("daemon", "webserver", "portal", "worker")
-"""What runs the release behind the link, in the order in which it is started again: the daemon first, for observations wait for it."""
+"""The services that run the release behind the link, in the order of restarting: the daemon first, because observations wait for it."""
 OF_INDEX = ("daemon", "portal", "worker")
-"""Those that read or write the index."""
+"""The services that read or write the index."""
 POLL_S = 1.0
 FORMAT = "from dsa110_assets.archive.index import SCHEMA; print(SCHEMA)"
 PING = """import sys
@@ -68,7 +68,7 @@ def unit(service: str) -> str:
 
 
 def systemctl(*words: str) -> str:
-    """What systemctl answers. Raises Refused if it fails."""
+    """The output of systemctl. Raises Refused if it fails."""
     return run(["systemctl", *words])
 
 
@@ -92,7 +92,7 @@ def release_of(service: str) -> str | None:
 
 
 def port_of(service: str) -> str | None:
-    """The port in the command line of a service's process, as its unit or what an operator put in its place says; None if it has none."""
+    """The `--port` of a running service, from its unit or an operator's override; None if its command line has none."""
     try:
         words = Path(f"/proc/{show(unit(service), 'MainPID')}/cmdline").read_text(encoding="utf-8").split("\0")
     except FileNotFoundError:  # it ended meanwhile
@@ -101,7 +101,7 @@ def port_of(service: str) -> str | None:
 
 
 def until(holds: Callable[[], str], what: str, within_s: float) -> None:
-    """Wait until `holds` has nothing to say against it. Raises Refused with what it last said if that takes too long."""
+    """Wait until `holds` returns no complaint. Raises Refused with the last complaint if that takes longer than `within_s`."""
     deadline = time.monotonic() + within_s
     while why := holds():
         if time.monotonic() > deadline:
@@ -111,7 +111,8 @@ def until(holds: Callable[[], str], what: str, within_s: float) -> None:
 
 @dataclass(frozen=True)
 class Index:
-    """The format of the index, the oldest whose code works with it, and that to which a release would bring it, with the oldest then."""
+    """Formats of the index: `found`, the present one; `oldest`, the oldest whose code works with it; `wanted`, the one a release would
+    migrate it to; `oldest_then`, the oldest whose code works with that."""
 
     found: int
     oldest: int
@@ -121,21 +122,21 @@ class Index:
 
 @dataclass(frozen=True)
 class Server:
-    """The server whose releases these are."""
+    """The server that has these releases."""
 
     releases: Releases
 
     def at(self, path: str) -> Path:
-        """A path of the server's, below its root."""
+        """The path `path` of the server, below its root."""
         return self.releases.root / path.lstrip("/")
 
     @property
     def account(self) -> str:
-        """The service's account; of another root, whose users are not this machine's, the owner of its state."""
+        """The service account. Below another root, whose users are not those of this machine, it is the owner of the state directory."""
         return USER if self.releases.root == Path("/") else self.at(STATE).owner()
 
     def environment(self) -> dict[str, str]:
-        """What systemd gives the services, with their account's home."""
+        """The environment that systemd gives the services, with the home directory of their account."""
         path, home = self.at(ENVIRONMENT), str(self.at(STATE))
         found = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": home, "LANG": "C.UTF-8"}
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -148,7 +149,7 @@ class Server:
         return found
 
     def as_service(self, release: str, program: str, *words: str, accept: Sequence[int] = (0,)) -> str:
-        """What a program of a release answers when the service's account runs it with the service's settings."""
+        """The output of a program of a release, run by the service account with the service's settings. Raises Refused if it fails."""
         place = self.releases.of(release)
         command = ["runuser", "-u", self.account, "--", str(place / "bin" / program), *words]
         done = subprocess.run(command, env=self.environment(), cwd=place, capture_output=True, text=True)
@@ -158,17 +159,17 @@ class Server:
         return done.stdout
 
     def prepare(self, release: str) -> None:
-        """Make the archive and Dagster's tables, if they are not there: services that start at once must not make them at once."""
+        """Make the archive and Dagster's tables if they do not exist, so that services starting together do not all make them at once."""
         self.as_service(release, "python", "-c", FIRST)
 
     def serves(self, release: str) -> str:
-        """What speaks against a release's code server; nothing if it answers and has definitions."""
+        """Why a release's code server does not serve; empty if it answers and has definitions. Raises Refused if its unit failed."""
         if show(code_server(release), "ActiveState") == "failed":
             raise Refused(f"{code_server(release)} failed; see journalctl -u {code_server(release)}")
         return self._said(release, PING, str(self.at(f"/run/dsa110/{release}/code-server.sock")))
 
     def well(self, release: str, services: Sequence[str], since: datetime) -> str:
-        """What speaks against these services of a release, which began after a time; nothing if each of them works."""
+        """Why these services of a release, started after `since`, do not work; empty if all of them do. Raises Refused if a unit failed."""
         for service in services:
             state, runs = show(unit(service), "ActiveState"), release_of(service)
             if state == "failed":
@@ -182,7 +183,7 @@ class Server:
         return self._said(release, WORKED, since.isoformat()) if "daemon" in services else ""
 
     def _said(self, release: str, program: str, *words: str) -> str:
-        """The complaint of a small program that a release's Python runs; nothing if it has none."""
+        """The error message of a small program run by a release's Python; empty if it succeeds."""
         try:
             self.as_service(release, "python", "-c", program, *words)
         except Refused as error:
@@ -190,11 +191,11 @@ class Server:
         return ""
 
     def format_of(self, release: str) -> int:
-        """The index's format that a release makes."""
+        """The index format of a release."""
         return int(self.as_service(release, "python", "-c", FORMAT))
 
     def index(self, old: str, new: str) -> Index:
-        """The index as it is, and as the release `new` needs it."""
+        """The present format of the index and the one that the release `new` needs."""
         formats = {release: self.format_of(release) for release in (old, new)}
         knows = max(formats, key=lambda release: formats[release])
         told = self._migration(knows, "--dry-run")
@@ -205,7 +206,7 @@ class Server:
         return Index(told["found"], told["oldest"], wanted, steps[-1]["oldest"])
 
     def migrate(self, release: str, to: int) -> None:
-        """Bring the index to a format."""
+        """Migrate the index to the format `to`."""
         self._migration(release, "--to", str(to))
 
     def _migration(self, release: str, *words: str) -> dict[str, Any]:
@@ -213,7 +214,7 @@ class Server:
         return found
 
     def audit(self, release: str, verb: str, arguments: str, told: str, failed: str) -> None:
-        """Write into the archive's audit who did what, and how it ended."""
+        """Record in the archive's audit who did what and how it ended."""
         by = os.environ.get("SUDO_USER") or "root"
         self.as_service(release, "python", "-c", AUDIT, by, verb, release, arguments, told, failed, accept=(0, 1))
 
@@ -227,5 +228,5 @@ def _asked(address: str) -> str:
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """The present time in UTC."""
     return datetime.now(UTC)

@@ -1,8 +1,8 @@
-"""One simulated observation through an installed version, compared with its truth: what `ops/deploy` asks before it switches.
+"""Process one simulated observation with an installed version and compare it with the truth: the test of `ops/deploy` before it switches.
 
-A small array sees 3C454.3 transit. Its files go through `dsa110 process` in a scratch directory, from subbands to light curves, with
-nothing of the server's inbox, archive or databases. Status 0, and a line of figures, if it came out as it was put in. Kernels that the
-new version compiles here need not be compiled while an observation waits.
+A small array observes a transit of 3C454.3. The files go through `dsa110 process` in a scratch directory, from subbands to light
+curves, without the server's inbox, archive or databases. The status is 0, with a line of figures, if the result agrees with the truth.
+Kernels that the new version compiles here need not be compiled later while an observation waits.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ SETTINGS = {
     "DSA110_IMAGING__THREADS": "1",
 }  # fmt: skip
 CHECKS_FAILED = 3
-"""Status of `dsa110 process` if all was made and a check failed: a small array is not the telescope."""
+"""Status of `dsa110 process` if everything was made but a check failed. Checks may fail here, because the array is small."""
 LEAST_SOURCES, LEAST_SNR = 5, 20.0
 MOST_OFF = 0.1
-"""Of the median of five ratios or more. One at 20 sigma is right to 5 %, so their median to 1.25 * 5 % / sqrt(5) = 2.8 %: 3.5 sigma.
-What a wrong beam, weight or unit does is far beyond, and so is a wrong place: fluxes are measured at the catalogue's, and an image that
-is off by a fifth of the beam loses 10 % there."""
+"""Largest departure from 1 of the median of at least five flux ratios. A source at 20 sigma is accurate to 5 %, so the median of five
+to 1.25 * 5 % / sqrt(5) = 2.8 %, and the limit is 3.5 sigma. A wrong beam, weight or unit changes the ratio far more. So does a wrong
+position: fluxes are measured at catalogue positions, and an image that is off by a fifth of the beam loses 10 % there."""
 
 
 def main() -> int:
-    """Simulate, process, compare; 1 with a sentence if anything is not as it ought to be."""
+    """Simulate, process and compare; return 1 with a message if the result is wrong, else 0."""
     began = time.monotonic()
     with TemporaryDirectory(prefix="dsa110-smoke-") as scratch:
         try:
@@ -49,7 +49,7 @@ def main() -> int:
 
 
 def made(scratch: Path) -> tuple[Path, Path]:
-    """The truth, and the archive that the version made of it. Raises AssertionError if it made nothing."""
+    """The truth file and the archive that the version made. Raises AssertionError if a command fails."""
     inbox, archive = scratch / "inbox", scratch / "archive"
     limits = scratch / "thresholds.toml"
     limits.write_text("disk_warn_gb = 2\ndisk_critical_gb = 1\n")
@@ -70,13 +70,13 @@ def made(scratch: Path) -> tuple[Path, Path]:
 
 
 def reason(output: str, errors: str) -> str:
-    """Why a command failed, in one line: the first step that did, or what it said last; progress goes to its standard error."""
+    """Why a command failed, in one line: its first failed step, or its last line of output. Progress goes to its standard error."""
     lines = output.strip().splitlines() or errors.strip().splitlines()
     return next((line for line in lines if line.startswith(("failed:", "waiting:"))), lines[-1] if lines else "it says nothing")
 
 
 def compare(truth: Path, archive: Path) -> str:
-    """What was measured beside what was put in, in words. Raises AssertionError where they differ."""
+    """A sentence comparing the measured fluxes with the simulated ones. Raises AssertionError if they disagree."""
     (table,) = archive.glob("source_measurements/*/*/v0001/source_measurements.parquet")
     (tile,) = archive.glob("tile_image/*/*/v0001/product.json")
     beam_deg = json.loads(tile.read_text())["metadata"]["beam_major_arcsec"] / 3600

@@ -1,4 +1,4 @@
-"""The soak behind `ops/soak`: nights of observations under random faults, and what must hold after each."""
+"""The soak test behind `ops/soak`: nights of observations under random faults, and checks after each night."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from dsa110_assets.telescope import timegrid
 from dsa110_assets_tests.postgres import Server, private_server
 
 TRANSIT = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
-"""Of 3C454.3, which calibrates the first night; a sidereal day later the next."""
+"""Transit of 3C454.3, which calibrates the first night. The next night's transit is a sidereal day later."""
 SIDEREAL_DAY = timedelta(seconds=86164.0905)
 SUBBANDS = 4
 TELESCOPE: dict[str, Any] = {
@@ -52,7 +52,7 @@ SETTINGS = {
     "DSA110_THRESHOLDS": str(Path(__file__).with_name("small_disk.toml")),
 }  # fmt: skip
 DISK = "4g"
-"""Sixteen nights of a dozen observations, of which each leaves 20 MB."""
+"""Enough for sixteen nights of a dozen observations that leave 20 MB each."""
 MARK = "RELIABILITY_SOAK"
 FAULTS = ("SIGKILL", "SIGTERM", "crash point", "database away", "disk full")
 LONGEST_WORKER_S = 1800.0
@@ -60,7 +60,7 @@ LONGEST_WORKER_S = 1800.0
 
 @dataclass
 class Soak:
-    """One soak: where it works, its dice, and what it counted."""
+    """One soak: its directory, its random generator, its counts and its violations."""
 
     place: Path
     rng: random.Random
@@ -73,7 +73,7 @@ class Soak:
     worst_difference: float = 0.0
 
     def environment(self, name: str) -> dict[str, str]:
-        """The settings of the `disturbed` or the `undisturbed` platform, as environment variables."""
+        """The settings of the `disturbed` or `undisturbed` platform as environment variables."""
         home = self.place / name
         found = {"DSA110_INBOX": str(home / "inbox"), "DSA110_ARCHIVE": str(home / "disk" / "archive")}
         if name == "disturbed" and self.postgres is not None:
@@ -82,12 +82,12 @@ class Soak:
         return {**others, **SETTINGS, **found, "DAGSTER_HOME": str(home / "dagster"), MARK: self.mark}
 
     def settings(self, name: str) -> Settings:
-        """The same as the package reads them."""
+        """The same settings as the package reads them."""
         return settings_of(self.environment(name))
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:
-    """The settings of a process with this environment."""
+    """The settings that a process with this environment has."""
     before = dict(os.environ)
     os.environ.clear()
     os.environ.update(environment)
@@ -99,15 +99,15 @@ def settings_of(environment: Mapping[str, str]) -> Settings:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every soak may be asked for."""
+    """Add the options that all soaks share."""
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--postgres", action="store_true", help="keep the index (--live: Dagster's storage, too) in a private PostgreSQL")
-    parser.add_argument("--table", type=Path, default=reliability.TABLE, help="the page in which the figures are renewed")
+    parser.add_argument("--table", type=Path, default=reliability.TABLE, help="the page whose figures are renewed")
 
 
 @contextlib.contextmanager
 def begun(asked: argparse.Namespace, groups: int) -> Iterator[Soak]:
-    """A soak of nights of so many groups, with its small disk and, if asked for, its PostgreSQL; all is removed at the end."""
+    """A soak whose nights have `groups` groups, with its small disk and, if requested, a PostgreSQL server; all are removed at the end."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as after Ctrl-C, the small disk is unmounted
     print(f"seed {asked.seed}", flush=True)
     with tempfile.TemporaryDirectory(prefix="dsa110-soak-") as folder, contextlib.ExitStack() as stack:
@@ -118,7 +118,7 @@ def begun(asked: argparse.Namespace, groups: int) -> Iterator[Soak]:
 
 
 def main() -> int:
-    """Run nights until the time is up; print and record what was found."""
+    """Run nights until the time is up, then print and record the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("hours", nargs="?", type=float, default=24.0)
     parser.add_argument("--minutes", type=float, help="instead of hours")
@@ -141,7 +141,7 @@ def main() -> int:
 
 
 def record(table: Path, soak: Soak, nights: int, minutes: float, seed: int) -> None:
-    """Renew row 25."""
+    """Renew row 25 of the table."""
     faults = ", ".join(f"{soak.counts[fault]} {fault}" for fault in FAULTS if soak.counts[fault])
     figures = f"violations: {len(soak.violations)} in {minutes:.0f} min; nights: {nights}; faults: {faults}; "
     figures += f"greatest relative difference from the undisturbed run: {soak.worst_difference:.2g}"
@@ -151,7 +151,7 @@ def record(table: Path, soak: Soak, nights: int, minutes: float, seed: int) -> N
 
 
 def one_night(soak: Soak, number: int) -> None:
-    """Simulate a night, let it arrive under faults, come to rest, and check."""
+    """Simulate a night, deliver its files under faults, let processing finish without faults, and check."""
     source = soak.place / f"night{number}"
     start = TRANSIT + number * SIDEREAL_DAY - timedelta(seconds=soak.groups * timegrid.GROUP_S / 2)
     simulate(source, SimulationOptions(start=f"{start:%Y-%m-%dT%H:%M:%S}", groups=soak.groups, **TELESCOPE))
@@ -175,7 +175,7 @@ def one_night(soak: Soak, number: int) -> None:
 
 
 def plan_arrivals(soak: Soak, files: list[Path]) -> list[Any]:
-    """Deeds that bring the files into an inbox in random order, some of them wrong first, or twice."""
+    """Functions that deliver the files to an inbox in random order, some of them first in a wrong form, some twice."""
     rng = soak.rng
     rng.shuffle(files)
     deeds: list[Any] = []
@@ -196,13 +196,13 @@ def plan_arrivals(soak: Soak, files: list[Path]) -> list[Any]:
 
 
 def later_name(path: Path) -> str:
-    """The name of the same subband of the same observation, as a node would give it whose clock is 4 s ahead."""
+    """The file name that a node whose clock is 4 s ahead would give to the same subband of the same observation."""
     later = datetime.fromisoformat(path.name[:19]) + timedelta(seconds=4)
     return f"{later:%Y-%m-%dT%H:%M:%S}{path.name[19:]}"
 
 
 def write_part(inbox: Path, path: Path, name: str, part: float, *, spoil: bool = False) -> None:
-    """The first part of a file, or all of it, under a name; with `spoil` its last byte is another."""
+    """Write the fraction `part` of a file into the inbox under `name`; with `spoil` its last byte is changed."""
     content = bytearray(path.read_bytes())
     if spoil:
         content[-1] ^= 1
@@ -210,14 +210,14 @@ def write_part(inbox: Path, path: Path, name: str, part: float, *, spoil: bool =
 
 
 def deliver(inbox: Path, path: Path) -> None:
-    """The whole file, as the writer closes it: renamed from its unfinished name."""
+    """Deliver the whole file as the correlator does: write it under an unfinished name, then rename it."""
     unfinished = inbox / f"{path.stem}_incomplete.hdf5"
     shutil.copyfile(path, unfinished)
     unfinished.rename(inbox / path.name)
 
 
 def operator_settles_disputes(settings: Settings) -> None:
-    """What a person does about copies that differ: keep the right one, and release it."""
+    """Do what an operator does about differing copies: remove the wrong one and release the right one."""
     with Archive.create(settings.archive, settings.database_url) as archive:
         plan.scan_and_quarantine(archive, settings)
         for one in quarantine.quarantined(archive):
@@ -233,7 +233,7 @@ def operator_settles_disputes(settings: Settings) -> None:
 
 
 def worker(soak: Soak, fault: str, name: str = "disturbed") -> int:
-    """One `dsa110 process`, and something that happens to it; its exit status."""
+    """Run `dsa110 process` under one fault and return its exit status."""
     rng, environment = soak.rng, soak.environment(name)
     if fault == "disk full" and not soak.small_disk:
         fault = "nothing"
@@ -255,7 +255,7 @@ def worker(soak: Soak, fault: str, name: str = "disturbed") -> int:
 
 
 def during(soak: Soak, fault: str, run: subprocess.Popen[bytes]) -> None:
-    """Let the fault happen at some moment of the run."""
+    """Inject the fault at a random moment of the run."""
     if fault not in ("SIGKILL", "SIGTERM", "database away", "disk full"):
         return
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -271,7 +271,7 @@ def during(soak: Soak, fault: str, run: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def database_away(soak: Soak) -> Iterator[None]:
-    """PostgreSQL stopped, or the SQLite index locked by somebody else."""
+    """Stop PostgreSQL, or lock the SQLite index from another connection, for the duration of the block."""
     if soak.postgres is not None:
         soak.postgres.stop()
         try:
@@ -293,7 +293,7 @@ def database_away(soak: Soak) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_full(disk: Path) -> Iterator[None]:
-    """Not a byte left on the archive's file system."""
+    """Fill the archive's file system completely for the duration of the block."""
     filler = disk / "filler"
     try:
         with filler.open("wb", buffering=0) as handle, contextlib.suppress(OSError):
@@ -306,7 +306,7 @@ def disk_full(disk: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def small_disk(place: Path) -> Iterator[bool]:
-    """A small file system at `place`; without the right to mount one, a plain directory (False)."""
+    """Mount a small file system at `place` and yield True; without the right to mount, yield False and use a plain directory."""
     place.mkdir(parents=True)
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(place)], capture_output=True).returncode == 0
     try:
@@ -317,7 +317,7 @@ def small_disk(place: Path) -> Iterator[bool]:
 
 
 def check(soak: Soak, number: int) -> None:
-    """What must hold after a night; every breach becomes a violation."""
+    """Check what must hold after a night; every failure becomes a violation."""
     undisturbed, disturbed = soak.settings("undisturbed"), soak.settings("disturbed")
     with Archive(disturbed.archive, disturbed.database_url) as archive, Archive(undisturbed.archive) as reference:
         integrity.sweep(archive, min_age_s=0)
@@ -331,7 +331,7 @@ def check(soak: Soak, number: int) -> None:
 
 
 def lost_files(archive: Archive, settings: Settings) -> Iterator[str]:
-    """Files of the inbox that are in no manifest, not waiting and not quarantined with a reason."""
+    """Report files of the inbox that are in no manifest, not waiting, and not quarantined with a reason."""
     from dsa110_assets.orchestration.ingest import inbox
 
     known, seen = inbox.known(archive), plan.scan_inbox(archive, settings, by_data=True)
@@ -345,7 +345,7 @@ def lost_files(archive: Archive, settings: Settings) -> Iterator[str]:
 
 
 def duplicate_rows(archive: Archive) -> Iterator[str]:
-    """Fluxes that are there twice."""
+    """Report fluxes that occur twice."""
     for asset, key in (("source_measurements", "source_id, epoch, kind"), ("light_curves", "source_id, epoch")):
         if files_ := [str(path) for product in archive.products(asset) for path in product.path.glob(f"{asset}.parquet")]:
             rows = duckdb.read_parquet(files_, union_by_name=True, hive_partitioning=False)
@@ -355,7 +355,7 @@ def duplicate_rows(archive: Archive) -> Iterator[str]:
 
 
 def unlabelled(archive: Archive) -> Iterator[str]:
-    """Directories that look like products and have no record, and what was left half-way."""
+    """Report directories that look like products but have no record, leftover drafts, and products without run id or code version."""
     known = {product.path for product in archive.products(state=None)}
     for path in archive.root.glob("**/v[0-9][0-9][0-9][0-9]"):
         if path.is_dir() and (path not in known or not (path / "product.json").is_file()):
@@ -364,11 +364,11 @@ def unlabelled(archive: Archive) -> Iterator[str]:
         yield f"left over: {path.relative_to(archive.root)}"
     for product in archive.products():
         if not (product.run_id and product.code_version):
-            yield f"{product.id} does not say what made it"
+            yield f"{product.id} has no run id or no code version"
 
 
 def unfinished(soak: Soak, settings: Settings) -> Iterator[str]:
-    """Runs that Dagster believes alive, and processes that are."""
+    """Report runs that Dagster believes are alive, and processes of the soak that still run."""
     with instances.open_instance(settings.dagster_home) as dagster:
         for run in instances.unfinished(dagster):
             yield f"run {run.run_id} is still {run.status.value}"
@@ -379,23 +379,23 @@ def unfinished(soak: Soak, settings: Settings) -> Iterator[str]:
 
 
 def differences(soak: Soak, archive: Archive, reference: Archive) -> Iterator[str]:
-    """Products that the undisturbed run has and this has not, or with other contents."""
+    """Report products that only one of the two runs has, or whose contents differ."""
     ours, theirs = ({(p.asset, p.partition): p for p in one.products()} for one in (archive, reference))
     for key in sorted(ours.keys() ^ theirs.keys(), key=str):
         yield f"{key} is only in the {'disturbed' if key in ours else 'undisturbed'} run"
     for key in sorted(ours.keys() & theirs.keys(), key=str):
         apart = difference(key[0], ours[key].path, theirs[key].path)
         soak.worst_difference = max(soak.worst_difference, apart)
-        if apart > 1e-6:  # float32 images; sums in another order differ by some 1e-7
+        if apart > 1e-6:  # images are float32; sums in another order differ by about 1e-7
             yield f"{key} differs by {apart:.3g} from the undisturbed run's"
 
 
 def difference(asset: str, ours: Path, theirs: Path) -> float:
-    """The greatest difference of a product's numbers, relative to the greatest of them; 0 for products without."""
+    """Largest difference between the numbers of two products, relative to the largest number; 0 for products without numbers."""
     from astropy.io import fits
 
     if asset in ("tile_image", "hour_mosaic", "night_mosaic"):
-        # weights are noise^(-2), thousands per Jy^2: beside them no difference of the image would count
+        # weights are noise^(-2), thousands per Jy^2: with them included, differences of the image would be negligible
         names = [path.name for path in sorted(theirs.glob("*.fits")) if "moc" not in path.name and path.name != "weights.fits"]
         arrays = [np.concatenate([np.nan_to_num(fits.getdata(place / name)).ravel() for name in names]) for place in (ours, theirs)]
     elif asset in ("source_measurements", "light_curves"):

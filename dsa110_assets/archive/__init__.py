@@ -1,1 +1,1 @@
-"""Where products live: publishing, index, provenance, integrity, retention, backup."""
+"""The archive of products: publishing, index, provenance, integrity, retention, backup."""

@@ -1,6 +1,6 @@
-"""What was ordered over the network: who, when, from where, what, and how it ended.
+"""The audit log of orders given over the network: who, when, from where, what, and how each ended.
 
-A file of lines of JSON in the archive, to which is only ever added; the index can be rebuilt without touching it.
+It is an append-only file of JSON lines in the archive; rebuilding the index does not touch it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _BLOCK_BYTES = 65536
 
 @dataclass(frozen=True)
 class Line:
-    """One line: `order` is the same for the beginning and the end of one order; `by` is the name its giver goes by, `origin` his
-    address, `told` what came of it, or why it failed. `place` is where the line begins in the file [bytes]."""
+    """One line of the log. `order` is the same at the beginning and the end of one order; `by` is the name of the person who gave it,
+    `origin` their address, `told` its result, or why it failed. `place` is the line's offset in the file [bytes]."""
 
     order: str
     at: str
@@ -39,29 +39,29 @@ class Line:
 
 
 class Order:
-    """An order that is being carried out; `told` is what came of it."""
+    """An order that is being carried out; `told` is its result."""
 
     told = ""
 
 
 @contextmanager
 def order(root: Path, by: str, origin: str, verb: str, target: str, arguments: str) -> Iterator[Order]:
-    """Write a line before the block, which does what was ordered, and another after it, also if it raises.
+    """Write a line before the block, which carries out the order, and another after it, even if it raises.
 
-    Nothing is done that cannot be written: ConfigurationError or ResourceError then.
+    If the first line cannot be written, the order is not carried out: ConfigurationError or ResourceError is raised.
     """
-    given, begun = Order(), Line(uuid.uuid4().hex[:12], _now(), by, origin, verb, target, arguments, BEGUN)
+    current, begun = Order(), Line(uuid.uuid4().hex[:12], _now(), by, origin, verb, target, arguments, BEGUN)
     _write(root, begun)
     try:
-        yield given
+        yield current
     except BaseException as error:
         _write(root, replace(begun, at=_now(), state=FAILED, told=" ".join(str(error).split()) or type(error).__name__))
         raise
-    _write(root, replace(begun, at=_now(), state=DONE, told=given.told))
+    _write(root, replace(begun, at=_now(), state=DONE, told=current.told))
 
 
 def lines(root: Path, number: int, before: int | None = None) -> list[Line]:
-    """The last lines, at most so many, last first; with `before` those before that place. A line that cannot be read is left out."""
+    """At most `number` lines, last first; with `before`, only those before that offset. A line that cannot be read is left out."""
     path = root / FILE
     if not path.exists():
         return []
@@ -78,9 +78,9 @@ def lines(root: Path, number: int, before: int | None = None) -> list[Line]:
     for part in reversed(text.splitlines(keepends=True)):
         place -= len(part)
         if (place > 0 and place == begin) or len(found) == number:
-            break  # the first may have lost its beginning
-        if (one := _line(part, place)) is not None:
-            found.append(one)
+            break  # the first line read may lack its beginning
+        if (line := _line(part, place)) is not None:
+            found.append(line)
     return found
 
 
@@ -93,11 +93,11 @@ def _line(text: bytes, place: int) -> Line | None:
 
 
 def _write(root: Path, line: Line) -> None:
-    told = {name: value for name, value in asdict(line).items() if name != "place"}
+    contents = {name: value for name, value in asdict(line).items() if name != "place"}
     with files.typed_errors(f"{root / FILE}"):
         descriptor = os.open(root / FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
         try:
-            os.write(descriptor, json.dumps(told, sort_keys=True).encode() + b"\n")
+            os.write(descriptor, json.dumps(contents, sort_keys=True).encode() + b"\n")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

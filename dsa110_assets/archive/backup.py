@@ -1,13 +1,13 @@
-"""Backup and restore of what cannot be computed again: index, caltables, states, quarantine, judgements, Dagster's history.
+"""Backup and restore of all that cannot be computed again: index, caltables, states, quarantine, judgements, Dagster's history.
 
     <destination>/backup-20260125T223000/
-        archive.json  manifest.json            whose it is; digest of every file
+        archive.json  manifest.json            the archive's id; the digest of every file
         index.sqlite | index.dump              SQLite's online backup, or pg_dump's custom format
         files/                                 caltables, state files, quarantine records, judgements, requests, audit, as in the archive
         dagster/                               Dagster's databases (or dagster.dump), as in its home directory
 
-A backup is written under a temporary name, verified, and only then renamed: one that has its name is whole.
-After a restore, `integrity.sweep` adopts the products the snapshot did not know yet.
+A backup is written under a temporary name, verified, and only then renamed: a backup under its final name is complete.
+After a restore, `integrity.sweep` adopts the products that are newer than the snapshot.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NAME = re.compile(r"backup-\d{8}T\d{6}(-\d+)?")
 
 @dataclass(frozen=True)
 class Dagster:
-    """Where Dagster keeps its history: its home directory, and the URL of its PostgreSQL database if it has one."""
+    """The location of Dagster's history: its home directory, and the URL of its PostgreSQL database if it has one."""
 
     home: Path
     url: str | None = None
@@ -43,8 +43,8 @@ class Dagster:
 
 @dataclass(frozen=True)
 class Backup:
-    """One finished backup: where, when, how large, and how many caltables products it holds. `left_out` are damaged caltables
-    that no earlier backup has whole, and single runs of Dagster's whose databases are damaged, each with the reason."""
+    """One finished backup: its path, time, size and number of caltables products. `left_out` are damaged caltables of which no
+    earlier backup has an undamaged copy, and single Dagster runs whose databases are damaged, each with the reason."""
 
     path: Path
     at: datetime
@@ -54,10 +54,10 @@ class Backup:
 
 
 def backup(archive: Archive, destination: Path, *, keep: int, dagster: Dagster | None = None, now: datetime | None = None) -> Backup:
-    """Make a verified backup in `destination`, of Dagster's history too if told where, and keep the newest `keep`.
+    """Make a verified backup in `destination`, with Dagster's history if `dagster` is given, and keep the newest `keep`.
 
-    A damaged caltable is taken from the newest backup that has it whole. Raises SilentWrongnessError if the copy differs
-    from what it was made of, ConfigurationError if it cannot be written or a program is missing, ResourceError on a full disk.
+    A damaged caltable is taken from the newest backup that has it undamaged. Raises SilentWrongnessError if the copy differs
+    from its source, ConfigurationError if it cannot be written or a program is missing, ResourceError on a full disk.
     """
     at = now or datetime.now(UTC)
     destination = destination.absolute()
@@ -69,7 +69,7 @@ def backup(archive: Archive, destination: Path, *, keep: int, dagster: Dagster |
             archive.index.read(lambda _: None)  # a clear error where it is missing or damaged
             databases.dump(archive.index.url, temporary, "index")
             left_out = _dump_dagster(dagster, temporary) if dagster is not None else ()
-            earlier = [one.path / "files" for one in reversed(backups(destination))]
+            earlier = [previous.path / "files" for previous in reversed(backups(destination))]
             caltables, damaged = _copy_files(archive, temporary / "files", earlier)
             left_out += damaged
             digests = dict(_digests(temporary))
@@ -98,12 +98,12 @@ def backups(destination: Path) -> list[Backup]:
             at = datetime.fromisoformat(manifest["at"]).astimezone(UTC)
             found.append(Backup(path, at, files.size(path), int(manifest["caltables"]), tuple(manifest.get("left_out", ()))))
         except (LookupError, TypeError, ValueError, OSError, SilentWrongnessError) as error:
-            log.warning("%s is no finished backup and is left alone: %s", path, error)
-    return sorted(found, key=lambda one: (one.at, one.path.name))
+            log.warning("%s is not a finished backup and is left as it is: %s", path, error)
+    return sorted(found, key=lambda made: (made.at, made.path.name))
 
 
 def verify_backup(path: Path) -> list[str]:
-    """What is wrong with a backup; [] if every file is as it was written."""
+    """The problems found in a backup; [] if every file is as it was written."""
     manifest = files.read_json(path / "manifest.json")
     if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
         return [f"{path}: manifest.json is missing or unreadable"]
@@ -115,8 +115,8 @@ def verify_backup(path: Path) -> list[str]:
 def restore(path: Path, root: Path, database_url: str | None = None, dagster: Dagster | None = None) -> None:
     """Bring index, caltables, states and quarantine records back from the backup at `path` into `root`.
 
-    With `dagster`, its history too: nothing of the platform may run then. The index becomes the backup's; files
-    that are there and whole are left as they are. Run `integrity.sweep(everywhere=True)` afterwards. Raises
+    With `dagster`, Dagster's history is restored too: then no part of the platform may be running. The index is replaced by
+    that of the backup; existing files are left as they are. Run `integrity.sweep(everywhere=True)` afterwards. Raises
     NotFoundError (no backup), SilentWrongnessError (damaged, or of another archive), ConfigurationError (not
     writable, or of the other kind of database).
     """
@@ -124,12 +124,12 @@ def restore(path: Path, root: Path, database_url: str | None = None, dagster: Da
         raise NotFoundError(f"{path} is no backup; they are called backup-20260125T223000")
     if problems := verify_backup(path):
         raise SilentWrongnessError(f"backup {path} is damaged: {problems[0]}; choose an older one")
-    marker, here = files.read_json(path / MARKER), files.read_json(root / MARKER)
-    if here is not None and here["archive_id"] != marker["archive_id"]:
+    marker, existing = files.read_json(path / MARKER), files.read_json(root / MARKER)
+    if existing is not None and existing["archive_id"] != marker["archive_id"]:
         raise SilentWrongnessError(f"backup {path} is of another archive than {root}; correct DSA110_ARCHIVE")
     with files.typed_errors(f"DSA110_ARCHIVE={root}"):
         root.mkdir(parents=True, exist_ok=True)
-        if here is None:
+        if existing is None:
             files.write_json(root / MARKER, marker)
         archive = Archive(root, database_url)
         databases.load(archive.index.url, path, "index")
@@ -139,7 +139,8 @@ def restore(path: Path, root: Path, database_url: str | None = None, dagster: Da
 
 
 def _dump_dagster(dagster: Dagster, directory: Path) -> tuple[str, ...]:
-    """Snapshots of Dagster's databases, and its configuration. Returns what is left out: runs whose own database is damaged."""
+    """Copy snapshots of Dagster's databases and its configuration. Returns the reasons for what is left out: runs with a damaged
+    database."""
     left_out = []
     if dagster.url is not None:
         databases.dump(normalise_url(dagster.url, "DAGSTER_PG_URL"), directory, "dagster")
@@ -158,7 +159,7 @@ def _dump_dagster(dagster: Dagster, directory: Path) -> tuple[str, ...]:
 
 
 def _load_dagster(dagster: Dagster, path: Path) -> None:
-    """Put Dagster's databases and configuration back, those of the backup alone: its state is one whole."""
+    """Restore Dagster's databases and configuration. Databases that are not in the backup are removed, so that the state is consistent."""
     if dagster.url is not None:
         databases.load(normalise_url(dagster.url, "DAGSTER_PG_URL"), path, "dagster")
     for old in sorted(dagster.home.rglob("*.db")) if dagster.url is None else ():
@@ -175,7 +176,8 @@ def _load_dagster(dagster: Dagster, path: Path) -> None:
 def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tuple[int, tuple[str, ...]]:
     """Copy caltables (each verified against its published digest), states, quarantine records, judgements, requests and the audit.
 
-    Returns the number of caltables, and why others are left out: one that is damaged, here and in the copies in `earlier`, keeps no other.
+    Returns the number of caltables copied, and the reasons why others are left out: those damaged here and in the copies in `earlier`.
+    They do not prevent the backup of the others.
     """
     target.mkdir()
     kept = [p for asset in ("caltables", BY_HAND) for p in archive.products(asset, state=None) if not p.removed]
@@ -196,7 +198,7 @@ def _copy_files(archive: Archive, target: Path, earlier: Sequence[Path]) -> tupl
 
 
 def _copied(product: Product, source: Path, copy: Path) -> bool:
-    """Copy a product from `source`, if it is there and whole."""
+    """Copy a product from `source` if it exists there undamaged, and return whether it was copied."""
     if not source.is_dir():
         return False
     shutil.copytree(source, copy)
@@ -207,7 +209,7 @@ def _copied(product: Product, source: Path, copy: Path) -> bool:
 
 
 def _bring_back(source: Path, root: Path) -> None:
-    """Copy back what is missing in the archive, products by rename so that none is ever half there."""
+    """Copy missing files back into the archive, products by rename so that none is ever incomplete."""
     for sidecar in sorted(source.rglob(naming.SIDECAR)):
         target = root / sidecar.parent.relative_to(source)
         if not target.exists():
@@ -228,14 +230,14 @@ def _bring_back(source: Path, root: Path) -> None:
 
 
 def _digests(directory: Path) -> Iterator[tuple[str, str]]:
-    """Name and digest of each file of a backup but its manifest."""
+    """Yield the name and digest of each file of a backup except its manifest."""
     for path in sorted(directory.rglob("*")):
         if path.is_file() and path != directory / "manifest.json":
             yield path.relative_to(directory).as_posix(), files.digest(path)
 
 
 def _free_name(destination: Path, at: datetime) -> Path:
-    """The backup's final name; two in one second get a number."""
+    """The backup's final path; a second one in the same second gets a number."""
     base = f"backup-{at.astimezone(UTC):%Y%m%dT%H%M%S}"
     names = [base, *(f"{base}-{i}" for i in range(2, 1000))]
     return next(destination / name for name in names if not (destination / name).exists())

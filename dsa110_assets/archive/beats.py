@@ -1,11 +1,11 @@
-"""Signs of life: which processes, on whichever host, are at work on an archive. Each touches a file of its own.
+"""Signs of life of the processes, on all hosts, that are at work on an archive. Each process touches its own file.
 
     <root>/.beats/<host>.<pid>.<start>     a process that runs steps
-    <root>/.beats/<host>                   a worker, with what it takes on: {"queues": [...], "slots": n}
-    <root>/.beats/.hosts/<host>            a host, with what it has to spare (`orchestration.watching.hosts`)
+    <root>/.beats/<host>                   a worker, with its queues and slots: {"queues": [...], "slots": n}
+    <root>/.beats/.hosts/<host>            a host, with its spare resources (`orchestration.watching.hosts`)
 
-How long ago that was is told by the file server's clock alone, between two files on it: hosts' clocks may differ. No other host
-can ask the kernel about a process; of its own host's processes a host need not look here.
+The age of a sign of life is the difference of the times of two files on the file server, by its clock only, because hosts' clocks
+may differ. A host cannot ask the kernel about processes of other hosts; for its own processes it need not look here.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ log = logging.getLogger(__name__)
 DIRECTORY = ".beats"
 BEAT_S = 10.0
 LOST_S = 120.0
-"""A process that has been silent for so long counts as gone. Longer than what computes without letting Python's threads run, and
-than a file server that starts again; what it did not publish by then, somebody else makes."""
+"""A process that has been silent for this long counts as gone; another then makes what it has not published. Longer than any
+computation that blocks Python's threads, and than the restart of a file server."""
 FORGOTTEN_S = 3600.0
-"""A file silent for so long is removed: a process that ends leaves its own behind."""
+"""A file silent for this long is removed, because a process that ends leaves its file behind."""
 _CLOCK = ".clock"
 _kept: dict[Path, tuple[int, threading.Event]] = {}
-"""The process that beats under this name, and what ends that: a fork inherits the entry, and not the thread."""
+"""For each path, the process that touches it and the event that ends this: a fork inherits the entry, but not the thread."""
 Contents = Callable[[], Any] | Any
-"""What a file says: the same for ever, or what a function returns at each beat."""
+"""The contents of a file: fixed, or returned by a function at each beat."""
 
 
 def keep(root: Path, name: str, contents: Contents = None, folder: str = DIRECTORY, forgotten_s: float = FORGOTTEN_S) -> None:
-    """Touch `<root>/<folder>/<name>` now, and every BEAT_S until this process or `end` ends it. A second call for a name does nothing."""
+    """Touch `<root>/<folder>/<name>` now and every BEAT_S until this process ends or `end` is called. A second call for a name does
+    nothing."""
     path, ended = root / folder / name, threading.Event()
     if path in _kept and _kept[path][0] == os.getpid():
         return
@@ -47,7 +48,7 @@ def keep(root: Path, name: str, contents: Contents = None, folder: str = DIRECTO
 
 
 def end(root: Path, name: str, folder: str = DIRECTORY) -> None:
-    """Count as gone from now on: nothing more is to be given to this name. Once is enough."""
+    """Stop the signs of life of this name, so that it counts as gone at once and is given no more work. Repeating it does nothing."""
     path = root / folder / name
     if (kept := _kept.pop(path, None)) is not None:
         kept[1].set()
@@ -59,19 +60,19 @@ def _write(path: Path, contents: Contents) -> None:
 
 
 def _beat(path: Path, contents: Contents, ended: threading.Event) -> None:
-    """Touch a file until the end; one that is gone is written anew. A file server that is away, or full, is waited for."""
+    """Touch a file until `ended` is set; write it again if it is gone. Keep trying while the file server is unavailable or full."""
     while not ended.wait(BEAT_S):
         try:
             if path.exists() and not callable(contents):
                 _touch(path)
-            elif path.parent.is_dir():  # else the archive is not mounted, or removed
+            elif path.parent.is_dir():  # else the archive is not mounted, or was removed
                 _write(path, contents)
         except OSError as error:
             log.warning("%s cannot be touched (%s); other hosts take this process for gone after %.0f s", path, error, LOST_S)
 
 
 def _touch(path: Path, flags: int = 0) -> float:
-    """Set a file's time to now by its server's clock, and tell it [unix s]."""
+    """Set a file's time to now by its server's clock, and return it [unix s]."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o644)
     try:
         os.utime(descriptor)
@@ -81,7 +82,7 @@ def _touch(path: Path, flags: int = 0) -> float:
 
 
 def _silent_s(path: Path, now_s: float) -> float:
-    """Seconds since a file was touched, infinite for none. It is opened: what a client remembers of a file's time may be old."""
+    """Seconds since a file was touched; infinite if it does not exist. The file is opened, because a client's cached time may be old."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -93,18 +94,18 @@ def _silent_s(path: Path, now_s: float) -> float:
 
 
 def lost(root: Path, name: str) -> bool:
-    """Whether the process of this name has been silent for longer than LOST_S, or never was."""
+    """Whether the process of this name has been silent for longer than LOST_S, or has no file."""
     path = root / DIRECTORY / name
     return not path.exists() or _silent_s(path, _touch(path.with_name(_CLOCK), os.O_CREAT)) > LOST_S
 
 
 def living(root: Path) -> dict[str, Any]:
-    """The names that are not lost, with what each wrote."""
+    """The names that are not lost, with the contents of their files."""
     return {path.name: files.read_json(path) for path, silent_s in ages_s(root / DIRECTORY).items() if silent_s <= LOST_S}
 
 
 def ages_s(folder: Path) -> dict[Path, float]:
-    """For how long each file of a folder of signs of life has been silent [s]; none where there is no such folder."""
+    """The time [s] since each file in a folder of signs of life was touched; {} if there is no such folder."""
     if not folder.is_dir():
         return {}
     now_s = _touch(folder / _CLOCK, os.O_CREAT)
@@ -112,7 +113,7 @@ def ages_s(folder: Path) -> dict[Path, float]:
 
 
 def _forget(folder: Path, forgotten_s: float) -> None:
-    """Remove what nobody has touched for long: a process that ends leaves its file behind."""
+    """Remove files that were not touched for `forgotten_s`, because a process that ends leaves its file behind."""
     for path, silent_s in ages_s(folder).items():
         if silent_s > forgotten_s:
             path.unlink(missing_ok=True)

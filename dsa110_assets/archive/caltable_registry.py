@@ -1,4 +1,4 @@
-"""Which caltables there are and for what they are good: rows beside the `caltables` products.
+"""The registry of caltable sets and their validity: rows beside the `caltables` products.
 
 A set is registered on the draft of its product, so that tables and rows become visible in one transaction and
 the sidecar holds both. Its id is `<product id>/<name>`, so a re-run never takes another set's id.
@@ -29,16 +29,15 @@ if TYPE_CHECKING:
 ASSET = "caltables"
 ACTIVE, REJECTED, SUPERSEDED = "active", "rejected", "superseded"
 BY_HAND = "caltables_by_hand"
-"""The family of products that hold sets which a person imported or had solved."""
+"""The asset of products with sets that a person imported or had solved."""
 Changes = dict[str, Any]
-"""What was changed by hand of a set: `valid`, `retired` spans, and a `history` of who did what, when and why."""
+"""The changes made to a set by hand: `valid`, `retired` spans, and a `history` of who did what, when and why."""
 
 
 @dataclass(frozen=True)
 class RegisteredSet(CaltableSet):
-    """A set as it is registered: its product, why it was rejected (None if it was not), the numbers of its quality,
-    whether retention took its tables, and what was done to it by hand. A set is superseded or rejected also when its whole
-    product is.
+    """A registered set: its product, the reason of its rejection (None if it was not rejected), its figures, whether retention removed
+    its tables, and the history of changes by hand. A set is also superseded or rejected when its whole product is.
     """
 
     product_id: str
@@ -64,7 +63,7 @@ def register(
 ) -> None:
     """Register a set of tables written below `draft.path`; it is published with the draft.
 
-    `name` tells it from the others of its product (letters, digits, `_.+:-`), such as 3C138-20260125T0512.
+    `name` distinguishes it from the others of its product (letters, digits, `_.+:-`), such as 3C138-20260125T0512.
     Raises SilentWrongnessError if the name is taken, a table is missing or the validity is empty.
     """
     tables = [Path(draft.path, path) for path in paths]
@@ -92,9 +91,9 @@ def register(
 
 
 def sets(archive: Archive, status: str | None = None, between: tuple[float, float] | None = None) -> list[RegisteredSet]:
-    """All registered sets by time, or those of one status (active, rejected, superseded), or between two times [MJD].
+    """All registered sets in order of time, or only those of one status (active, rejected, superseded), or between two times [MJD].
 
-    Those of trials are among them only as the archive is seen by the same trial, whose nights replace those of science.
+    Sets of a trial are included only if `archive` is that trial's view; its nights then replace those of science.
     """
     trial = naming.in_trial(ASSET, archive.trial)
 
@@ -107,45 +106,45 @@ def sets(archive: Archive, status: str | None = None, between: tuple[float, floa
         found = connection.execute(query.order_by(caltable_sets.c.mid_mjd, caltable_sets.c.set_id)).all()
         replaced = {row.partition_key for row in found if row.asset == trial} if archive.trial else set()
         kept = [row for row in found if row.asset == trial or row.partition_key not in replaced]
-        return [one for row in kept if (one := _set(archive.root, row)) is not None]
+        return [entry for row in kept if (entry := _set(archive.root, row)) is not None]
 
-    return [one for one in archive.index.read(work) if status is None or one.status == status]
+    return [entry for entry in archive.index.read(work) if status is None or entry.status == status]
 
 
 def around(archive: Archive, mjd: float, days: float) -> list[RegisteredSet]:
-    """The sets within so many days of a day [MJD], and of the days beside them: one question for all observations of a day."""
+    """The sets within `days` of the whole day that contains `mjd` [MJD], so that one query serves all observations of a day."""
     first, last = math.floor(mjd - days), math.floor(mjd) + math.ceil(days) + 1
     return archive.once(("caltable sets", first, last), lambda: sets(archive, between=(first, last)))
 
 
 def get(archive: Archive, set_id: str) -> RegisteredSet:
-    """The set of this id. Raises NotFoundError, saying which there are."""
-    known = {one.set_id: one for one in sets(archive)}
-    if set_id not in known:
-        raise NotFoundError(f"There is no caltable set {set_id}; there is {', '.join(known) or 'none yet'}")
-    return known[set_id]
+    """The set with this id. Raises NotFoundError, which lists the existing sets."""
+    by_id = {entry.set_id: entry for entry in sets(archive)}
+    if set_id not in by_id:
+        raise NotFoundError(f"There is no caltable set {set_id}; there is {', '.join(by_id) or 'none yet'}")
+    return by_id[set_id]
 
 
 def find(archive: Archive, name: str) -> RegisteredSet:
-    """The set a person means: by its id, its last part, its product's id, or a table's path.
+    """The set that a person names by its id, the last part of the id, its product's id, or a table's path.
 
-    Raises NotFoundError: unknown (saying which there are), or more than one.
+    Raises NotFoundError if none matches (it lists the last existing sets), or more than one.
     """
     known = sets(archive)
-    matching = [one for one in known if name == one.set_id]
+    matching = [entry for entry in known if name == entry.set_id]
     if not matching:
-        short = [one for one in known if name in (one.set_id.partition("/")[2], one.product_id, *map(str, one.paths))]
-        matching = [one for one in short if one.status != SUPERSEDED] or short
+        loose = [entry for entry in known if name in (entry.set_id.partition("/")[2], entry.product_id, *map(str, entry.paths))]
+        matching = [entry for entry in loose if entry.status != SUPERSEDED] or loose
     if len(matching) == 1:
         return matching[0]
     if matching:
-        raise NotFoundError(f"{name} names {len(matching)} sets: {', '.join(one.set_id for one in matching)}")
-    there = ", ".join(one.set_id for one in known[-8:])
-    raise NotFoundError(f"no caltable set {name!r}: there is {there or 'none yet'}")
+        raise NotFoundError(f"{name} names {len(matching)} sets: {', '.join(entry.set_id for entry in matching)}")
+    existing = ", ".join(entry.set_id for entry in known[-8:])
+    raise NotFoundError(f"no caltable set {name!r}: there is {existing or 'none yet'}")
 
 
 def made_with(archive: Archive, one: RegisteredSet, span: tuple[float | None, float | None] = (None, None)) -> list[str]:
-    """Ids of the current products made with a set, of observations whose middle, which decides, lies in [from, until) (MJD; None: open)."""
+    """The ids of the current products made with a set, for observations whose middle lies in [from, until) (MJD; None: open)."""
 
     def holds(metadata: Mapping[str, Any]) -> bool:
         middle = (float(metadata["mjd_start"]) + float(metadata["mjd_end"])) / 2
@@ -156,56 +155,58 @@ def made_with(archive: Archive, one: RegisteredSet, span: tuple[float | None, fl
 
 
 def line(what: str, by: str, reason: str = "") -> str:
-    """A line of a set's history, for ever: what was done, by whom, when and why."""
+    """A permanent line of a set's history: what was done, by whom, when and why."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return f"{what}, by {by} at {now}" + (f": {reason.strip()}" if reason.strip() else "")
 
 
 def used_by(metadata: Mapping[str, Any]) -> frozenset[str]:
-    """Ids of the sets that a product with these metadata was made with: `caltable_set`, and both where gains were interpolated."""
+    """The ids of the sets that a product with these metadata was made with: `caltable_set`, or both where gains were interpolated."""
     nearest = metadata.get("caltable_set")
     return frozenset((*([nearest] if nearest else ()), *metadata.get("caltable_sets", ())))
 
 
 def reject(archive: Archive, set_id: str, reason: str) -> RegisteredSet:
-    """Mark a set as bad: it is not chosen again, and exactly the products made with it are stale."""
+    """Mark a set as bad: it is not chosen again, and exactly the products made with it become stale."""
     if not reason.strip():
         raise NotFoundError(f"{set_id}: a rejection needs a reason")
     return _mark(archive, set_id, reason.strip())
 
 
 def restore(archive: Archive, set_id: str, note: str = "restored") -> RegisteredSet:
-    """Take a rejection and all retirements back."""
-    one = _mark(archive, set_id, None)
-    if not one.retired:
-        return one
+    """Undo the rejection and all retirements of a set."""
+    marked = _mark(archive, set_id, None)
+    if not marked.retired:
+        return marked
     return _change(archive, set_id, note, lambda changes: {key: value for key, value in changes.items() if key != "retired"})
 
 
 def retire(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, note: str) -> RegisteredSet:
-    """Have a set not be used for observations in [from, until) (MJD; None: open). Raises NotFoundError for an empty span.
+    """Exclude a set from use for observations in [from, until) (MJD; None: open). Raises NotFoundError for an empty span.
 
-    Exactly the products made with it of that time are stale.
+    Exactly the products of that time that were made with it become stale.
     """
     if from_mjd is not None and until_mjd is not None and from_mjd >= until_mjd:
-        raise NotFoundError(f"{set_id}: MJD {from_mjd:.4f} to {until_mjd:.4f} is no span of time; exchange --from and --until")
+        raise NotFoundError(f"{set_id}: MJD {from_mjd:.4f} to {until_mjd:.4f} is not a span of time; exchange --from and --until")
     span = [from_mjd, until_mjd]
     return _change(archive, set_id, note, lambda changes: {**changes, "retired": [*changes.get("retired", []), span]})
 
 
 def extend(archive: Archive, set_id: str, from_mjd: float | None, until_mjd: float | None, note: str) -> RegisteredSet:
-    """Have a set be valid from and until other times (MJD; None: as it is). Raises NotFoundError if its transit would lie outside."""
-    one = get(archive, set_id)
-    start = one.valid_start_mjd if from_mjd is None else from_mjd
-    end = one.valid_end_mjd if until_mjd is None else until_mjd
-    if not start <= one.mid_mjd <= end:
-        raise NotFoundError(f"{set_id}: its transit at MJD {one.mid_mjd:.4f} must lie within its validity; `retire` keeps it from a time")
+    """Change the start and end of a set's validity (MJD; None: unchanged). Raises NotFoundError if its transit would lie outside."""
+    current = get(archive, set_id)
+    start = current.valid_start_mjd if from_mjd is None else from_mjd
+    end = current.valid_end_mjd if until_mjd is None else until_mjd
+    if not start <= current.mid_mjd <= end:
+        raise NotFoundError(
+            f"{set_id}: its transit at MJD {current.mid_mjd:.4f} must lie within its validity; to exclude a span of time, use `retire`"
+        )
     return _change(archive, set_id, note, lambda changes: {**changes, "valid": [start, end]})
 
 
 def _change(archive: Archive, set_id: str, note: str, change: Callable[[Changes], Changes]) -> RegisteredSet:
-    """Put `change(changes)` of a set into its product's state, with a line that says who did what."""
-    one = get(archive, set_id)
+    """Store `change(changes)` of a set in its product's state, with a history line `note` that says who did what."""
+    current = get(archive, set_id)
     name = set_id.partition("/")[2]
 
     def work(state: dict[str, Any]) -> dict[str, Any]:
@@ -213,14 +214,14 @@ def _change(archive: Archive, set_id: str, note: str, change: Callable[[Changes]
         changed = {**change(before), "history": [*before.get("history", []), note]}
         return {**state, "changed_sets": {**state.get("changed_sets", {}), name: changed}}
 
-    archive.change_state(one.product_id, work)
+    archive.change_state(current.product_id, work)
     return get(archive, set_id)
 
 
 def _mark(archive: Archive, set_id: str, reason: str | None) -> RegisteredSet:
-    one = get(archive, set_id)
+    current = get(archive, set_id)
     name = set_id.partition("/")[2]
-    archive.change_state(one.product_id, lambda state: _with_rejection(state, name, reason))
+    archive.change_state(current.product_id, lambda state: _with_rejection(state, name, reason))
     return get(archive, set_id)
 
 
@@ -230,9 +231,9 @@ def _with_rejection(state: dict[str, Any], name: str, reason: str | None) -> dic
 
 
 def _set(root: Path, row: Any) -> RegisteredSet | None:
-    """The set of a row; None, and a word in the log, if the row tells none: it must not hide the others."""
+    """The set of a row. If the row cannot be read, a message is logged and None returned: it must not hide the others."""
     try:
-        return _told(root, row, json.loads(row.contents))
+        return _from_row(root, row, json.loads(row.contents))
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         files.log_once(
             f"caltable set {row.set_id} is left out: its row in the index cannot be read ({error!r}); run: dsa110 archive reindex"
@@ -240,7 +241,7 @@ def _set(root: Path, row: Any) -> RegisteredSet | None:
         return None
 
 
-def _told(root: Path, row: Any, contents: Any) -> RegisteredSet:
+def _from_row(root: Path, row: Any, contents: Any) -> RegisteredSet:
     changes: Changes = contents.get("changes", {})
     valid_start, valid_end = changes.get("valid", (contents["valid_start_mjd"], contents["valid_end_mjd"]))
     directory = root / naming.parse_id(row.product_id).directory

@@ -1,10 +1,10 @@
-"""Claims: what is being changed or read right now, so that a crash leaves word of where to look.
+"""Claims: records of what is being changed or read right now, so that after a crash it is known where to look.
 
     <root>/.open/<name>     {"places": ["<asset>/night=.../partition=..."], "reads": [product ids]}
 
 A claim is made before anything else is touched and withdrawn once everything is done; after a failure it stays. Its
-file is locked by its process: free means dead or failed. `integrity.sweep` looks only where such claims point;
-retention keeps what a claim reads.
+process holds a lock on its file: a free lock means that the process died or failed. `integrity.sweep` looks only where
+such claims point; retention keeps the products that a claim reads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DIRECTORY = ".open"
 
 @dataclass(frozen=True)
 class Claim:
-    """Whose work it is (`name`), the directories of assets' partitions it changes, the products it reads."""
+    """One piece of work (`name`), the directories of assets' partitions that it changes, and the ids of products that it reads."""
 
     name: str
     places: tuple[PurePosixPath, ...]
@@ -42,10 +42,10 @@ def claim(
     name: str = "claim",
     check: Callable[[], object] = lambda: None,
 ) -> Iterator[Claim]:
-    """Claim places and what is read for the time of the block. Where it fails or is killed, the claim stays, unlocked.
+    """Claim places to change and products to read for the duration of the block. If it fails or is killed, the claim stays, unlocked.
 
-    `check` is called once the claim stands. Where it raises, nothing is begun, and the claim goes: left behind, it would
-    keep what it reads from retention until it is swept.
+    `check` is called once the claim is in place. If it raises, the block does not begin and the claim is removed: left behind, it
+    would protect the products it reads from retention until the next sweep.
     """
     made = Claim(f"{name}-{uuid.uuid4().hex[:12]}", tuple(places), tuple(reads))
     folder = root / DIRECTORY
@@ -53,7 +53,7 @@ def claim(
     fresh = folder / f".{made.name}"
     descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
-        files.lock(descriptor, fresh)  # before it has its name: a named one is never unlocked and alive
+        files.lock(descriptor, fresh)  # before the rename, so that the claim of a living process is never found unlocked
         os.write(descriptor, json.dumps({"places": [str(p) for p in made.places], "reads": made.reads}).encode())
         os.fsync(descriptor)
         os.rename(fresh, folder / made.name)
@@ -66,33 +66,33 @@ def claim(
         yield made
         (folder / made.name).unlink(missing_ok=True)
     finally:
-        fresh.unlink(missing_ok=True)  # it has its name, unless the disk was full
+        fresh.unlink(missing_ok=True)  # still there only if the disk was full before the rename
         os.close(descriptor)
 
 
 def claims(root: Path) -> list[Claim]:
-    """Every claim, of the living and of the dead."""
+    """All claims, of living and of dead processes."""
     return [read(root, name) for name in unfinished(root) if not name.startswith(".")]
 
 
 def read(root: Path, name: str) -> Claim:
-    """The claim of this name. What is none of ours, or is gone meanwhile, claims nothing."""
+    """The claim with this name. A file that is not a claim, or has gone meanwhile, claims nothing."""
     contents = files.read_json(root / DIRECTORY / name)
     try:
         return Claim(name, tuple(PurePosixPath(place) for place in contents["places"]), tuple(map(str, contents["reads"])))
     except (KeyError, TypeError) as error:
         if contents is not None:
-            log.error("%s is no claim of this archive (%s) and claims nothing", root / DIRECTORY / name, error)
+            log.error("%s is not a claim of this archive (%s) and is ignored", root / DIRECTORY / name, error)
         return Claim(name, (), ())
 
 
 def read_now(root: Path) -> set[str]:
-    """Ids of the products that work begun and not ended (nor swept) reads."""
-    return {product_id for one in claims(root) for product_id in one.reads}
+    """The ids of the products read by work that has begun and has neither ended nor been swept."""
+    return {product_id for held in claims(root) for product_id in held.reads}
 
 
 def alive(root: Path, name: str) -> bool:
-    """Whether the process of this claim still works on it."""
+    """Whether the process of this claim is still at work."""
     descriptor = files.take_lock(root / DIRECTORY / name, create=False)
     if descriptor is None:
         return (root / DIRECTORY / name).exists()
@@ -102,7 +102,7 @@ def alive(root: Path, name: str) -> bool:
 
 @contextmanager
 def taken_over(root: Path, name: str) -> Iterator[bool]:
-    """Take over a dead claim for the block, and withdraw it at its end; False when its process is alive."""
+    """Take over a dead claim for the block and withdraw it at the end; yields False when its process is alive."""
     path = root / DIRECTORY / name
     descriptor = files.take_lock(path, create=False)
     try:
@@ -115,6 +115,6 @@ def taken_over(root: Path, name: str) -> Iterator[bool]:
 
 
 def unfinished(root: Path) -> list[str]:
-    """Names of all claims, also of those killed before they had their name."""
+    """The names of all claims, including those whose process was killed before the rename."""
     folder = root / DIRECTORY
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

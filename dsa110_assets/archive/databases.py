@@ -1,4 +1,4 @@
-"""Snapshots of databases while they are in use, and back: SQLite's online backup, PostgreSQL's own programs.
+"""Snapshots of databases in use, and their restoration: SQLite's online backup, PostgreSQL's own programs.
 
 A snapshot of `name` in a directory is `name.sqlite`, or `name.dump` in pg_dump's custom format.
 """
@@ -25,7 +25,7 @@ _BUSY_S = 30.0
 
 
 def dump(url: URL, directory: Path, name: str) -> None:
-    """A consistent, verified snapshot of a database. Raises SilentWrongnessError if it cannot be read back."""
+    """Make a consistent, verified snapshot of a database. Raises SilentWrongnessError if it cannot be read back."""
     if url.get_backend_name() == "sqlite":
         assert url.database is not None
         dump_sqlite(Path(url.database), directory / f"{name}.sqlite")
@@ -36,14 +36,14 @@ def dump(url: URL, directory: Path, name: str) -> None:
 
 
 def load(url: URL, directory: Path, name: str) -> None:
-    """Put a snapshot in a database's place. ConfigurationError if it is of the other kind."""
+    """Replace a database by a snapshot. Raises ConfigurationError if the snapshot is of the other kind of database."""
     kinds = {"sqlite": f"{name}.sqlite", "postgresql": f"{name}.dump"}
     snapshot = directory / kinds[url.get_backend_name()]
     if not snapshot.exists():
-        other = "PostgreSQL" if url.get_backend_name() == "sqlite" else "SQLite"
+        other_kind = "PostgreSQL" if url.get_backend_name() == "sqlite" else "SQLite"
         variable = {"index": "DSA110_DATABASE_URL", "dagster": "DAGSTER_PG_URL"}[name]
-        remedy = f"{'set' if other == 'PostgreSQL' else 'unset'} {variable}"
-        raise ConfigurationError(f"backup {directory}: its {name} is of {other}; {remedy}, or start afresh: dsa110 archive reindex")
+        remedy = f"{'set' if other_kind == 'PostgreSQL' else 'unset'} {variable}"
+        raise ConfigurationError(f"backup {directory}: its {name} is of {other_kind}; {remedy}, or make a new one: dsa110 archive reindex")
     assert url.database is not None
     if url.get_backend_name() == "sqlite":
         load_sqlite(snapshot, Path(url.database))
@@ -53,7 +53,7 @@ def load(url: URL, directory: Path, name: str) -> None:
 
 
 def dump_sqlite(source: Path, target: Path) -> None:
-    """A snapshot of one SQLite file, also while others write. SilentWrongnessError if it comes out damaged."""
+    """Make a snapshot of one SQLite file, even while others write. Raises SilentWrongnessError if the snapshot is damaged."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with (
@@ -61,7 +61,7 @@ def dump_sqlite(source: Path, target: Path) -> None:
             closing(sqlite3.connect(target)) as copy,
         ):
             opened.backup(copy)
-            copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole without its -wal
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, complete without a -wal file
             verdict = copy.execute("PRAGMA integrity_check").fetchone()[0]
     except sqlite3.OperationalError:
         raise
@@ -73,14 +73,14 @@ def dump_sqlite(source: Path, target: Path) -> None:
 
 
 def connect_to_read(source: Path) -> sqlite3.Connection:
-    """A connection to an SQLite file that changes nothing, also where this user may not write it."""
+    """A read-only connection to an SQLite file, which works even if this user may not write the file."""
     if not readonly.may_write(source):
         return readonly.connect(source, _BUSY_S)
     return sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True)
 
 
 def load_sqlite(snapshot: Path, target: Path) -> None:
-    """Put a snapshot in an SQLite file's place; nobody may have it open."""
+    """Replace an SQLite file by a snapshot; no process may have the file open."""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     shutil.copy2(snapshot, fresh)
@@ -93,10 +93,10 @@ def load_sqlite(snapshot: Path, target: Path) -> None:
 
 
 def _postgres(command: Sequence[str], url: URL, directory: Path) -> None:
-    """Run one of PostgreSQL's programs on a database; the password travels in the child's environment only."""
+    """Run one of PostgreSQL's programs on a database; the password is passed only in the child's environment."""
     settings = {"PGHOST": url.host, "PGPORT": url.port, "PGUSER": url.username, "PGPASSWORD": url.password}
-    given = {name: str(value) for name, value in settings.items() if value is not None}
-    environment = {**os.environ, **given, "PGDATABASE": url.database or ""}
+    variables = {name: str(value) for name, value in settings.items() if value is not None}
+    environment = {**os.environ, **variables, "PGDATABASE": url.database or ""}
     log_path = directory / f".{command[0]}.log"
     children.run(command, deadline_s=_DEADLINE_S, log_path=log_path, env=environment).require_success()
     log_path.unlink()

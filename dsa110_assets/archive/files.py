@@ -1,7 +1,7 @@
 """Durable files: sealing (digest and fsync), atomic small writes, locks, removal, crash points.
 
-Everything a crash could tear goes through here. `crash_point` names the places where the tests kill the
-process; it does nothing unless DSA110_CRASH_AT is set.
+All file operations that a crash could leave incomplete go through here. `crash_point` names the places where the tests
+kill the process; it does nothing unless DSA110_CRASH_AT is set.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ CRASH_POINTS = (
     "indexed",
     "published",
 )
-"""Places in publishing, in their order: from `renamed` on the product is whole on disk, at `indexed` it has its row."""
+"""The places in publishing, in their order: from `renamed` on the product is complete on disk, at `indexed` it has its row."""
 UNSEALED = frozenset({SIDECAR, "table.lock"})
 """Left out of digest and size: the sidecar holds them, and casacore may write table.lock while reading."""
 _CHUNK = 1 << 20
 LOCK_S, _LOOK_AGAIN_S = 60.0, 0.2
-"""How long a lock is waited for, where no more is said: the work behind most takes milliseconds."""
+"""The default time to wait for a lock (most are held for milliseconds), and the longest pause between two attempts."""
 
 
 def crash_point(name: str, asset: str) -> None:
-    """Die here if DSA110_CRASH_AT says so: `renamed`, `tile_image/renamed` or `renamed:SIGTERM`."""
-    wanted = os.environ.get("DSA110_CRASH_AT")
-    if wanted is None:
+    """Kill this process if DSA110_CRASH_AT names this point: `renamed`, `tile_image/renamed` or `renamed:SIGTERM`."""
+    requested = os.environ.get("DSA110_CRASH_AT")
+    if requested is None:
         return
-    place, _, how = wanted.partition(":")
+    place, _, how = requested.partition(":")
     if place in (name, f"{asset}/{name}"):
         os.kill(os.getpid(), signal.Signals[how or "SIGKILL"])
 
@@ -69,7 +69,7 @@ class Seal:
 
 
 def seal(directory: Path, *, durable: bool) -> Seal:
-    """Digest (xxh3_128 over sorted relative paths, sizes and bytes) and size; fsync too if `durable`.
+    """Return digest (xxh3_128 over sorted relative paths, sizes and bytes) and size of a product; fsync its files if `durable`.
 
     The bytes are read back: measurement sets and caltables are written by casacore, which cannot be
     intercepted. Done right before fsync, the read comes from the page cache, not from the disk.
@@ -99,7 +99,7 @@ def seal(directory: Path, *, durable: bool) -> Seal:
 
 
 def digest(path: Path) -> str:
-    """xxh3_128 of one file's bytes; they stay in the page cache for a reader that comes next."""
+    """The xxh3_128 of one file's bytes; they stay in the page cache for the next reader."""
     total = xxhash.xxh3_128()
     with path.open("rb", buffering=0) as file:
         _feed(total, file.fileno(), memoryview(bytearray(_CHUNK)))
@@ -107,11 +107,11 @@ def digest(path: Path) -> str:
 
 
 def read_ahead(paths: Iterable[Path]) -> None:
-    """Have the system fetch files into its page cache while something else is done; those it cannot open are left out."""
+    """Ask the system to load files into its page cache in the background; files that cannot be opened are left out."""
     for path in paths:
         try:
             fd = os.open(path, os.O_RDONLY)
-        except OSError:  # whoever needs its bytes says what is wrong with it
+        except OSError:  # the code that reads the file reports what is wrong with it
             continue
         try:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_WILLNEED)
@@ -120,18 +120,18 @@ def read_ahead(paths: Iterable[Path]) -> None:
 
 
 def _feed(total: xxhash.xxh3_128, fd: int, chunk: memoryview) -> None:
-    """The rest of a file into a digest, by way of `chunk`: memory never used before costs more than the digest."""
+    """Feed the rest of a file into a digest through the reused buffer `chunk`: fresh memory would cost more than the digest."""
     while n := os.readv(fd, [chunk]):
         total.update(chunk[:n])
 
 
 def size(directory: Path) -> int:
-    """Bytes in a product's sealed files, from their directory entries alone."""
+    """The total size of a product's sealed files [bytes], from their directory entries only."""
     return sum(path.stat().st_size for path in _walk(directory) if path.name not in UNSEALED)
 
 
 def _walk(directory: Path) -> Iterator[Path]:
-    """Regular files below `directory`, sorted by relative path."""
+    """The regular files below `directory`, sorted by relative path. Raises SilentWrongnessError for links and special files."""
     found: list[Path] = []
     for folder, folders, names in os.walk(directory):
         for name in (*folders, *names):
@@ -160,7 +160,7 @@ def fsync_up(directory: Path, root: Path) -> None:
 
 
 def write_json(path: Path, contents: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, whole, even after a power cut."""
+    """Write JSON so that a reader sees either the old or the new file complete, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     text = json.dumps(contents, indent=1, sort_keys=True, allow_nan=False) + "\n"
     try:
@@ -175,7 +175,7 @@ def write_json(path: Path, contents: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The contents of a small JSON file; None when it is absent or is no JSON."""
+    """The contents of a small JSON file; None if it is absent or not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -184,12 +184,12 @@ def read_json(path: Path) -> Any:
 
 @cache
 def log_once(message: str) -> None:
-    """Log an error once in a process: the same rows are looked at every few seconds."""
+    """Log an error only once in a process, because the same rows are read every few seconds."""
     log.error(message)
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory so that no reader can see half of it: renamed out of sight first."""
+    """Remove a directory so that no reader can see half of it: it is first renamed to a hidden name."""
     hidden = directory.with_name(f".tmp-removed-{uuid.uuid4().hex[:12]}")
     try:
         os.rename(directory, hidden)
@@ -202,7 +202,7 @@ def remove_tree(directory: Path) -> None:
 def take_lock(path: Path, *, create: bool = True) -> int | None:
     """Lock a file until its descriptor is closed or the process dies; None when another process holds it.
 
-    Without `create`, also None when there is no such file. Raises what `lock` raises.
+    Without `create`, also None when there is no such file. Raises the errors of `lock`.
     """
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o644)
@@ -224,7 +224,7 @@ def take_lock(path: Path, *, create: bool = True) -> int | None:
 def lock(fd: int, path: Path) -> bool:
     """Lock an open file until it is closed or the process dies; False when another process holds it.
 
-    Raises ConfigurationError where the file system knows no locks, TransientError where it refuses one for now.
+    Raises ConfigurationError if the file system does not support locks, TransientError if it refuses one temporarily.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -239,10 +239,10 @@ def lock(fd: int, path: Path) -> bool:
 
 @contextmanager
 def exclusive_lock(path: Path, me: str, refusal: Callable[[str], str]) -> Iterator[None]:
-    """Hold a lock file that says `me` for the block; it dies with the process.
+    """Hold a lock file with the contents `me` for the block; the lock ends with the process.
 
-    Raises ConfigurationError with what `refusal` makes of the holder's name if another process has it, OSError if the
-    file cannot be opened, and what `lock` raises.
+    If another process has it, raises ConfigurationError with the message that `refusal` returns for the holder's name. Raises
+    OSError if the file cannot be opened, and the errors of `lock`.
     """
     fd = take_lock(path)
     if fd is None:
@@ -256,15 +256,16 @@ def exclusive_lock(path: Path, me: str, refusal: Callable[[str], str]) -> Iterat
 
 
 def kept_by_another(path: Path, what: str, waited_s: float) -> TransientError:
-    """The error of who has waited for the lock of `what` in vain."""
+    """The error to raise after waiting in vain for the lock of `what`."""
     return TransientError(f"{what}: another process has had its lock {path} for more than {waited_s:.0f} s; wait for it, or end it")
 
 
 @contextmanager
 def locked(path: Path, what: str = "", within_s: float = LOCK_S) -> Iterator[None]:
-    """Hold a lock file for the block, once no other process does; it dies with the process.
+    """Wait until no other process holds a lock file, and hold it for the block; the lock ends with the process.
 
-    Raises TransientError, naming `what` it is for, if another process holds it for longer than `within_s`, and what `lock` raises.
+    Raises TransientError, which names `what` the lock is for, if another process holds it for longer than `within_s`, and the errors
+    of `lock`.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
@@ -280,9 +281,9 @@ def locked(path: Path, what: str = "", within_s: float = LOCK_S) -> Iterator[Non
 
 
 class FullDisk:
-    """Turns whatever a writer raises into ResourceError when the disk below `place` is full.
+    """Context manager that turns any exception of a writer into ResourceError when the disk below `place` is full.
 
-    casacore raises a RuntimeError of its own, astropy an OSError without a number: only the disk tells.
+    casacore raises a RuntimeError and astropy an OSError without a number, so that only the disk's free space shows the cause.
     """
 
     def __init__(self, what: str, place: Path) -> None:
@@ -297,7 +298,7 @@ class FullDisk:
 
 
 def free_bytes(place: Path) -> float:
-    """Free space of the disk below `place`; infinite when the place itself is gone: then that is not what failed."""
+    """The free space of the disk below `place` [bytes]; infinite if the place itself is gone, because then space is not the cause."""
     try:
         return shutil.disk_usage(place).free
     except OSError:
@@ -305,7 +306,7 @@ def free_bytes(place: Path) -> float:
 
 
 NEARLY_FULL_BYTES = 1 << 20
-"""A writer that fails with less than this left failed for want of space: it writes blocks of up to so much."""
+"""With less than this free, a failed writer is taken to have run out of space: it writes blocks of up to this size."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (
     errno.EACCES,
@@ -326,7 +327,8 @@ _LOCK_LOST = (errno.ENOLCK, errno.EINTR, *_FAILING)
 def typed_errors(what: str, *, only_full: bool = False, setting: str = "DSA110_ARCHIVE") -> Iterator[None]:
     """Turn the operating system's errors into this package's: disk full, no permission, lost file system.
 
-    With `only_full`, a full disk alone: for code whose other errors are its own. `setting` names the place.
+    With `only_full`, convert only a full disk: for code that handles its other errors itself. `setting` is the name of the setting
+    for the place.
     """
     try:
         yield

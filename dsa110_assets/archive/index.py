@@ -1,6 +1,6 @@
-"""The index: which products there are, in SQLite (WAL) or PostgreSQL. It can be rebuilt from the sidecars.
+"""The index: the database of all products, in SQLite (WAL) or PostgreSQL. It can be rebuilt from the sidecars.
 
-Tables, connections, transactions with bounded patience; the meaning of the rows is `rows.py`'s.
+This module has the tables, the connections and transactions with bounded patience; `rows.py` defines the meaning of the rows.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from dsa110_assets.archive import files, readonly
 from dsa110_assets.errors import ConfigurationError, ResourceError, TransientError
 
 SCHEMA, OLDEST, FIRST = 3, 3, 2
-"""The format this code makes; the oldest whose code works with that, too; the oldest that `migrations` leads to this one."""
+"""The format that this code makes; the oldest format whose code also works with that one; the oldest that `migrations` can convert."""
 MIGRATIONS_KEY, OLDEST_KEY = "migrations", "oldest_schema"
 LOCK = 110110
-"""PostgreSQL's advisory lock of whoever makes or changes tables."""
+"""The PostgreSQL advisory lock to hold while making or changing tables."""
 BUSY_S = 30.0
 MOST_CLASHES = 20
 PATIENCE_S = 90.0
-"""An outage of a minute, and the time in which a server starts, are sat out."""
+"""Long enough to wait through an outage of a minute, or the start of a server."""
 T = TypeVar("T")
 
 _TEXT = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
@@ -45,7 +45,7 @@ _FORM = (
     "percent-encoded (@ is %40), or without the password, which is then PGPASSWORD's"
 )
 _BROKEN_CODE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-"""A percent sign that begins no code."""
+"""A percent sign that does not begin a percent-encoded character."""
 
 metadata = sa.MetaData()
 meta = sa.Table("meta", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text, nullable=False))
@@ -68,7 +68,7 @@ products = sa.Table(
     sa.Column("reason", sa.Text),
     sa.Column("pinned", sa.Boolean, nullable=False),
     sa.Column("removed", sa.Boolean, nullable=False),
-    sa.Column("held", sa.Text),  # the blocking check that failed, for which nothing is made from it; NULL if none
+    sa.Column("held", sa.Text),  # the failed blocking check, because of which nothing is made from the product; NULL if none
     sa.UniqueConstraint("asset", "partition_key", "version", name="one_product_per_version"),
     sa.CheckConstraint("state IN ('current', 'superseded', 'rejected')", name="known_state"),
 )
@@ -88,8 +88,8 @@ no_longer_current = sa.Index(
 )
 by_asset = sa.Index("products_by_asset", products.c.asset, products.c.state, products.c.partition_key, products.c.removed)
 by_window = sa.Index("products_by_window", products.c.partition_key, products.c.state, products.c.asset, products.c.removed)
-"""All that counts and gaps need, so that no row is read for them: pages and ticks must not grow with the years. Whole and
-not partial, for SQLite prefers an index that covers a query only if it sees the columns in it."""
+"""All columns that queries for counts and gaps need, so that they read no row: the cost of pages and ticks must not grow with the
+years. The index is not partial, because SQLite prefers a covering index only if it sees the columns in it."""
 published = sa.Index("products_by_publication", products.c.created_at)
 held = sa.Index("held_products", products.c.held, sqlite_where=products.c.held.is_not(None), postgresql_where=products.c.held.is_not(None))
 pinned = sa.Index("pinned_products", products.c.pinned, sqlite_where=products.c.pinned, postgresql_where=products.c.pinned)
@@ -184,20 +184,20 @@ alert_silences = sa.Table(
     sqlite_autoincrement=True,
 )
 marks = sa.Table("marks", metadata, sa.Column("name", _TEXT, primary_key=True), sa.Column("value", sa.Text, nullable=False))
-"""Of the watching: when it last looked, who sends what, who gave a sign of life."""
+"""State of the alert watch: when it last looked, who holds which channel's lease, and the last signs of life."""
 KEPT = (meta, alerts, alert_messages, alert_silences, marks, counters)
-"""What no record on disk tells: rebuilding the index leaves it as it is."""
+"""Tables that cannot be rebuilt from records on disk: rebuilding the index leaves them as they are."""
 
 
 def format_of(connection: Connection) -> tuple[int, int]:
-    """The format of an index, and the oldest whose code works with it."""
-    told = {row.key: int(row.value) for row in connection.execute(sa.select(meta).where(meta.c.key.in_(("schema", OLDEST_KEY))))}
-    newest = told.get("schema", 0)
-    return newest, told.get(OLDEST_KEY, newest)
+    """The format of an index, and the oldest format whose code works with it."""
+    values = {row.key: int(row.value) for row in connection.execute(sa.select(meta).where(meta.c.key.in_(("schema", OLDEST_KEY))))}
+    newest = values.get("schema", 0)
+    return newest, values.get(OLDEST_KEY, newest)
 
 
 def set_format(connection: Connection, newest: int, oldest: int) -> None:
-    """Note which format an index has, and the oldest whose code works with it."""
+    """Record the format of an index, and the oldest format whose code works with it."""
     values = {"schema": str(newest), OLDEST_KEY: str(oldest)}
     connection.execute(meta.delete().where(meta.c.key.in_(values)))
     connection.execute(meta.insert(), [{"key": key, "value": value} for key, value in values.items()])
@@ -211,10 +211,10 @@ def history(connection: Connection) -> list[dict[str, Any]]:
 
 
 def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
-    """A database URL with its driver: `postgresql://` is psycopg2.
+    """The database URL with its driver: `postgresql://` is psycopg2.
 
-    Raises ConfigurationError, which names the variable and shows nothing of what may be a password, for others and for one
-    that is read otherwise than it was meant: a password with '@' would leave its end in the host's name.
+    Raises ConfigurationError for URLs of other kinds and for ambiguous ones: the end of a password with '@' would be read as part of
+    the host's name. The message names the variable and shows nothing that may be a password.
     """
     try:
         url = make_url(text.strip())
@@ -231,13 +231,13 @@ def normalise_url(text: str, variable: str = "DSA110_DATABASE_URL") -> URL:
 
 
 _KEPT_ALIVE = {"connect_timeout": 10, "keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
-"""So that a server that is gone without a word is noticed."""
+"""Connection arguments that detect a server that vanished without closing the connection."""
 
 
 def make_engine(url: URL) -> Engine:
     """An engine that never creates a database: SQLite files are opened, not made; busy timeout 30 s.
 
-    An SQLite file that may not be written is opened afresh for every transaction, which then only reads (see `readonly`).
+    An SQLite file that may not be written is opened again for every transaction, which then only reads (see `readonly`).
     """
     if url.get_backend_name() != "sqlite":
         return _bounded_waits(sa.create_engine(url, pool_size=2, max_overflow=8, pool_pre_ping=True, connect_args=_KEPT_ALIVE))
@@ -258,7 +258,7 @@ def make_engine(url: URL) -> Engine:
 
 
 def _bounded_waits(engine: Engine) -> Engine:
-    """A PostgreSQL engine that waits for no lock for ever, and whose own locks go when its process is stopped in a transaction."""
+    """A PostgreSQL engine with a time limit on waiting for locks, and on its own locks if its process is stopped in a transaction."""
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
@@ -271,7 +271,7 @@ def _bounded_waits(engine: Engine) -> Engine:
 
 
 def _explicit_transactions(engine: Engine) -> Engine:
-    """An SQLite engine with its transactions begun here, as the work in them needs."""
+    """An SQLite engine whose transactions are begun here, with a write lock from the start if their work writes."""
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _: Any) -> None:
@@ -303,34 +303,34 @@ class Index:
         return self._retry_while_away(work, writes=True)
 
     def exclusively(self, work: Callable[[Connection], T]) -> T:
-        """As `write`, and no other transaction changes a product meanwhile: what `work` reads stays true."""
+        """As `write`, but no other transaction can change a product meanwhile: what `work` reads stays true."""
 
-        def alone(connection: Connection) -> T:
+        def locked(connection: Connection) -> T:
             if connection.dialect.name == "postgresql":  # SQLite has one writer at a time anyway
                 connection.execute(sa.text("LOCK TABLE products IN SHARE ROW EXCLUSIVE MODE"))
             return work(connection)
 
-        return self.write(alone)
+        return self.write(locked)
 
     def rebuild(self, work: Callable[[Connection], object]) -> None:
-        """Make every table but those of KEPT anew, in this code's format, filled by `work`: in one transaction, whatever it was before.
+        """Drop every table but those of KEPT, make them again in this code's format and fill them by `work`, in one transaction.
 
-        It has to be there: `create` makes it, and refuses a newer one."""
+        The previous format does not matter. The index must exist: `create` makes it, and refuses a newer one."""
 
-        def anew(connection: Connection) -> None:
+        def fill(connection: Connection) -> None:
             metadata.drop_all(connection, [table for table in metadata.sorted_tables if table not in KEPT])
             metadata.create_all(connection)
             set_format(connection, SCHEMA, OLDEST)
             work(connection)
 
-        self.in_any_format(anew, writes=True)
+        self.in_any_format(fill, writes=True)
 
     def in_any_format(self, work: Callable[[Connection], T], *, writes: bool = False) -> T:
-        """As `read`, or `write`, whatever format the index has: for what brings it into another."""
+        """As `read` or `write`, whatever format the index has: for code that converts it to another format."""
         return self._retry_while_away(work, writes=writes, any_format=True)
 
     def create(self) -> None:
-        """Make the tables where they are missing, and note whose index this is. Raises ConfigurationError if it has a newer format."""
+        """Make the missing tables and record the archive's id in them. Raises ConfigurationError if the index has a newer format."""
         if self.url.get_backend_name() == "sqlite":
             assert self.url.database is not None
             self._use_log(self.url.database)
@@ -353,7 +353,7 @@ class Index:
             engine.dispose()
 
     def _use_log(self, file: str) -> None:
-        """Have an SQLite file, made here if need be, keep a write-ahead log: readers then do not wait for a writer."""
+        """Make an SQLite file, new if need be, use a write-ahead log, so that readers do not wait for a writer."""
         with closing(sqlite3.connect(file, timeout=BUSY_S)) as connection:
             try:
                 (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
@@ -366,7 +366,7 @@ class Index:
             )
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         if self._engine is not None:
             self._engine.dispose()
             self._engine, self._proven = None, False
@@ -411,27 +411,27 @@ class Index:
         newest, oldest = format_of(connection)
         if not any_format and not oldest <= SCHEMA <= newest:
             raise ConfigurationError(self._other_format(connection))
-        self._proven = not any_format  # whoever brings it into another format has proven nothing for later
+        self._proven = not any_format  # a transaction that converts the format proves nothing for later ones
 
     def _other_format(self, connection: Connection) -> str:
-        """Why this code does not work with an index of its format, and what to do."""
-        newest, mine = format_of(connection)[0], f"dsa110-assets {__version__} works with {SCHEMA}"
+        """The message why this code does not work with the format of the index, and what to do."""
+        newest, support = format_of(connection)[0], f"dsa110-assets {__version__} works with {SCHEMA}"
         if newest < SCHEMA:
             remedy = "bring it up to date with: dsa110 archive migrate" if newest >= FIRST else "rebuild it with: dsa110 archive reindex"
-            return f"{self.where} has the older index format {newest}, {mine}; {remedy}"
+            return f"{self.where} has the older index format {newest}, {support}; {remedy}"
         by = (history(connection) or [{"version": "a newer version"}])[-1]["version"]
         return (
-            f"{self.where} has the newer index format {newest}, made by dsa110-assets {by}, {mine}; use that version, or take the index "
+            f"{self.where} has the newer index format {newest}, made by dsa110-assets {by}, {support}; use that version, or take the index "
             f"back with it: dsa110 archive migrate --to {SCHEMA}"
         )
 
     @property
     def where(self) -> str:
-        """The database as it may be shown: without its password, which may also be among the options."""
+        """The database's URL in a form that may be shown: without the password and without the options, which may contain one."""
         return self.url.set(query={}).render_as_string(hide_password=True)
 
     def _explain(self, error: DBAPIError) -> Exception:
-        """This package's error for a database's, decided by what can be done about it."""
+        """The error of this package that corresponds to a database's error, chosen by what can be done about it."""
         cause = str(error.orig).strip()
         text = cause.lower()
         if "full" in text or "no space" in text or self._disk_is_full():
@@ -461,5 +461,6 @@ class Index:
         return Path(self.url.database or "") if self.url.get_backend_name() == "sqlite" else None
 
     def _disk_is_full(self) -> bool:
-        """SQLite says "disk I/O error" or "unable to open" when it cannot make room for what lies beside its file."""
+        """Whether the SQLite file's disk is nearly full: SQLite then says "disk I/O error" or "unable to open", because it cannot write
+        the files beside its own."""
         return self._file is not None and files.free_bytes(self._file.parent) < files.NEARLY_FULL_BYTES

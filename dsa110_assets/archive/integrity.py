@@ -1,4 +1,4 @@
-"""Is everything as published? Scans by digest, the sweep after crashes, the index from the sidecars."""
+"""The integrity of the archive: verification by digest, the sweep after crashes, and rebuilding the index from the sidecars."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 TEMPORARY_AGE_S = 60.0
-"""Temporary directories without a claim (of a restore, of a removal) may be in use while younger than this."""
+"""Temporary directories without a claim (those of a restore or a removal) may be in use while they are younger than this."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Problem:
 
 @dataclass
 class Swept:
-    """What a sweep did: adopted product ids; removed paths; paths it found and left, with why."""
+    """The result of a sweep: ids of adopted products; removed paths; paths it left as they are, with the reason."""
 
     adopted: list[str] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Swept:
 
 @dataclass
 class Reindexed:
-    """What reindexing found: products and quarantine records indexed; sidecars that could not be believed."""
+    """The result of reindexing: the numbers of products and quarantine records indexed; the refused sidecars, with the reason."""
 
     products: int = 0
     quarantined: int = 0
@@ -56,7 +56,7 @@ class Reindexed:
 
 
 def verify(archive: Archive, chosen: list[Product] | None = None) -> Iterator[Problem]:
-    """Read every byte of products (default: all whose data are there) and tell those that changed."""
+    """Read every byte of the chosen products (default: all whose data exist) and yield those that have problems."""
     for product in archive.products(state=None, trials=True) if chosen is None else chosen:
         try:
             problems = archive.verify(product)
@@ -67,29 +67,33 @@ def verify(archive: Archive, chosen: list[Product] | None = None) -> Iterator[Pr
 
 
 def give_up(archive: Archive, damaged: list[Problem]) -> list[Product]:
-    """Reject the damaged products that are current, so that they are made again; returns them as they are now.
+    """Reject the damaged products that are current, so that they are made again; return them in their new state.
 
-    The damaged files stay to be looked at, until retention takes them.
+    The damaged files stay for inspection until retention removes them.
     """
-    return [archive.reject(one.product.id, f"damaged: {'; '.join(one.problems)}") for one in damaged if one.product.state == "current"]
+    return [
+        archive.reject(problem.product.id, f"damaged: {'; '.join(problem.problems)}")
+        for problem in damaged
+        if problem.product.state == "current"
+    ]
 
 
 def sweep(archive: Archive, *, everywhere: bool = False, min_age_s: float = TEMPORARY_AGE_S) -> Swept:
-    """Converge after crashes: adopt whole orphans, remove what nobody writes. Safe beside publishers.
+    """Restore consistency after crashes: adopt complete orphans, remove abandoned work. It can run while others publish.
 
-    Looks where dead processes' claims point, whatever the archive's size; with `everywhere` (after a restore, a
-    reindex, a power cut) at every directory. A temporary directory goes when no living claim is its own; without
-    any claim, when it is older than `min_age_s`. A renamed product without a row is adopted if its digest holds,
-    and removed if not. A removal that retention began is completed. What is not the archive's is left and reported.
+    It looks only where the claims of dead processes point, whatever the archive's size; with `everywhere` (after a restore, a
+    reindex, a power cut), it looks at every directory. A temporary directory is removed if the process of its claim is dead or,
+    without any claim, if it is older than `min_age_s`. A renamed product without a row is adopted if its digest is correct,
+    and removed if not. A removal that retention began is completed. Files foreign to the archive are left and reported.
     """
     done = Swept()
     for name in claims.unfinished(archive.root):
-        with _left(archive.root / claims.DIRECTORY / name, done):
+        with _leave_on_error(archive.root / claims.DIRECTORY / name, done):
             _sweep_claim(archive, name, min_age_s, done)
     if everywhere:
         known = archive.index.read(rows.removed_by_id)
         for place in _places(archive.root):
-            with _left(place, done):
+            with _leave_on_error(place, done):
                 _sweep_place(archive, place, known, min_age_s, done)
         for sidecar in quarantine.sidecars(archive.root, done.left):
             archive.index.write(partial(quarantine.store, contents=sidecar))
@@ -97,8 +101,8 @@ def sweep(archive: Archive, *, everywhere: bool = False, min_age_s: float = TEMP
 
 
 @contextlib.contextmanager
-def _left(path: Path, done: Swept) -> Iterator[None]:
-    """What fails on one place, for want of permission or by a damaged directory, is told and does not end the sweep."""
+def _leave_on_error(path: Path, done: Swept) -> Iterator[None]:
+    """Log and report an error at one place, such as lacking permission or a damaged directory, so that the sweep continues."""
     try:
         yield
     except (OSError, SilentWrongnessError, NotFoundError, ConfigurationError) as error:
@@ -107,7 +111,7 @@ def _left(path: Path, done: Swept) -> Iterator[None]:
 
 
 def settle(archive: Archive, asset: str, partition: str | None) -> Swept:
-    """The sweep of one asset's partition: what a killed run left there is adopted or removed before the next begins."""
+    """Sweep one asset's partition: adopt or remove what a killed run left there, before the next run begins."""
     done = Swept()
     _settle(archive, naming.family(asset, partition), TEMPORARY_AGE_S, done)
     return done
@@ -121,9 +125,9 @@ def _settle(archive: Archive, place: PurePosixPath, min_age_s: float, done: Swep
 
 
 def reindex(root: Path, database_url: str | None = None) -> Reindexed:
-    """Rebuild the index from the sidecars on disk, believing products by sidecar and size.
+    """Rebuild the index from the sidecars on disk; a product is accepted by its sidecar and size.
 
-    Raises ConfigurationError when there is no archive. Digests are not read; `verify` does that.
+    Raises ConfigurationError when there is no archive. Digests are not checked; `verify` does that.
     """
     archive = Archive(root, database_url)
     done = Reindexed()
@@ -140,7 +144,7 @@ def reindex(root: Path, database_url: str | None = None) -> Reindexed:
     _discard_damaged(archive)
     archive.index.create()
     if FIRST <= archive.index.in_any_format(format_of)[0] < SCHEMA:
-        migrations.migrate(archive.index)  # what no record on disk tells is in the tables that are kept
+        migrations.migrate(archive.index)  # the kept tables hold what cannot be rebuilt from disk
     archive.index.rebuild(work)
     archive.close()
     done.products, done.quarantined = len(found), len(records)
@@ -148,11 +152,11 @@ def reindex(root: Path, database_url: str | None = None) -> Reindexed:
 
 
 def _discard_damaged(archive: Archive) -> None:
-    """Set aside an SQLite file that is no database any more, so that a new one can be made."""
+    """Rename an SQLite file that is no longer a valid database, so that a new one can be made."""
     url = archive.index.url
     if url.get_backend_name() != "sqlite" or not url.database or not Path(url.database).exists():
         return
-    if Path(url.database).parent != archive.root:  # somebody else's, perhaps
+    if Path(url.database).parent != archive.root:  # it may belong to something else
         return
     try:
         archive.index.in_any_format(lambda connection: connection.execute(sa.text("PRAGMA schema_version")))
@@ -166,7 +170,7 @@ def _discard_damaged(archive: Archive) -> None:
 
 
 def _sidecars(root: Path, done: Reindexed) -> Iterator[tuple[Json, Json]]:
-    """Sidecar and state of each product on disk, also of those whose data retention removed."""
+    """Yield the sidecar and state of each product on disk, including those whose data retention removed."""
     for place in _places(root):
         for path in sorted(place.iterdir()):
             if not path.name.startswith("v"):
@@ -186,11 +190,11 @@ def _sidecars(root: Path, done: Reindexed) -> Iterator[tuple[Json, Json]]:
 
 
 def _state(path: Path) -> Json:
-    """A state file's contents, {} where there is none. SilentWrongnessError for a torn or foreign one: what it said is not known."""
+    """A state file's contents, {} where there is none. Raises SilentWrongnessError if it is damaged or foreign: its state is unknown."""
     contents = files.read_json(path)
     if contents is None and not path.exists():
         return {}
-    why = "" if isinstance(contents, dict) and isinstance(contents.get("rejected_sets", {}), dict) else "is no state of a product"
+    why = "" if isinstance(contents, dict) and isinstance(contents.get("rejected_sets", {}), dict) else "is not the state of a product"
     if not why and contents.get("record"):
         why = flaw(contents["record"])
     if why:
@@ -200,13 +204,13 @@ def _state(path: Path) -> Json:
 
 
 def _read_sidecar(root: Path, path: Path) -> tuple[Json, str]:
-    """A product directory's sidecar, and why it cannot be believed ('' if it can)."""
+    """A product directory's sidecar, and the reason why it cannot be accepted ('' if it can)."""
     sidecar = files.read_json(path / naming.SIDECAR)
     name = naming.parse_directory(path.relative_to(root))
     if why := flaw(sidecar):
         return {}, f"{naming.SIDECAR} {why}"
     if name is None:
-        return {}, f"{path} is named as no product is"
+        return {}, f"{path} does not have the name of a product"
     if sidecar.get("id") != name.id:
         return {}, f"{naming.SIDECAR} describes {sidecar.get('id')}"
     try:
@@ -219,7 +223,7 @@ def _read_sidecar(root: Path, path: Path) -> tuple[Json, str]:
 
 
 def _places(root: Path) -> Iterator[Path]:
-    """Directories that hold, or may hold, versions: `<asset>`, `<asset>/night=.../partition=...`, `<asset>/name=...`; of trials too."""
+    """Directories that may hold versions: `<asset>`, `<asset>/night=.../partition=...`, `<asset>/name=...`; those of trials too."""
     for asset in (*sorted(root.iterdir()), *sorted(root.glob(f"{naming.TRIALS}/*/*"))):
         others = (quarantine.DIRECTORY, judgements.DIRECTORY, cold.DIRECTORY)
         if asset.is_dir() and not asset.is_symlink() and naming.is_asset(asset.name) and asset.name not in others:
@@ -233,9 +237,9 @@ def _is_version(root: Path, path: Path) -> bool:
 
 
 def _sweep_claim(archive: Archive, name: str, min_age_s: float, done: Swept) -> None:
-    """Settle the place a dead claim points to, and withdraw the claim."""
+    """Sweep the places that a dead claim names, and withdraw the claim."""
     path = archive.root / claims.DIRECTORY / name
-    if name.startswith("."):  # killed before it had its name, or about to get it
+    if name.startswith("."):  # its process was killed before the rename, or is about to rename it
         _remove_old_file(path, max(min_age_s, 1.0), done)
         return
     with claims.taken_over(archive.root, name) as mine:
@@ -247,7 +251,7 @@ def _sweep_claim(archive: Archive, name: str, min_age_s: float, done: Swept) -> 
 
 
 def _sweep_place(archive: Archive, place: Path, known: Mapping[str, bool], min_age_s: float, done: Swept, mine: str = "") -> None:
-    """One asset's partition: temporaries, versions without a row, states. `mine` is the dead claim taken over."""
+    """Sweep one asset's partition: temporary directories, versions without a row, state files. `mine` is the dead claim taken over."""
     for entry in sorted(os.scandir(place), key=lambda e: e.name):
         path = Path(entry.path)
         if entry.name.startswith(".tmp-") and entry.is_dir(follow_symlinks=False):
@@ -269,13 +273,13 @@ def _sweep_temporary(root: Path, path: Path, min_age_s: float, done: Swept, mine
         return
     if claim != mine and claims.alive(root, claim):
         done.left[path] = "is being written"
-    elif not young or (root / claims.DIRECTORY / claim).exists():  # a claim that is not alive: killed
+    elif not young or (root / claims.DIRECTORY / claim).exists():  # there is a claim and it is dead: its process was killed
         shutil.rmtree(path, ignore_errors=True)
         done.removed.append(path)
 
 
 def _remove_old_file(path: Path, min_age_s: float, done: Swept) -> None:
-    """Remove the leftover of a state file's writing."""
+    """Remove a temporary file left over from writing, if it is old enough."""
     with contextlib.suppress(FileNotFoundError):
         if time.time() - path.stat().st_mtime >= min_age_s:
             path.unlink()
@@ -283,7 +287,7 @@ def _remove_old_file(path: Path, min_age_s: float, done: Swept) -> None:
 
 
 def _sweep_record(archive: Archive, path: Path, known: Mapping[str, bool], done: Swept) -> None:
-    """A product whose data are gone and whose record stays: its row may be of a time before retention took them."""
+    """Index a product whose data are gone and whose record stays; correct its row if that dates from before the removal."""
     state = _state(path)
     if not state.get("record") or path.with_name(path.name.removesuffix(".state.json")).exists():
         return
@@ -303,7 +307,7 @@ def _sweep_version(archive: Archive, path: Path, known: Mapping[str, bool], done
     name = naming.parse_directory(path.relative_to(archive.root))
     assert name is not None
     if name.id in known:
-        if known[name.id]:  # its row says that retention has taken it
+        if known[name.id]:  # its row says that retention has removed it
             retention.take_data(archive, archive.get(name.id))
             done.removed.append(path)
         elif beside.exists():
@@ -318,6 +322,6 @@ def _sweep_version(archive: Archive, path: Path, known: Mapping[str, bool], done
         done.adopted.append(sidecar["id"])
         log.info("adopted %s, published but not indexed before a crash", sidecar["id"])
         return
-    log.warning("removing %s: published but never indexed, and %s", path, why or "its digest does not hold")
+    log.warning("removing %s: published but never indexed, and %s", path, why or "its digest is not as recorded")
     files.remove_tree(path)
     done.removed.append(path)

@@ -1,7 +1,8 @@
-"""What people say of candidates: real, an artefact or unsure, with a note and a name.
+"""People's judgements of candidates: real, an artefact or unsure, with a note and a name.
 
-It is kept beside the products, as `<archive>/judgements/<key>.json`, one file a source: no reprocessing, retention or
-reindexing touches it, and backups hold it. It stays with the place on the sky, for another catalogue names a source otherwise.
+They are kept beside the products, as `<archive>/judgements/<key>.json`, one file a source: no reprocessing, retention or
+reindexing touches them, and backups hold them. They belong to the place on the sky, because another catalogue may name the source
+differently.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ if TYPE_CHECKING:
 DIRECTORY = "judgements"
 VERDICTS = ("real", "artefact", "unsure")
 SAME_PLACE_ARCSEC = 5.0
-"""A source within this of where something was said is meant, whatever it is called now: a fifth of the beam."""
+"""A judgement applies to every source within this distance of its place, whatever the source's name: a fifth of the beam."""
 LONGEST_NOTE, LONGEST_NAME = 2000, 80
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one person said of a source, and when (UTC)."""
+    """One person's judgement of a source, and its time (UTC)."""
 
     source_id: str
     ra_deg: float
@@ -48,21 +49,21 @@ class Judgement:
 def judge(
     archive: Archive, source_id: str, ra_deg: float, dec_deg: float, *, verdict: str, name: str, note: str = "", at: datetime | None = None
 ) -> Judgement:
-    """Record what a person says of a source; what was said before stays. The one way such a thing is written.
+    """Record a person's judgement of a source; earlier ones stay. This is the only function that writes judgements.
 
-    Raises ConfigurationError for another verdict than VERDICTS, no name, a text that is too long or holds control characters, or
-    no place on the sky.
+    Raises ConfigurationError for a verdict not in VERDICTS, a missing name, a text that is too long or contains control characters,
+    or an invalid place on the sky.
     """
     name, note = name.strip(), note.strip()
     if verdict not in VERDICTS:
         raise ConfigurationError(f"verdict {verdict!r}: choose of {', '.join(VERDICTS)}")
     if not name or len(name) > LONGEST_NAME or not name.isprintable():
-        raise ConfigurationError(f"a judgement needs the name of who judges, of at most {LONGEST_NAME} printable characters")
+        raise ConfigurationError(f"a judgement needs the name of the person who makes it, of at most {LONGEST_NAME} printable characters")
     if len(note) > LONGEST_NOTE or not all(line.isprintable() for line in note.splitlines()):
         raise ConfigurationError(f"a note has at most {LONGEST_NOTE} printable characters")
     if not source_id or not (math.isfinite(ra_deg) and -90 <= dec_deg <= 90):
-        raise ConfigurationError(f"{source_id!r} at {ra_deg}, {dec_deg} deg is no place on the sky")
-    said = Judgement(source_id, float(ra_deg), float(dec_deg), verdict, note, name, at or datetime.now(UTC))
+        raise ConfigurationError(f"{source_id!r} at {ra_deg}, {dec_deg}: a judgement needs a source id and a place on the sky [deg]")
+    judgement = Judgement(source_id, float(ra_deg), float(dec_deg), verdict, note, name, at or datetime.now(UTC))
     folder = archive.root / DIRECTORY
     path = folder / f"{xxhash.xxh3_64_hexdigest(source_id.encode(errors='surrogateescape'))}.json"
     with files.typed_errors(str(folder)):
@@ -70,37 +71,37 @@ def judge(
         with files.locked(folder / ".lock"):
             before = files.read_json(path)
             if before is None and path.exists():
-                raise ConfigurationError(f"{path} cannot be read as JSON; move it away, what is in it would be lost")
-            files.write_json(path, [*(before or []), asdict(said) | {"at": said.at.isoformat()}])
-    return said
+                raise ConfigurationError(f"{path} cannot be read as JSON; move it away, or its contents would be lost")
+            files.write_json(path, [*(before or []), asdict(judgement) | {"at": judgement.at.isoformat()}])
+    return judgement
 
 
 def judgements(archive: Archive) -> list[Judgement]:
-    """All that was said, oldest first. A file that cannot be read is named in the log and hides no other."""
+    """All judgements, oldest first. A file that cannot be read is named in the log and does not hide the others."""
     found: list[Judgement] = []
     for path in (archive.root / DIRECTORY).glob("*.json"):
         found += _read(path)
-    return sorted(found, key=lambda one: (one.at, one.source_id))
+    return sorted(found, key=lambda judgement: (judgement.at, judgement.source_id))
 
 
 def of_places(
     said: Sequence[Judgement], source_ids: Sequence[str], ra_deg: Sequence[float], dec_deg: Sequence[float]
 ) -> list[list[Judgement]]:
-    """What was said of each of these sources, by its name or within SAME_PLACE_ARCSEC of it, oldest first."""
+    """The judgements of each of these sources, by its name or within SAME_PLACE_ARCSEC of it, in the order of `said` (oldest first)."""
     if not said:
         return [[] for _ in source_ids]
-    ra, dec = np.deg2rad([one.ra_deg for one in said]), np.deg2rad([one.dec_deg for one in said])
+    ra, dec = np.deg2rad([judgement.ra_deg for judgement in said]), np.deg2rad([judgement.dec_deg for judgement in said])
     found = []
     for name, a, d in zip(source_ids, np.deg2rad(ra_deg), np.deg2rad(dec_deg), strict=True):
         near = 3600 * astrometry.separation_deg(ra, dec, a, d) <= SAME_PLACE_ARCSEC
-        found.append([one for one, is_near in zip(said, near, strict=True) if is_near or one.source_id == name])
+        found.append([judgement for judgement, is_near in zip(said, near, strict=True) if is_near or judgement.source_id == name])
     return found
 
 
 def _read(path: Path) -> list[Judgement]:
     try:
         contents: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-        return [Judgement(**{**one, "at": datetime.fromisoformat(one["at"])}) for one in contents]
+        return [Judgement(**{**entry, "at": datetime.fromisoformat(entry["at"])}) for entry in contents]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        files.log_once(f"{path} holds no judgements ({error}): mend it or move it away")
+        files.log_once(f"{path} holds no judgements ({error}): repair it or move it away")
         return []

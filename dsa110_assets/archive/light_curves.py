@@ -1,4 +1,4 @@
-"""The one reader of light curves: the nights' files as one table, a source at a time or all in parts."""
+"""The only reader of light curves: the nights' files as one table, a source at a time or all in parts."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from dsa110_assets.photometry.nightrows import FILE, source_keys
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _END = b"PAR1"
-_TOLD = ("flux_err_jy", "absolute_err_jy")
-"""Columns that the last night's model of errors says anew."""
+_MODELLED = ("flux_err_jy", "absolute_err_jy")
+"""Columns that the last night's error model replaces."""
 
 
 @dataclass(frozen=True)
 class Nights:
-    """The light curves of many nights, one file each, with the errors that the last of them knew.
+    """The light curves of many nights, one file each, with the error model of the last of them.
 
-    `errors` is None where rows keep those that they have; `left_out` are products whose file is not there or cut short.
+    `errors` is None where rows keep their own errors; `left_out` are products whose file is missing or cut short.
     """
 
     files: tuple[Path, ...]
@@ -40,17 +40,17 @@ class Nights:
 
     @classmethod
     def of(cls, folders: Sequence[Path]) -> Nights:
-        """Of the products of one night or more, in order of time. Raises NotFoundError for those of an earlier version."""
+        """The light curves of products of one or more nights, in order of time. Raises NotFoundError for those of an earlier version."""
         for folder in folders:
             require(folder)
         return cls(tuple(folder / FILE for folder in folders), NightErrors.read(folders[-1]))
 
     @classmethod
     def to_read(cls, folders: Sequence[Path]) -> Nights:
-        """As `of`, of the nights whose files are whole: one that is not hides no other.
+        """As `of`, but only with the nights whose files are complete: a damaged one does not hide the others.
 
-        If the last product has no model of errors, its file is read as a table of all its nights and sources. Raises
-        SilentWrongnessError if no file is whole.
+        If the last product has no error model, its file is read as a table of all its nights and sources. Raises
+        SilentWrongnessError if no file is complete.
         """
         are_whole = [_is_whole(folder / FILE) for folder in folders]
         whole = [folder for folder, is_whole in zip(folders, are_whole, strict=True) if is_whole]
@@ -62,7 +62,7 @@ class Nights:
         return replace(cls.of(whole), left_out=left_out)
 
     def by_source(self, sql: str) -> pd.DataFrame:
-        """What the aggregates `sql` say of each source's rows, with source_id before them, by which it is sorted."""
+        """A table of the aggregates `sql` over each source's rows; source_id is its first column, by which it is sorted."""
         with self._opened() as connection:
             if self.errors is None:
                 return connection.execute(f"SELECT source_id, {sql} FROM rows GROUP BY source_id ORDER BY source_id").df()
@@ -72,33 +72,33 @@ class Nights:
         return found.sort_values("source_id", ignore_index=True)
 
     def names(self) -> list[str]:
-        """Every source id, sorted."""
+        """All source ids, sorted."""
         return [str(name) for name in self.by_source("count(*)")["source_id"]]
 
     def of_sources(self, sources: Collection[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """All rows of these sources by source_id and mjd, of all columns or of these; errors by the last night's model."""
-        wanted = sorted(sources)
-        keys = [int(key) for key in source_keys(wanted)]
+        """All rows of these sources, sorted by source_id and mjd, with all columns or these; errors are those of the last night's model."""
+        requested = sorted(sources)
+        keys = [int(key) for key in source_keys(requested)]
         where, values = "source_key IN (SELECT unnest(?))", list[Any]([keys])
-        if len(wanted) == 1:  # said so, only the row groups that may have it are read
+        if len(requested) == 1:  # with an equality, only the row groups that may contain it are read
             where, values = "source_key = ?", keys
         if self.errors is None:
-            where, values = "source_id IN (SELECT unnest(?))", [wanted]
-        told = () if self.errors is None else _TOLD
-        needed = ["source_id", "epoch", "mjd", *MADE_OF, *(name for name in columns or () if name not in told)]
+            where, values = "source_id IN (SELECT unnest(?))", [requested]
+        modelled = () if self.errors is None else _MODELLED
+        needed = ["source_id", "epoch", "mjd", *MADE_OF, *(name for name in columns or () if name not in modelled)]
         read = "*" if columns is None else ", ".join(dict.fromkeys(needed))
         with self._opened() as connection:
             found = connection.execute(f"SELECT {read} FROM rows WHERE {where} ORDER BY source_id, mjd", values).df()
         found = found.astype({"source_id": str})
-        found = found[found["source_id"].isin(wanted)].reset_index(drop=True)  # two names may have one key
+        found = found[found["source_id"].isin(requested)].reset_index(drop=True)  # two names may have one key
         found = found if self.errors is None else self.errors.told_to(found)
         return found.drop(columns="source_key", errors="ignore") if columns is None else found[list(columns)]
 
     def parts(self, columns: Sequence[str], rows: int) -> Iterator[tuple[NDArray[np.object_], IntArray, dict[str, FloatArray]]]:
-        """All rows, whole sources at a time, of up to about `rows` rows together: the sources' names, where each begins (and the
-        last ends), and these columns as float64, in order of time; flux_err_jy by the last night's model.
+        """Yield all rows, whole sources at a time, in parts of up to about `rows` rows: the sources' names, the index where each source
+        begins (and the last ends), and these columns as float64, in order of time. flux_err_jy is that of the last night's model.
 
-        Raises NotFoundError without one.
+        Raises NotFoundError if there is no such model.
         """
         if self.errors is None:
             raise missing(self.files[-1].parent)
@@ -109,22 +109,22 @@ class Nights:
             names = self._names(keys)
             part = (np.cumsum(number) - number) // rows
             for k in np.unique(part):
-                own = part == k
-                found = self._between(connection, int(keys[own][0]), int(keys[own][-1]), columns, self.errors)
-                yield names[own], np.concatenate([[0], np.cumsum(number[own])]), found
+                in_part = part == k
+                found = self._between(connection, int(keys[in_part][0]), int(keys[in_part][-1]), columns, self.errors)
+                yield names[in_part], np.concatenate([[0], np.cumsum(number[in_part])]), found
 
     def _between(
         self, connection: duckdb.DuckDBPyConnection, first: int, last: int, columns: Sequence[str], errors: NightErrors
     ) -> dict[str, FloatArray]:
-        wanted = dict.fromkeys(["source_key", "mjd", *MADE_OF, *(name for name in columns if name not in _TOLD)])
-        read, join = ", ".join(wanted), ""
+        needed = dict.fromkeys(["source_key", "mjd", *MADE_OF, *(name for name in columns if name not in _MODELLED)])
+        read, join = ", ".join(needed), ""
         if len(errors.noisy):
             read += ", coalesce(scale, 1.0) AS scale, coalesce(fraction, 0.0) AS fraction"
             join = "LEFT JOIN noisy USING (epoch)"
         sql = f"SELECT {read} FROM rows {join} WHERE source_key BETWEEN ? AND ?"
         found = connection.execute(sql, [first, last]).fetchnumpy()
         key = np.asarray(found.pop("source_key"))
-        order = np.argsort(key, kind="stable")  # nights come one after another: of each source in order of time
+        order = np.argsort(key, kind="stable")  # nights are read in order, so that each source's rows should be in order of time
         if np.any((np.diff(key[order]) == 0) & (np.diff(np.asarray(found["mjd"])[order]) < 0)):
             order = np.lexsort((np.asarray(found["mjd"]), key))
         values = {name: np.asarray(found.pop(name), np.float64)[order] for name in list(found)}
@@ -132,13 +132,13 @@ class Nights:
         return {name: error if name == "flux_err_jy" else values[name] for name in columns}
 
     def _names(self, keys: IntArray) -> NDArray[np.object_]:
-        """The names (n,) of these sorted keys, from the last nights' files that have them."""
+        """The names (n,) of these sorted keys, each from the last night whose file has it."""
         names, unnamed = np.full(keys.size, None, object), np.ones(keys.size, bool)
         for file in reversed(self.files):
             if not unnamed.any():
                 break
             place = np.searchsorted(keys, pq.read_table(file, columns=["source_key"])["source_key"].to_numpy())
-            new = unnamed[place]  # names take the time: of most nights none is asked
+            new = unnamed[place]  # reading names is slow, and most nights have none that is new
             if new.any():
                 names[place[new]] = pq.read_table(file, columns=["source_id"])["source_id"].filter(pa.array(new)).to_numpy()
                 unnamed[place] = False
@@ -164,7 +164,7 @@ class Nights:
 
 
 def _is_whole(file: Path) -> bool:
-    """Whether a Parquet file ends as one does; its footer is written last."""
+    """Whether a Parquet file ends with the Parquet mark, which is written last."""
     try:
         with file.open("rb") as opened:
             opened.seek(-len(_END), os.SEEK_END)

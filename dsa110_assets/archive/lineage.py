@@ -1,4 +1,4 @@
-"""Where products come from and what was made from them."""
+"""Lineage: the products that a product was made from, and those made from it."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def dependents(archive: Archive, product: Product) -> list[Product]:
 
 
 def lineage(archive: Archive, product: Product) -> LineageNode:
-    """The whole ancestry of `product`. Inputs exist before what is made from them, so circles cannot be."""
+    """The whole ancestry of `product`. It has no cycles, because inputs exist before the products made from them."""
 
     def work(connection: Connection) -> dict[str, Product]:
-        known, wanted = {product.id: product}, set(product.inputs)
-        while missing := wanted - known.keys():
+        known, required = {product.id: product}, set(product.inputs)
+        while missing := required - known.keys():
             found = rows.by_ids(connection, archive.root, missing)
             known |= found
-            wanted = {i for p in found.values() for i in p.inputs}
-            wanted &= wanted - (missing - found.keys())  # an id no index row tells more about
+            required = {i for p in found.values() for i in p.inputs}
+            required &= required - (missing - found.keys())  # ids without a row in the index are not queried again
         return known
 
     return _build(product, archive.index.read(work))
 
 
 def _build(product: Product, known: dict[str, Product]) -> LineageNode:
-    """Nodes for `product` and its ancestors, without recursion: chains of nights grow long."""
+    """The node of `product`, with those of its ancestors, built without recursion because chains of nights grow long."""
     nodes: dict[str, LineageNode] = {}
     stack = [product]
     while stack:
         top = stack[-1]
-        if top.id in nodes:  # reached by two ways
+        if top.id in nodes:  # reached on two paths
             stack.pop()
             continue
         inputs = [known[i] for i in top.inputs if i in known]
@@ -63,11 +63,11 @@ def _build(product: Product, known: dict[str, Product]) -> LineageNode:
 
 
 def raw_files(product: Product) -> list[FileLeaf]:
-    """The inbox files a product's manifest names; none for products without a manifest, or with one of other contents."""
+    """The inbox files listed in a product's manifest; [] for products without a manifest, or with one of another kind."""
     try:
         manifest = files.read_json(product.path / MANIFEST)
         entries = () if manifest is None else manifest["files"]
-        return [FileLeaf(str(one["path"]), one.get("size_bytes"), one.get("digest"), one.get("subband")) for one in entries]
+        return [FileLeaf(str(entry["path"]), entry.get("size_bytes"), entry.get("digest"), entry.get("subband")) for entry in entries]
     except (AttributeError, LookupError, TypeError) as error:
         log.warning("%s names no files (%s); run: dsa110 archive verify", product.path / MANIFEST, error)
         return []

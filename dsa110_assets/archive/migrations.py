@@ -1,12 +1,12 @@
-"""From one format of the index to the next, and back: numbered steps, all of them in one transaction or none.
+"""Migrations of the index from one format to the next, and back: numbered steps, all of them in one transaction or none.
 
-A step is written once and never changed: it says in SQL what it did then, and does not use the tables of `index`, which are
-those of today. A step that code of the format before can live with (a new table, a column that may be empty) says so by `oldest`:
-the index can then take it while that code is at work, and a version can be replaced without a gap. One that it cannot live with
-(a column that goes or means something else) needs that code to have ended.
+A step is written once and never changed: it states in SQL what it did at its time, and does not use the tables of `index`, which
+are today's. A step that is compatible with code of the format before (a new table, a column that may be empty) says so by `oldest`:
+it can then be applied while that code is running, and a version can be replaced without a gap. Before an incompatible step (a column
+that is removed or changes its meaning), that code must have ended.
 
-Going back loses nothing that the older format has a place for. Tables that it does not know stay where they are, and are found there
-when the index comes forward again.
+Going back loses nothing that the older format can hold. Tables unknown to the older format stay, and are used again when the index
+is brought forward again.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What leads an index of the format `found`, which code from `oldest` on works with, to the format `wanted`."""
+    """The steps that convert an index of the format `found`, with which code from format `oldest` on works, to the format `wanted`."""
 
     found: int
     oldest: int
@@ -63,7 +63,7 @@ class Plan:
 
 
 def statements(*texts: str) -> Change:
-    """A change by these statements; {text} and {serial} are the database's words for text sorted by bytes and for a numbered key."""
+    """A change by these SQL statements; {text} and {serial} stand for the database's types of text sorted by bytes and of a serial key."""
 
     def change(connection: Connection) -> None:
         kind = connection.dialect.name
@@ -74,13 +74,13 @@ def statements(*texts: str) -> Change:
 
 
 def _nothing(_: Connection) -> None:
-    """The older format's code neither reads nor writes what the newer one has beside it."""
+    """No change: code of the older format neither reads nor writes what the newer format adds."""
 
 
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         to=3,
-        oldest=3,  # code of format 2 takes its own number only
+        oldest=3,  # code of format 2 accepts only its own number
         what="alerts, their messages and silences, marks of the watching, counters",
         forward=statements(
             """CREATE TABLE IF NOT EXISTS alerts (id {serial}, condition {text} NOT NULL, subject {text} NOT NULL, topic TEXT NOT NULL,
@@ -103,14 +103,14 @@ MIGRATIONS: tuple[Migration, ...] = (
 
 
 def plan(index: Index, to: int | None = None, known: Sequence[Migration] = MIGRATIONS) -> Plan:
-    """What would be done to bring an index to a format, by default that of this code. Raises ConfigurationError if no steps lead there."""
+    """The plan to convert an index to a format, by default that of this code. Raises ConfigurationError if no steps lead there."""
     return index.in_any_format(lambda connection: _plan(connection, index.where, to, known))
 
 
 def migrate(index: Index, to: int | None = None, *, saved: Path | None = None, known: Sequence[Migration] = MIGRATIONS) -> Plan:
-    """Bring an index to a format, by default that of this code: in one transaction, alone, and noted in the index with time and version.
+    """Convert an index to a format, by default that of this code, in one exclusive transaction that records time and version in the index.
 
-    An SQLite index is copied into the directory `saved` before, if there is anything to do. Raises ConfigurationError if no steps lead
+    An SQLite index is first copied into the directory `saved`, if there is anything to do. Raises ConfigurationError if no steps lead
     there, or if a copy cannot be made; TransientError if others hold the tables for longer than the index waits.
     """
     if saved is not None and index.url.get_backend_name() == "sqlite" and (first := plan(index, to, known)).steps:
@@ -133,7 +133,7 @@ def migrate(index: Index, to: int | None = None, *, saved: Path | None = None, k
 
 
 def _note(connection: Connection, done: Plan) -> None:
-    """Add a line to the index's history of formats."""
+    """Add an entry to the index's history of formats."""
     line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "from": done.found, "to": done.wanted, "version": __version__}
     text = json.dumps([*history(connection), line])
     connection.execute(meta.delete().where(meta.c.key == MIGRATIONS_KEY))
@@ -141,19 +141,19 @@ def _note(connection: Connection, done: Plan) -> None:
 
 
 def _plan(connection: Connection, where: str, to: int | None, known: Sequence[Migration]) -> Plan:
-    (found, oldest), wanted = format_of(connection), known[-1].to if to is None else to
+    (found, oldest), target = format_of(connection), known[-1].to if to is None else to
     first, last = known[0].to - 1, known[-1].to
-    for number, what in ((found, f"{where} has index format {found}"), (wanted, f"format {wanted} is asked for")):
+    for number, what in ((found, f"{where} has index format {found}"), (target, f"format {target} is requested")):
         if not first <= number <= last:
             remedy = "use the version that made it" if number > last else "rebuild it with: dsa110 archive reindex"
             raise ConfigurationError(f"{what}; dsa110-assets {__version__} knows formats {first} to {last}: {remedy}")
-    oldest_of = {first: first, **{one.to: one.oldest for one in known}}
-    by_end = {one.to: one for one in known}
-    ahead = [by_end[number] for number in range(found + 1, wanted + 1)]
-    behind = [by_end[number] for number in range(found, wanted, -1)]
-    steps = [Step(one.to - 1, one.to, one.oldest, one.what, one.forward) for one in ahead]
-    steps += [Step(one.to, one.to - 1, oldest_of[one.to - 1], one.what, one.back) for one in behind]
-    return Plan(found, oldest, wanted, tuple(steps))
+    oldest_of = {first: first, **{migration.to: migration.oldest for migration in known}}
+    by_end = {migration.to: migration for migration in known}
+    ahead = [by_end[number] for number in range(found + 1, target + 1)]
+    behind = [by_end[number] for number in range(found, target, -1)]
+    steps = [Step(migration.to - 1, migration.to, migration.oldest, migration.what, migration.forward) for migration in ahead]
+    steps += [Step(migration.to, migration.to - 1, oldest_of[migration.to - 1], migration.what, migration.back) for migration in behind]
+    return Plan(found, oldest, target, tuple(steps))
 
 
 assert (MIGRATIONS[0].to - 1, MIGRATIONS[-1].to, MIGRATIONS[-1].oldest) == (FIRST, SCHEMA, OLDEST), "the steps lead to this code's format"

@@ -1,9 +1,9 @@
-"""Names: product ids and the directories products live in. Everything is checked at this door.
+"""Names: product ids and the directories of products. All names are validated here.
 
-`tile_image-20260125T2225-v1` lives in `<root>/tile_image/night=2026-01-25/partition=20260125T2225/v0001`;
-products without a partition (`source_catalog-v3`) in `<root>/source_catalog/v0003`. What a trial made is of the asset
-`tile_image~robust0`, and lives in `<root>/trials/robust0/tile_image/...`. What is of no time but was asked for by a name has
-the partition `@name`: `requested_mosaic-@virgo-v1` lives in `<root>/requested_mosaic/name=virgo/v0001`.
+`tile_image-20260125T2225-v1` is in `<root>/tile_image/night=2026-01-25/partition=20260125T2225/v0001`;
+products without a partition (`source_catalog-v3`) are in `<root>/source_catalog/v0003`. Products of a trial belong to the asset
+`tile_image~robust0`, and are in `<root>/trials/robust0/tile_image/...`. Products that are requested by a name and have no time have
+the partition `@name`: `requested_mosaic-@virgo-v1` is in `<root>/requested_mosaic/name=virgo/v0001`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dsa110_assets.telescope import timegrid
 
 SIDECAR = "product.json"
 TRIALS = "trials"
-"""The directory of what trials made: no asset is called so."""
+"""The directory of the trials' products; no asset may have this name."""
 TRIAL_MARK = "~"
 NAME_MARK = "@"
 _TRIAL = re.compile(r"[a-z0-9][a-z0-9_]{0,30}")
@@ -38,12 +38,12 @@ class ProductName:
 
     @property
     def trial(self) -> str:
-        """The trial that made it, '' for science."""
+        """The trial that made the product, '' for science."""
         return of_trial(self.asset)[1]
 
     @property
     def id(self) -> str:
-        """The product id, as `tile_image-20260125T2225-v1`."""
+        """The product id, such as `tile_image-20260125T2225-v1`."""
         return "-".join([self.asset, *([compact(self.partition)] if self.partition else []), f"v{self.version}"])
 
     @property
@@ -53,9 +53,9 @@ class ProductName:
 
 
 def check_asset(asset: str) -> str:
-    """`asset` itself if it is a well-formed asset name, perhaps of a trial. Raises NotFoundError otherwise."""
+    """Return `asset` if it is a well-formed asset name, perhaps of a trial. Raises NotFoundError otherwise."""
     if not is_asset(asset):
-        raise NotFoundError(f"{asset!r} is no asset name: use lower-case letters, digits and _, such as tile_image")
+        raise NotFoundError(f"{asset!r} is not an asset name: use lower-case letters, digits and _, such as tile_image")
     return asset
 
 
@@ -65,37 +65,39 @@ def is_asset(name: str) -> bool:
 
 
 def check_trial(name: str) -> str:
-    """`name` itself if a trial may be called so. Raises NotFoundError otherwise."""
+    """Return `name` if it is a valid name of a trial. Raises NotFoundError otherwise."""
     if not _TRIAL.fullmatch(name):
-        raise NotFoundError(f"{name!r} is no name of a trial: use up to 31 lower-case letters, digits and _, such as robust_0")
+        raise NotFoundError(f"{name!r} is not a valid name of a trial: use up to 31 lower-case letters, digits and _, such as robust_0")
     return name
 
 
 def in_trial(asset: str, trial: str) -> str:
-    """What the index calls an asset in a trial; in none (''), its own name."""
+    """The name in the index of an asset of a trial; the asset's own name if `trial` is ''."""
     return f"{asset}{TRIAL_MARK}{trial}" if trial else asset
 
 
 def of_trial(asset: str) -> tuple[str, str]:
-    """The asset's own name and the trial ('': none) of what the index calls it."""
+    """The asset's own name and the trial ('': none), from its name in the index."""
     name, _, trial = asset.partition(TRIAL_MARK)
     return name, trial
 
 
 def named(name: str) -> str:
-    """The partition of what is asked for by a name. Raises NotFoundError for what may be none."""
+    """The partition of products requested by a name. Raises NotFoundError for an invalid name."""
     if not _TRIAL.fullmatch(name):
-        raise NotFoundError(f"{name!r} is no name of a requested mosaic: use up to 31 lower-case letters, digits and _, such as virgo_2026")
+        raise NotFoundError(
+            f"{name!r} is not a valid name of a requested mosaic: use up to 31 lower-case letters, digits and _, such as virgo_2026"
+        )
     return NAME_MARK + name
 
 
 def is_named(partition: str | None) -> bool:
-    """Whether a partition is of a name and of no time."""
+    """Whether a partition is a name and not a time."""
     return partition is not None and partition.startswith(NAME_MARK)
 
 
 def check_partition(partition: str | None) -> str | None:
-    """`partition` itself if it is None or a partition key. Raises NotFoundError otherwise."""
+    """Return `partition` if it is None or a partition key. Raises NotFoundError otherwise."""
     if partition is None:
         return None
     if is_named(partition):
@@ -110,12 +112,12 @@ def check_partition(partition: str | None) -> str | None:
 
 
 def compact(partition: str) -> str:
-    """A partition key as it stands in ids and directory names: 2026-01-25T22:25 -> 20260125T2225."""
+    """The form of a partition key in ids and directory names: 2026-01-25T22:25 -> 20260125T2225."""
     return partition.replace("-", "").replace(":", "")
 
 
 def expand(compacted: str) -> str:
-    """The partition key of its compact form. Raises NotFoundError if that is neither a time on the grid nor a name."""
+    """The partition key for its compact form. Raises NotFoundError if that is neither a time on the grid nor a name."""
     if is_named(compacted):
         return named(compacted.removeprefix(NAME_MARK))
     date, _, time = compacted.partition("T")
@@ -130,7 +132,7 @@ def family(asset: str, partition: str | None) -> PurePosixPath:
 
 
 def _family(asset: str, partition: str | None) -> tuple[str, ...]:
-    """The parts of a family's directory. A page shows thousands of products: what is checked is checked once."""
+    """The parts of a family's directory. Each name is checked only once, because a page shows thousands of products."""
     name, trial = of_trial(check_asset(asset))
     place = (TRIALS, trial, name) if trial else (name,)
     if check_partition(partition) is None:
@@ -142,19 +144,19 @@ def _family(asset: str, partition: str | None) -> tuple[str, ...]:
 
 
 def parse_family(relative: PurePosixPath) -> tuple[str, str | None]:
-    """Asset and partition of a family's directory, relative to the root. Raises NotFoundError if it is none."""
+    """The asset and partition of a family's directory, relative to the root. Raises NotFoundError if it is not one."""
     asset, below = _split(relative.parts)
     partition = _partition_of(below) if below else None
     if family(asset, partition) != relative:
-        raise NotFoundError(f"{relative} is no directory of an asset's partition")
+        raise NotFoundError(f"{relative} is not the directory of an asset's partition")
     return asset, partition
 
 
 def parse_id(product_id: str) -> ProductName:
-    """The name behind a product id. Raises NotFoundError, saying the form, if it is none."""
+    """The parsed name of a product id. Raises NotFoundError, which shows the form, if it is not one."""
     match = _ID.fullmatch(product_id)
     if not match:
-        raise NotFoundError(f"{product_id!r} is no product id; they look like tile_image-20260125T2225-v1")
+        raise NotFoundError(f"{product_id!r} is not a product id; they look like tile_image-20260125T2225-v1")
     asset, compacted, version = match.groups()
     return ProductName(asset, expand(compacted) if compacted else None, int(version))
 
@@ -165,7 +167,7 @@ def is_id(text: str) -> bool:
 
 
 def parse_directory(relative: PurePosixPath | Path) -> ProductName | None:
-    """The product a path relative to the root lies in (or is the directory of), or None."""
+    """The product whose directory contains, or is, a path relative to the root; None if there is none."""
     asset, below = _split(relative.parts)
     for depth in (1, 2, 3):
         match = _VERSION.fullmatch(below[depth - 1]) if len(below) >= depth else None
@@ -182,18 +184,18 @@ def parse_directory(relative: PurePosixPath | Path) -> ProductName | None:
 
 
 def _partition_of(below: tuple[str, ...]) -> str:
-    """The partition of a directory below an asset's: `name=virgo`, or `night=2026-01-25/partition=20260125T2225`."""
-    kind, _, told = below[-1].partition("=")
-    return named(told) if kind == "name" else expand(told)
+    """The partition of a directory below an asset's: `name=virgo` or `night=2026-01-25/partition=20260125T2225`."""
+    kind, _, value = below[-1].partition("=")
+    return named(value) if kind == "name" else expand(value)
 
 
 def _split(parts: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    """What the index calls the asset that a path begins with ('' if it is too short), and the rest of the path."""
+    """The name in the index of the asset that a path begins with ('' if the path is too short), and the rest of the path."""
     if parts[:1] == (TRIALS,):
         return (in_trial(parts[2], parts[1]), parts[3:]) if len(parts) > 2 else ("", ())
     return (parts[0], parts[1:]) if parts else ("", ())
 
 
 def token(text: str) -> str:
-    """`text` made safe as part of a file name (run ids come from outside): at most 40 of [A-Za-z0-9_]."""
+    """`text` made safe for use in a file name (run ids come from outside): at most 40 characters of [A-Za-z0-9_]."""
     return _UNSAFE.sub("_", text)[:40] or "run"

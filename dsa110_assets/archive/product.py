@@ -1,4 +1,4 @@
-"""What the archive hands out: a Product, and its lineage."""
+"""The objects that the archive returns: a Product, and its lineage."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Json = dict[str, Any]
 HELD = "held"
 """Metadata key of a product that failed a blocking rule: nothing is made from it."""
 VERDICTS = "checks"
-"""Metadata key under which a product keeps what its rules said when it was published."""
+"""Metadata key of the verdicts of a product's rules at its publication."""
 FAILED_ERRORS = "failed_errors"
-"""Metadata key of the names of those that failed and are of severity ERROR."""
+"""Metadata key of the names of the rules that failed and have severity ERROR."""
 
 
 @dataclass(frozen=True)
 class Product:
-    """One immutable published product, as the index knows it.
+    """One immutable published product, as recorded in the index.
 
-    `state` is current, superseded (a newer version was published) or rejected (with `reason`). `removed` says
-    that retention took the data; provenance stays. `inputs` are product ids. `size_bytes` and `digest`
+    `state` is current, superseded (a newer version was published) or rejected (with `reason`). `removed` means
+    that retention removed the data; provenance stays. `inputs` are product ids. `size_bytes` and `digest`
     (xxh3_128, see files.seal) cover every file but the sidecar. `trial` names the trial that made it, '' for science.
     """
 
@@ -51,7 +51,7 @@ class Product:
 
 @dataclass(frozen=True)
 class FileLeaf:
-    """A subband file as a subband_group's manifest names it: where lineage ends."""
+    """A subband file as listed in a subband_group's manifest, where lineage ends."""
 
     path: str
     size_bytes: int | None
@@ -61,7 +61,7 @@ class FileLeaf:
 
 @dataclass(frozen=True)
 class LineageNode:
-    """A product or an inbox file, and what it was made from. Shared ancestors are shared nodes."""
+    """A product or an inbox file, with the nodes it was made from as children. Shared ancestors are shared nodes."""
 
     product: Product | None
     file: FileLeaf | None
@@ -79,12 +79,12 @@ class LineageNode:
                 queue.extend(node.children)
 
     def __str__(self) -> str:
-        """The tree as text, a line for each product and file; one that occurs again is named without its branch."""
+        """The tree as text, a line for each product and file; a repeated product is named without its branch."""
         seen: set[str] = set()
         lines, stack = [], [("", "", self)]
-        while stack:  # without recursion: chains of nights grow long
+        while stack:  # without recursion, because chains of nights grow long
             first, further, node = stack.pop()
-            name, children = node._told(), node.children
+            name, children = node._label(), node.children
             if node.product is not None and node.product.id in seen:
                 name, children = name + (" (as above)" if children else ""), ()
             seen.add(name if node.product is None else node.product.id)
@@ -94,7 +94,7 @@ class LineageNode:
                 stack.append((further + ("└── " if last else "├── "), further + ("    " if last else "│   "), child))
         return "\n".join(lines)
 
-    def _told(self) -> str:
+    def _label(self) -> str:
         if self.product is not None:
             return self.product.id + ("" if self.product.state == "current" else f" ({self.product.state})")
         return "" if self.file is None else f"{self.file.path}  {self.file.size_bytes or 0:,} bytes  {self.file.digest or ''}".rstrip()
@@ -106,7 +106,7 @@ class LineageNode:
 
 
 def record(product: Product) -> Json:
-    """The sidecar's contents: what was made from what and how, without state, which may change."""
+    """The sidecar's contents: a product's identity, inputs and provenance, without its state, which may change."""
     return {
         "format": 1,
         "id": product.id,
@@ -132,17 +132,17 @@ _FORMS: dict[str, type | tuple[type, ...]] = {
 
 
 def flaw(contents: Any) -> str:
-    """Why this JSON is no product's record, '' if it is one: what stands in the index is read with every other product."""
+    """The reason why this JSON is not a valid product record, '' if it is. A bad row in the index would affect reading other products."""
     if not isinstance(contents, dict):
         return "is missing or unreadable"
     wrong = [name for name, form in _FORMS.items() if not isinstance(contents.get(name, ...), form)]
     if wrong:
-        return f"is no product's record: {', '.join(wrong)} missing or of another type"
+        return f"is not a product's record: {', '.join(wrong)} missing or of another type"
     try:
         datetime.fromisoformat(contents["created_at"]).astimezone(UTC)
     except ValueError:
-        return f"is no product's record: created_at={contents['created_at']!r} is no time"
+        return f"is not a product's record: created_at={contents['created_at']!r} is not a time"
     sets = contents.get("caltable_sets", [])
-    if not isinstance(sets, list) or not all(isinstance(one, dict) and {"name", "mid_mjd"} <= one.keys() for one in sets):
-        return "is no product's record: caltable_sets have no name or time"
+    if not isinstance(sets, list) or not all(isinstance(entry, dict) and {"name", "mid_mjd"} <= entry.keys() for entry in sets):
+        return "is not a product's record: caltable_sets have no name or time"
     return ""

@@ -1,15 +1,16 @@
 """The one publish function: write beside the final place, validate, seal, rename, index.
 
     <root>/.open/<run>-<random>             the publisher's claim: where it works and what from (claims.py)
-    <family>/.tmp-<run>-<random>/draft/     what the asset writes into; renamed to
+    <family>/.tmp-<run>-<random>/draft/     the directory the asset writes into; renamed to
     <family>/v0001/                         the product, with product.json inside
 
 The rename decides which version a publisher gets: renaming onto an existing product fails, and the next
-number is tried. The index row, written after it in one transaction, decides that the product exists. Killed
-in between, it is an orphan: whole, invisible, and adopted by `integrity.sweep`, which the claim leads there.
+number is tried. The index row, written after it in one transaction, decides that the product exists. If the
+publisher is killed in between, the product is an orphan: complete, invisible, and adopted by `integrity.sweep`,
+which the claim leads to it.
 
-A publisher may be taken for gone, its work be done by another, and then be back. So it may say which version its own is to
-follow: the transaction that writes the row makes sure that it still does, and what comes second is removed unseen.
+A publisher may be presumed dead, its work be done by another, and then come back. Therefore it can state which version its own is
+to follow. The transaction that writes the row verifies that this still holds; a second product is removed before anyone sees it.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class Draft:
     _product: Product | None = None
 
     def validate(self, validator: Validator) -> None:
-        """Have `validator(path)` judge the files after the block: it raises, or returns problems."""
+        """Register `validator(path)`, which judges the files after the block: it raises, or returns problems."""
         self.validators.append(validator)
 
     @property
     def product(self) -> Product:
-        """The published product; there only after the block has ended well."""
+        """The published product. Raises NotFoundError until the block has ended without an error."""
         if self._product is None:
             raise NotFoundError(f"{self.path}: this draft is not published; read draft.product after the block")
         return self._product
@@ -102,31 +103,31 @@ def publish(
 
 
 def _commit(connection: Connection, sidecar: Json, follows: int | None) -> None:
-    """The row, in its transaction."""
+    """Insert the product's row, within the transaction."""
     rows.insert(connection, sidecar, {}, follows)
     files.crash_point("row_written", sidecar["asset"])
 
 
 @contextmanager
 def _workspace(archive: Archive, place: PurePosixPath, run_id: str, inputs: Sequence[str], what: str) -> Iterator[Path]:
-    """A claimed directory beside the product's place, gone again at the end whatever happens."""
+    """A claimed temporary directory beside the product's place, removed at the end in every case."""
     with ExitStack() as at_the_end:
         with files.typed_errors(what):
             check = partial(_check_inputs, archive, inputs, what)
             claim = at_the_end.enter_context(claims.claim(archive.root, [place], inputs, naming.token(run_id), check))
             workspace = archive.root / place / f".tmp-{claim.name}"
-            at_the_end.callback(shutil.rmtree, workspace, ignore_errors=True)  # what stays is the sweep's
+            at_the_end.callback(shutil.rmtree, workspace, ignore_errors=True)  # the sweep removes any remains
             (workspace / "draft").mkdir(parents=True)
         yield workspace
 
 
 def _check_inputs(archive: Archive, inputs: Sequence[str], what: str) -> None:
-    """Raise NotFoundError for an input that is not there, TransientError for one that retention was quicker to take."""
-    known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))  # claimed before: they stay
+    """Raise NotFoundError for an input that does not exist, TransientError for one that retention removed before it was claimed."""
+    known = archive.index.read(lambda c: rows.by_ids(c, archive.root, inputs))  # already claimed: from here on they are kept
     if unknown := [i for i in inputs if i not in known]:
         raise NotFoundError(f"{what}: its input {unknown[0]} is not in the archive")
     if gone := [i for i in inputs if known[i].removed]:
-        raise TransientError(f"{what}: retention has just removed its input {gone[0]}; inputs are found anew")
+        raise TransientError(f"{what}: retention has just removed its input {gone[0]}; its inputs will be looked up again")
 
 
 def _judge(draft: Draft, what: str) -> None:
@@ -139,7 +140,7 @@ def _judge(draft: Draft, what: str) -> None:
 
 
 def _seal(archive: Archive, draft: Draft, sidecar: Json) -> Json:
-    """Make the files durable and complete the record, all but its version."""
+    """Make the files durable and return the record, complete except for its version."""
     sealed = files.seal(draft.path, durable=True)
     files.crash_point("sealed", sidecar["asset"])
     return {
@@ -153,14 +154,14 @@ def _seal(archive: Archive, draft: Draft, sidecar: Json) -> Json:
 
 
 def _check_set(contents: Json) -> Json:
-    """A caltable set's row as it may be stored. Raises SilentWrongnessError if it could not be found."""
+    """Return a caltable set's row unchanged. Raises SilentWrongnessError if its name or time is such that no query could find it."""
     if not _SET_NAME.fullmatch(contents["name"]) or not math.isfinite(contents["mid_mjd"] or math.nan):
         raise SilentWrongnessError(f"caltable set {contents['name']!r}: its name or its time {contents['mid_mjd']} is unusable")
     return contents
 
 
 def _rename(archive: Archive, draft: Draft, sidecar: Json, follows: int | None) -> None:
-    """Move the draft to its final place under the first free version, which `sidecar` is given."""
+    """Move the draft to its final place under the first free version, and enter that version and the id in `sidecar`."""
     asset, partition = sidecar["asset"], sidecar["partition"]
     place = archive.root / naming.family(asset, partition)
     highest = archive.index.read(lambda c: rows.highest_version(c, asset, partition))
@@ -184,13 +185,13 @@ def _rename(archive: Archive, draft: Draft, sidecar: Json, follows: int | None) 
 
 
 def versions_on_disk(place: Path) -> list[int]:
-    """Versions that have, or had (their state file stays), a directory in `place`."""
+    """The versions that have a directory in `place`, or once had one (their state file stays)."""
     names = [re.fullmatch(r"v(\d{4,9})(?:\.state\.json)?", entry.name) for entry in os.scandir(place)]
     return [int(match[1]) for match in names if match]
 
 
 def provenance(settings: Mapping[str, Any], code_version: str, run_id: str, engines: Mapping[str, str]) -> Json:
-    """The part of a product's record its maker tells."""
+    """The part of a product's record that its maker supplies."""
     return {
         "settings": dict(settings),
         "code_version": code_version,

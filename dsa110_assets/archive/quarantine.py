@@ -1,7 +1,7 @@
-"""Quarantine: which raw files are not used, and why. The files themselves are never touched.
+"""Quarantine: records of raw files that are not used, and why. The files themselves are never touched.
 
-A record holds for the bytes it was made for: a file that has since changed in size or time is judged afresh.
-Records live in the index and, for rebuilding it, as `<archive>/quarantine/<key>.json`.
+A record applies only to the bytes it was made for: a file that has since changed in size or time is judged again.
+Records are kept in the index and, for rebuilding it, as `<archive>/quarantine/<key>.json`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DIRECTORY = "quarantine"
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A quarantined file or group of files; `sizes_bytes` and `mtimes_ns` tell which bytes were judged."""
+    """A quarantined file or group of files; `sizes_bytes` and `mtimes_ns` identify the bytes that were judged."""
 
     key: str
     paths: tuple[Path, ...]
@@ -43,7 +43,7 @@ class Quarantined:
     released_at: datetime | None
 
     def holds_for(self, path: Path) -> bool:
-        """Whether `path` is one of these files and still the same bytes (by size and modification time)."""
+        """Whether the record is not released and `path` is one of its files with unchanged bytes (by size and modification time)."""
         if self.released_at is not None or path.absolute() not in self.paths:
             return False
         i = self.paths.index(path.absolute())
@@ -51,7 +51,7 @@ class Quarantined:
 
 
 def quarantine(archive: Archive, paths: Path | Sequence[Path], reason: str, observation: str | None = None) -> Quarantined:
-    """Record that a file, or a group as a whole, is not used and why. Doing it again changes nothing."""
+    """Record that a file, or a group as a whole, is not used, and why. Repeating it changes nothing."""
     if not reason.strip():
         raise NotFoundError("a quarantine needs a reason")
     members = sorted(Path(p).absolute() for p in ([paths] if isinstance(paths, Path) else paths))
@@ -62,7 +62,7 @@ def quarantine(archive: Archive, paths: Path | Sequence[Path], reason: str, obse
     if known is not None and known.released_at is None and known.reason == reason:
         return known
     sizes, times = tuple(s for s, _ in stamps), tuple(t for _, t in stamps)
-    one = Quarantined(
+    record = Quarantined(
         key,
         tuple(members),
         sizes,
@@ -72,27 +72,27 @@ def quarantine(archive: Archive, paths: Path | Sequence[Path], reason: str, obse
         datetime.now(UTC),
         None,
     )
-    _write(archive, one)
-    return one
+    _write(archive, record)
+    return record
 
 
 def quarantined(archive: Archive, *, released: bool = False, observation: str | None = None) -> list[Quarantined]:
-    """What is quarantined now, oldest first; with `released`, also what was and is no more.
+    """The records in force now, oldest first; with `released`, the released ones too.
 
-    With `observation`, only groups put aside as a whole under that partition. A row that is no record is named in the log and
-    left out.
+    With `observation`, only groups quarantined as a whole under that partition. A row that is not a valid record is named in the log
+    and left out.
     """
     query = sa.select(table.c.key, table.c.contents)
     if not released:
         query = query.where(~table.c.released)
     rows = archive.index.read(lambda c: c.execute(query).all())
     found = (_of_row(archive.root, row.key, row.contents) for row in rows)
-    wanted = (one for one in found if one is not None and (observation is None or one.observation == observation))
-    return sorted(wanted, key=lambda one: (one.at, one.key))
+    matching = (record for record in found if record is not None and (observation is None or record.observation == observation))
+    return sorted(matching, key=lambda record: (record.at, record.key))
 
 
 def get(archive: Archive, key: str) -> Quarantined:
-    """The record of this key, also if it was released. Raises NotFoundError."""
+    """The record with this key, released or not. Raises NotFoundError."""
     found = _find(archive, key)
     if found is None:
         raise NotFoundError(f"there is no quarantine record {key!r}; `dsa110 groups` and `dsa110 status` list them")
@@ -100,28 +100,28 @@ def get(archive: Archive, key: str) -> Quarantined:
 
 
 def release(archive: Archive, key_or_path: str | Path) -> list[Quarantined]:
-    """Let the files of a record (by key or observation), or all records of a file (by path or name), be tried again.
+    """Release a record (by key or observation), or all records of a file (by path or name), so that the files are tried again.
 
-    Raises NotFoundError, saying how many there are, when nothing is quarantined under that name.
+    Raises NotFoundError, with the number of records in force, when nothing is quarantined under that name.
     """
-    wanted = str(key_or_path)
-    there = quarantined(archive)
+    name = str(key_or_path)
+    records = quarantined(archive)
     matching = [
-        one
-        for one in there
-        if wanted in (one.key, one.observation) or Path(wanted).absolute() in one.paths or wanted in {path.name for path in one.paths}
+        record
+        for record in records
+        if name in (record.key, record.observation) or Path(name).absolute() in record.paths or name in {path.name for path in record.paths}
     ]
     if not matching:
-        raise NotFoundError(f"{wanted} is not quarantined; {len(there)} records are (dsa110 groups lists them)")
+        raise NotFoundError(f"{name} is not quarantined; {len(records)} records are (dsa110 groups lists them)")
     now = datetime.now(UTC)
-    freed = [Quarantined(**{**vars(one), "released_at": now}) for one in matching]
-    for one in freed:
-        _write(archive, one)
+    freed = [Quarantined(**{**vars(record), "released_at": now}) for record in matching]
+    for record in freed:
+        _write(archive, record)
     return freed
 
 
 def store(connection: Connection, contents: dict[str, Any]) -> None:
-    """Put one record's sidecar into the index (used by writing and by reindexing)."""
+    """Put the contents of one record's sidecar into the index (used when writing and when reindexing)."""
     row = {
         "key": contents["key"],
         "contents": json.dumps(contents, sort_keys=True),
@@ -132,7 +132,7 @@ def store(connection: Connection, contents: dict[str, Any]) -> None:
 
 
 def sidecars(root: Path, refused: dict[Path, str]) -> Iterable[dict[str, Any]]:
-    """The records on disk; a torn or foreign file goes into `refused`, with the reason."""
+    """Yield the contents of the records on disk; a damaged or foreign file goes into `refused`, with the reason."""
     for path in sorted((root / DIRECTORY).glob("*.json")):
         try:
             contents = files.read_json(path)
@@ -145,15 +145,15 @@ def sidecars(root: Path, refused: dict[Path, str]) -> Iterable[dict[str, Any]]:
             yield contents
 
 
-def _write(archive: Archive, one: Quarantined) -> None:
-    contents = asdict(one) | {
-        "paths": [str(path) for path in one.paths],
-        "at": one.at.isoformat(),
-        "released_at": one.released_at.isoformat() if one.released_at else None,
+def _write(archive: Archive, record: Quarantined) -> None:
+    contents = asdict(record) | {
+        "paths": [str(path) for path in record.paths],
+        "at": record.at.isoformat(),
+        "released_at": record.released_at.isoformat() if record.released_at else None,
     }
     with files.typed_errors(f"{archive.root / DIRECTORY}"):
         (archive.root / DIRECTORY).mkdir(exist_ok=True)
-        files.write_json(archive.root / DIRECTORY / f"{one.key}.json", contents)
+        files.write_json(archive.root / DIRECTORY / f"{record.key}.json", contents)
     archive.index.write(lambda c: store(c, contents))
 
 
@@ -164,7 +164,7 @@ def _find(archive: Archive, key: str) -> Quarantined | None:
 
 
 def _of_row(root: Path, key: str, text: str) -> Quarantined | None:
-    """The record of a row; None, and a word in the log, if it is none: it must not hide the others."""
+    """The record of a row. If the row cannot be read, a message is logged and None returned: it must not hide the others."""
     try:
         return _from_json(json.loads(text))
     except ValueError as error:
@@ -174,10 +174,10 @@ def _of_row(root: Path, key: str, text: str) -> Quarantined | None:
 
 
 def _from_json(contents: Any) -> Quarantined:
-    """The record that JSON tells. Raises ValueError, saying what is wrong, for what tells none."""
+    """The record in a JSON object. Raises ValueError, which says what is wrong, if it is not a valid record."""
     try:
         released, at = contents["released_at"], datetime.fromisoformat(contents["at"])
-        one = Quarantined(
+        record = Quarantined(
             key=contents["key"],
             paths=tuple(Path(path) for path in contents["paths"]),
             sizes_bytes=tuple(contents["sizes_bytes"]),
@@ -191,15 +191,15 @@ def _from_json(contents: Any) -> Quarantined:
         raise ValueError(f"it has no {error.args[0]}") from None
     except (AttributeError, TypeError, NotFoundError) as error:
         raise ValueError(str(error)) from None
-    if at.tzinfo is None or not isinstance(one.reason, str):
-        raise ValueError("its time has no time zone, or its reason is no text")
-    if not len(one.paths) == len(one.sizes_bytes) == len(one.mtimes_ns):
-        raise ValueError("it tells of more files than of sizes or times, or of fewer")
-    return one
+    if at.tzinfo is None or not isinstance(record.reason, str):
+        raise ValueError("its time has no time zone, or its reason is not text")
+    if not len(record.paths) == len(record.sizes_bytes) == len(record.mtimes_ns):
+        raise ValueError("its numbers of files, sizes and times differ")
+    return record
 
 
 def _stamp(path: Path) -> tuple[int | None, int | None]:
-    """Size and modification time [ns] of a file; (None, None) when it is not there."""
+    """The size [bytes] and modification time [ns] of a file; (None, None) if it does not exist."""
     try:
         status = path.lstat()
     except OSError:

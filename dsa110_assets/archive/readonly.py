@@ -1,9 +1,9 @@
 """Reading an SQLite index that this user, or this mount, may not write.
 
-SQLite's write-ahead log wants to be written by readers too: they note in `-shm` what they look at. Where that file is there, a
-reader may look without it; where it is not, for nobody has the index open, the file is read as it is (`immutable`), and what
-was read is believed only if the file is the same afterwards. Nothing is made beside the index: files there of another
-owner would lock its owner out.
+With a write-ahead log, SQLite's readers write too: they record in `-shm` what they read. If that file exists, a reader can do
+without writing to it. If it does not exist, because nobody has the index open, the file is read as it is (`immutable`), and the
+result is accepted only if the file is unchanged afterwards. No file is made beside the index: files of another owner there would
+lock its owner out.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ T = TypeVar("T")
 
 
 def may_write(index: Path) -> bool:
-    """Whether this user may write an index and what lies beside it, as SQLite's usual way of reading needs."""
+    """Whether this user may write an index and the files beside it, which SQLite's usual way of reading requires."""
     beside = (path for path in (index, _beside(index, "-wal"), _beside(index, "-shm")) if os.path.exists(path))
     return os.access(index.parent, os.W_OK | os.X_OK) and all(os.access(path, os.W_OK) for path in beside)
 
 
 def connect(index: Path, busy_s: float) -> sqlite3.Connection:
-    """A connection that writes nothing, for one transaction: it may not see what is written later."""
+    """A connection that writes nothing. It is for one transaction only, because it may not see later changes."""
     shared = _beside(index, "-shm").exists()
     if not shared and _size(_beside(index, "-wal")):
         connection = _with_its_log(index)
@@ -45,22 +45,25 @@ def connect(index: Path, busy_s: float) -> sqlite3.Connection:
 
 
 def retry_if_changed(index: Path, work: Callable[[], T]) -> T:
-    """What `work` reads of an index by a connection of `connect`, read again if somebody changed the file meanwhile."""
+    """The result of `work`, which reads an index through a connection of `connect`; repeated if the file changed meanwhile.
+
+    Raises TransientError after MOST_TRIES attempts.
+    """
     for _ in range(MOST_TRIES):
         before = _stamp(index)
         try:
-            found = work()
+            result = work()
         except DBAPIError:
             if before == _stamp(index):
                 raise
             continue
         if before == _stamp(index):
-            return found
-    raise TransientError(f"The index {index} changes all the time while it is read without write permission; try again")
+            return result
+    raise TransientError(f"The index {index} keeps changing while it is read without write permission; try again")
 
 
 def _with_its_log(index: Path) -> sqlite3.Connection:
-    """A copy in memory of an index whose log was left behind: only one who may write could fold it in."""
+    """A copy in memory of an index whose log was left behind: merging the log into the index itself needs write permission."""
     with tempfile.TemporaryDirectory(prefix="dsa110-index-") as folder:
         for path in (index, _beside(index, "-wal")):
             shutil.copyfile(path, Path(folder, path.name))
@@ -82,7 +85,8 @@ def _size(path: Path) -> int:
 
 
 def _stamp(index: Path) -> tuple[object, ...]:
-    """What changes when an index is written, opened or closed by one who may: itself, and whether its log can be shared."""
+    """A stamp that changes when a process with write permission writes, opens or closes an index: the file's state, and whether its
+    log is shared."""
     try:
         found = index.stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""Retention: which products' data may go, and why each goes or stays. Raw files are never touched.
+"""Retention: which products' data may be removed, and why each is removed or kept. Raw files are never touched.
 
-What goes are the data, into cold storage where there is one; the record (inputs, settings, digest, figures) stays in the
-index and on disk, in the product's state file, so lineage and light curves keep their provenance.
+Only data are removed, or moved to cold storage where there is one. The record (inputs, settings, digest, figures) stays in the
+index and on disk, in the product's state file, so that lineage and light curves keep their provenance.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NEVER = frozenset({"subband_group"})
-"""Their manifests are where lineage ends; they are small."""
+"""Assets that are never removed: lineage ends at their manifests, and they are small."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What retention does with one product, and why."""
+    """The decision of retention on one product, and the reason."""
 
     product: Product
     remove: bool
@@ -42,23 +42,23 @@ class Decision:
 
 
 def plan(archive: Archive, thresholds: Thresholds, consumers: Mapping[str, Sequence[str]], now: datetime) -> list[Decision]:
-    """A decision for every product whose data are there, by partition.
+    """A decision for every product whose data exist, by partition.
 
     `consumers` names, for each asset, the assets that are always made from it (measurement_set ->
-    calibrated_ms): a product without an up-to-date current product of each is an unfinished one's input. One written
-    `hour_mosaic/night_mosaic` reads the product through each hour mosaic that was made from it; it is asked for before the
-    product's time only.
-    Kept in any case: pinned products and all they were made from; what running work reads; inputs of stale
+    calibrated_ms). A product is kept until an up-to-date current product of each of these was made from it. A consumer written
+    `hour_mosaic/night_mosaic` uses the product through each hour mosaic that was made from it; it is required only while the
+    product is younger than its time in `retention_days`.
+    Always kept are: pinned products and all they were made from; products that running work reads; inputs of stale
     products; subband_groups; assets with no time in `retention_days`. Ages count from publication. While less than
-    `retention_free_gb` would be free, what nothing but its age protects goes too, the oldest first.
+    `retention_free_gb` would be free, products protected by nothing but their age are removed too, the oldest first.
     """
     rules = _Rules(thresholds, consumers, now)
 
     def work(connection: Connection) -> list[Decision]:
-        there = rows.select(connection, archive.root, ~products.c.removed)
-        decisions = _decide(connection, archive.root, there, rules)
+        existing = rows.select(connection, archive.root, ~products.c.removed)
+        decisions = _decide(connection, archive.root, existing, rules)
         lacking = thresholds.retention_free_gb * 1e9 - shutil.disk_usage(archive.root).free
-        early = _early(connection, archive.root, decisions, lacking, rules)
+        early = _removed_early(connection, archive.root, decisions, lacking, rules)
         return [early.get(decision.product.id, decision) for decision in decisions]
 
     return archive.index.read(work)
@@ -72,26 +72,26 @@ def retain(
     dry_run: bool,
     now: datetime | None = None,
 ) -> list[Decision]:
-    """Carry out the plan, or with `dry_run` only return it.
+    """Carry out the plan and return its decisions; with `dry_run`, only return them.
 
-    What goes is decided again and marked in one transaction that no other writer can overlap, a batch at a time:
-    whatever is pinned, rejected or made from a product before its mark keeps it. The data go after that. What fails on one
-    product's files keeps no other's: it is logged, and `integrity.sweep` completes it. Where it fails for all of them, the first
-    error is raised.
+    For a batch of products at a time, the decision is made again and the removal marked in one transaction that no other writer
+    can overlap. So a pin, a rejection or a new dependent that comes before a product's mark keeps the product. The data are removed
+    afterwards. An error on one product's files does not stop the others: it is logged, and `integrity.sweep` completes the removal.
+    If every removal fails, the first error is raised.
     """
     moment = now or datetime.now(UTC)
     decisions = plan(archive, thresholds, consumers, moment)
     if dry_run:
         return decisions
-    wanted = [decision.product.id for decision in decisions if decision.remove]
-    rules, gone = _Rules(thresholds, consumers, moment, frozenset(wanted)), dict[str, Decision]()
+    removable = [decision.product.id for decision in decisions if decision.remove]
+    rules, gone = _Rules(thresholds, consumers, moment, frozenset(removable)), dict[str, Decision]()
     failed: list[DsaError | OSError] = []
-    for chunk in rows.chunks(wanted):
-        done, errors = _taken(archive, chunk, rules)
+    for chunk in rows.chunks(removable):
+        done, errors = _remove_batch(archive, chunk, rules)
         gone, failed = gone | done, failed + errors
     if failed and not gone:
         raise failed[0]
-    if len(gone) < len(wanted):  # decided again, of what is still there
+    if len(gone) < len(removable):  # plan again for what still exists
         decisions = [*gone.values(), *plan(archive, thresholds, consumers, moment)]
         return sorted(decisions, key=lambda d: (d.product.partition or "", d.product.asset, d.product.version))
     return [gone.get(d.product.id, d) for d in decisions]
@@ -100,7 +100,7 @@ def retain(
 def remove(archive: Archive, product: Product) -> bool:
     """Remove a product's data and keep its record; False, and nothing changed, if running work reads it.
 
-    Killed in between, `integrity.sweep` completes it.
+    If the process is killed in between, `integrity.sweep` completes the removal.
     """
     with claims.claim(archive.root, [naming.parse_id(product.id).directory.parent], name="retention"):
         archive.index.write(lambda c: rows.set_removed(c, [product.id], True))
@@ -108,7 +108,7 @@ def remove(archive: Archive, product: Product) -> bool:
 
 
 def take_data(archive: Archive, product: Product) -> None:
-    """Complete a removal whose row is written: the record into the state file, then the files."""
+    """Complete a removal whose row is written: put the record into the state file, then remove the files."""
     if not archive.state(product.id).get("removed_at"):
         sidecar = files.read_json(product.path / naming.SIDECAR) or record(product)
         gone = {"removed_at": datetime.now(UTC).isoformat(), "record": sidecar}
@@ -120,7 +120,7 @@ def take_data(archive: Archive, product: Product) -> None:
 
 @dataclass(frozen=True)
 class _Rules:
-    """What decisions go by. `early`: products whose age no longer protects them."""
+    """The inputs of the decisions. `early`: ids of products no longer protected by their age."""
 
     thresholds: Thresholds
     consumers: Mapping[str, Sequence[str]]
@@ -129,18 +129,18 @@ class _Rules:
 
 
 def _mark(connection: Connection, root: Path, ids: Sequence[str], rules: _Rules) -> list[Decision]:
-    """Decide about these products again and write the rows of those that go, in one exclusive transaction."""
-    there = [p for p in rows.by_ids(connection, root, ids).values() if not p.removed]
-    going = [d for d in _decide(connection, root, there, rules) if d.remove]
+    """Decide on these products again and mark the rows of those to be removed, in one exclusive transaction."""
+    existing = [p for p in rows.by_ids(connection, root, ids).values() if not p.removed]
+    going = [d for d in _decide(connection, root, existing, rules) if d.remove]
     rows.set_removed(connection, [d.product.id for d in going], True)
     return going
 
 
 def _finish(archive: Archive, product: Product) -> bool:
-    """Take the data of a product whose row says so; back out if work that has begun meanwhile reads it.
+    """Remove the data of a product whose row is marked; undo the mark if work that has begun meanwhile reads the product.
 
     That work claimed the product before it read the row, and the row was written before the claims are read
-    here: one of the two sees the other.
+    here: at least one of the two sees the other.
     """
     if product.id in claims.read_now(archive.root):
         archive.index.write(lambda c: rows.set_removed(c, [product.id], False))
@@ -149,8 +149,11 @@ def _finish(archive: Archive, product: Product) -> bool:
     return True
 
 
-def _taken(archive: Archive, ids: Sequence[str], rules: _Rules) -> tuple[dict[str, Decision], list[DsaError | OSError]]:
-    """Mark and take some products: what went, by id, and why what was marked did not. Then the claim stays, for the sweep."""
+def _remove_batch(archive: Archive, ids: Sequence[str], rules: _Rules) -> tuple[dict[str, Decision], list[DsaError | OSError]]:
+    """Mark some products and remove their data. Return those removed, by id, and the errors of those that were marked only.
+
+    After an error the claim stays, so that the sweep completes the removal.
+    """
     gone: dict[str, Decision] = {}
     failed: list[DsaError | OSError] = []
     try:
@@ -170,8 +173,10 @@ def _taken(archive: Archive, ids: Sequence[str], rules: _Rules) -> tuple[dict[st
     return gone, failed
 
 
-def _early(connection: Connection, root: Path, decisions: Sequence[Decision], lacking_bytes: float, rules: _Rules) -> dict[str, Decision]:
-    """The oldest of those that only their age protects, as many as are `lacking_bytes` beside what goes anyway."""
+def _removed_early(
+    connection: Connection, root: Path, decisions: Sequence[Decision], lacking_bytes: float, rules: _Rules
+) -> dict[str, Decision]:
+    """The oldest products that only their age protects: as many as make up `lacking_bytes`, less what is removed anyway."""
     lacking_bytes -= sum(decision.product.size_bytes for decision in decisions if decision.remove)
     if lacking_bytes <= 0:
         return {}
@@ -184,26 +189,26 @@ def _early(connection: Connection, root: Path, decisions: Sequence[Decision], la
     return found
 
 
-def _decide(connection: Connection, root: Path, there: Sequence[Product], rules: _Rules) -> list[Decision]:
-    """A decision for each of `there`. The graph is asked only about those whose age lets them go."""
-    by_age = [_by_age(product, rules) for product in there]
+def _decide(connection: Connection, root: Path, existing: Sequence[Product], rules: _Rules) -> list[Decision]:
+    """A decision for each of these products. The graph is queried only for those old enough to be removed."""
+    by_age = [_by_age(product, rules) for product in existing]
     old = [decision.product for decision in by_age if decision.remove]
     if not old:
         return by_age
-    outdated = [one.product for one in stale.find(connection, root)]
+    outdated = [entry.product for entry in stale.find(connection, root)]
     needed = {i for p in outdated for i in p.inputs} | claims.read_now(root)
     pinned = rows.ancestors(connection, rows.pinned(connection))
-    but = {p.id for p in outdated}
-    users = rows.current_users(connection, [p.id for p in old], but)
-    middle = {path.partition("/")[0] for paths in rules.consumers.values() for path in paths if "/" in path}
-    through = rows.current_users(connection, {i for by in users.values() for asset in middle for i in by.get(asset, ())}, but)
+    excluded = {p.id for p in outdated}
+    users = rows.current_users(connection, [p.id for p in old], excluded)
+    intermediate = {path.partition("/")[0] for paths in rules.consumers.values() for path in paths if "/" in path}
+    through = rows.current_users(connection, {i for by in users.values() for asset in intermediate for i in by.get(asset, ())}, excluded)
     unfinished = {p.id: _unfinished(_consumers(p, rules), users.get(p.id, {}), through) for p in old}
     decided = {p.id: _must_stay(p, pinned, needed, unfinished[p.id]) for p in old}
     return [decided.get(decision.product.id) or decision for decision in by_age]
 
 
 def _consumers(product: Product, rules: _Rules) -> list[str]:
-    """What must be made from a product before it goes: at its time only what is made from it directly."""
+    """The assets that must be made from a product before it is removed; once it is old enough, only those made from it directly."""
     before_time = _age_days(product, rules) < rules.thresholds.retention_days.get(product.asset, 0.0)
     return [path for path in rules.consumers.get(product.asset, ()) if before_time or "/" not in path]
 
@@ -213,7 +218,7 @@ def _age_days(product: Product, rules: _Rules) -> float:
 
 
 def _unfinished(consumers: Sequence[str], users: Mapping[str, set[str]], through: Mapping[str, Mapping[str, set[str]]]) -> str | None:
-    """The first of a product's consumers that is still to be made from it, or from what was; None if all are."""
+    """The first of a product's consumers that was not yet made from it, or from its dependents; None if all were."""
     for path in consumers:
         first, _, second = path.partition("/")
         if first not in users:
@@ -224,7 +229,7 @@ def _unfinished(consumers: Sequence[str], users: Mapping[str, set[str]], through
 
 
 def _must_stay(product: Product, pinned: set[str], needed: set[str], unfinished: str | None) -> Decision | None:
-    """The decision for an old product that stays nevertheless; None if it goes."""
+    """The decision for an old product that is kept nevertheless; None if it is removed."""
     if product.id in pinned:
         return Decision(product, False, "pinned" if product.pinned else "a pinned product was made from it")
     if product.id in needed:

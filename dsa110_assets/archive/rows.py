@@ -1,7 +1,7 @@
-"""What the index's rows mean: products in and out, versions, current and superseded, state.
+"""The meaning of the index's rows: writing and reading products, versions, current and superseded, state.
 
-One rule: of one asset's partition, the highest version is current unless it is rejected; every other is
-superseded unless rejected. Rejecting a product does not bring an older one back.
+There is one rule: of one asset's partition, the highest version is current unless it is rejected; every other is
+superseded unless rejected. Rejecting a product does not make an older one current again.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _MANY = 500  # ids in one IN (...): SQLite's limit on variables is far above
 
 
 def insert(connection: Connection, sidecar: Json, state: Json, follows: int | None = None) -> None:
-    """Index the product a sidecar describes, with the state its state file tells ({} for a new one).
+    """Index the product that a sidecar describes, with the state in its state file ({} for a new one).
 
-    Does nothing if the same product is indexed already (a sweep and a publisher may both come to it).
-    Raises SilentWrongnessError if another product has its id, SupersededError if it does not follow the version that it is to.
+    Does nothing if the same product is indexed already (a sweep and a publisher may both index it).
+    Raises SilentWrongnessError if another product has its id, SupersededError if the last version is not `follows`.
     """
     key = sidecar["partition"] or ""
     known = connection.execute(sa.select(products.c.digest, products.c.created_at).where(products.c.id == sidecar["id"])).first()
@@ -40,8 +40,8 @@ def insert(connection: Connection, sidecar: Json, state: Json, follows: int | No
     newest = connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
     require_last(newest, follows, sidecar)
     if newest < sidecar["version"]:
-        # None that was committed since `newest` was read: then the insert below breaks `one_current_product`, and the
-        # transaction runs again and sees it.
+        # A version committed after `newest` was read is not superseded here: the insert below then violates
+        # `one_current_product`, and the transaction runs again and sees that version.
         older = same & (products.c.version <= newest) & (products.c.state == "current")
         connection.execute(products.update().where(older).values(state="superseded"))
     standing = "current" if newest < sidecar["version"] else "superseded"
@@ -80,16 +80,17 @@ def insert(connection: Connection, sidecar: Json, state: Json, follows: int | No
 
 
 def require_last(newest: int, follows: int | None, sidecar: Json) -> None:
-    """Raise SupersededError if the last version is another than the one a product is to follow: somebody published meanwhile."""
+    """Raise SupersededError if the last version is not the one a product is to follow, because another was published meanwhile."""
     if follows is not None and newest != follows:
         raise SupersededError(
-            f"{sidecar['asset']} {sidecar['partition'] or ''}: version {newest} was published while this run made what was to follow "
-            f"version {follows}: its work was taken up elsewhere, and it publishes nothing"
+            f"{sidecar['asset']} {sidecar['partition'] or ''}: version {newest} was published while this run made the product to follow "
+            f"version {follows}: another run did its work, and it publishes nothing"
         )
 
 
 def apply_state(connection: Connection, product_id: str, state: Json) -> None:
-    """Make a product's row say what its state file says. What was rejected stays so; the row of a removal comes first."""
+    """Bring a product's row in line with its state file. A rejected product stays rejected; `removed` is not touched here, because a
+    removal is written to the row first."""
     values: dict[str, Any] = {"pinned": bool(state.get("pinned"))}
     if state.get("rejected"):
         values |= {"state": "rejected", "reason": state["rejected"]}
@@ -103,12 +104,12 @@ def apply_state(connection: Connection, product_id: str, state: Json) -> None:
 
 
 def _with_changes(contents: Json, state: Json) -> str:
-    """What a caltable set's row holds: what was published, and what was changed by hand since."""
+    """The contents of a caltable set's row as JSON: the published values and the changes made by hand since."""
     return json.dumps({**contents, "changes": state.get("changed_sets", {}).get(contents["name"], {})}, sort_keys=True)
 
 
 def is_science(table: Any) -> sa.ColumnElement[bool]:
-    """Whether no trial made the product, for `products` or an alias of it."""
+    """The SQL condition that a product was not made by a trial, for `products` or an alias of it."""
     found: sa.ColumnElement[bool] = ~table.c.asset.contains(naming.TRIAL_MARK)
     return found
 
@@ -120,14 +121,14 @@ def select(
     order: Sequence[sa.ColumnElement[Any]] = (products.c.partition_key, products.c.asset, products.c.version),
     limit: int | None = None,
 ) -> list[Product]:
-    """Products that meet all conditions, in this order; with `limit` at most so many."""
+    """The products that meet all conditions, in this order; at most `limit`, if given."""
     rows = connection.execute(sa.select(products).where(*conditions).limit(limit).order_by(*order)).all()
     inputs = inputs_of(connection, [row.id for row in rows])
-    return [one for row in rows if (one := _product(root, row, inputs.get(row.id, ()))) is not None]
+    return [product for row in rows if (product := _product(root, row, inputs.get(row.id, ()))) is not None]
 
 
 def removed_by_id(connection: Connection, asset: str | None = None, partition: str | None = None) -> dict[str, bool]:
-    """Whether the data were removed, of all versions of one asset's partition; without an asset, of all there are."""
+    """Whether the data were removed, by id, for all versions of one asset's partition; without an asset, for all products."""
     query = sa.select(products.c.id, products.c.removed)
     if asset is not None:
         query = query.where(products.c.asset == asset, products.c.partition_key == (partition or ""))
@@ -135,26 +136,26 @@ def removed_by_id(connection: Connection, asset: str | None = None, partition: s
 
 
 def by_ids(connection: Connection, root: Path, ids: Iterable[str]) -> dict[str, Product]:
-    """The products of these ids; ids the index does not know are left out."""
+    """The products with these ids, by id; ids that are not in the index are left out."""
     return {p.id: p for chunk in chunks(ids) for p in select(connection, root, products.c.id.in_(chunk))}
 
 
 def chunks(ids: Iterable[str]) -> list[list[str]]:
-    """Distinct ids in portions for one IN (...)."""
-    wanted = sorted(set(ids))
-    return [wanted[i : i + _MANY] for i in range(0, len(wanted), _MANY)]
+    """The distinct ids, sorted, in portions that fit one IN (...)."""
+    distinct = sorted(set(ids))
+    return [distinct[i : i + _MANY] for i in range(0, len(distinct), _MANY)]
 
 
 def decode(text: str) -> Json:
-    """A column of JSON. Raises ValueError if it holds no object."""
+    """The JSON object in a column's text. Raises ValueError if it is not an object."""
     contents = json.loads(text)
     if not isinstance(contents, dict):
-        raise ValueError(f"{text[:40]!r} is no JSON object")
+        raise ValueError(f"{text[:40]!r} is not a JSON object")
     return contents
 
 
 def number(value: Any) -> float | None:
-    """A figure as a database tells it, some of them as text; None for what is no finite number."""
+    """A figure as returned by a database, which may give it as text; None if it is not a finite number."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -163,7 +164,7 @@ def number(value: Any) -> float | None:
 
 
 def inputs_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Input ids of each product, in their order."""
+    """The input ids of each product, in their recorded order, by product id."""
     found: dict[str, list[str]] = {}
     for chunk in chunks(ids):
         query = sa.select(product_inputs).where(product_inputs.c.product_id.in_(chunk))
@@ -173,18 +174,18 @@ def inputs_of(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[str
 
 
 def set_removed(connection: Connection, ids: Iterable[str], removed: bool) -> None:
-    """Say in the rows whether retention has taken these products' data."""
+    """Record in the rows whether retention has removed these products' data."""
     for chunk in chunks(ids):
         connection.execute(products.update().where(products.c.id.in_(chunk)).values(removed=removed))
 
 
 def pinned(connection: Connection) -> list[str]:
-    """Ids of the pinned products."""
+    """The ids of the pinned products."""
     return list(connection.scalars(sa.select(products.c.id).where(products.c.pinned)))
 
 
 def ancestors(connection: Connection, ids: Iterable[str]) -> set[str]:
-    """These products and all they were made from."""
+    """The ids of these products and of all products they were made from, directly or indirectly."""
     found, fresh = set(ids), set(ids)
     while fresh:
         fresh = {i for inputs in inputs_of(connection, sorted(fresh)).values() for i in inputs} - found
@@ -208,15 +209,15 @@ def current_users(connection: Connection, ids: Iterable[str], but: Collection[st
 
 
 def highest_version(connection: Connection, asset: str, partition: str | None) -> int:
-    """The highest version the index has ever given to this asset's partition; 0 if none."""
+    """The highest version in the index of this asset's partition; 0 if none."""
     same = (products.c.asset == asset) & (products.c.partition_key == (partition or ""))
     return connection.scalar(sa.select(sa.func.max(products.c.version)).where(same)) or 0
 
 
 def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product | None:
-    """The product of a row, by its own record where the row cannot be read.
+    """The product of a row, read from its record on disk where the row cannot be read.
 
-    None, and a word in the log, where that cannot be read either: one row must not hide the others.
+    If that cannot be read either, a message is logged and None returned: one bad row must not hide the others.
     """
     try:
         name = naming.ProductName(row.asset, row.partition_key or None, row.version)
@@ -229,15 +230,15 @@ def _product(root: Path, row: Row[Any], inputs: tuple[str, ...]) -> Product | No
             if why := flaw(record):
                 raise ValueError(f"its own record {why}")
             found = _from_record(root, name, row, inputs, record)
-        except (ValueError, TypeError, NotFoundError, OSError) as also:
-            files.log_once(f"{root}: {row.id} is left out: its row in the index cannot be read ({error}), nor {also}; {remedy}")
+        except (ValueError, TypeError, NotFoundError, OSError) as record_error:
+            files.log_once(f"{root}: {row.id} is left out: its row in the index cannot be read ({error}), nor {record_error}; {remedy}")
             return None
         files.log_once(f"{root}: {row.id}: its row in the index cannot be read ({error}), its own record is used; {remedy}")
         return found
 
 
 def _from_record(root: Path, name: naming.ProductName, row: Row[Any], inputs: tuple[str, ...], recorded: Json) -> Product:
-    """A product by its row, and by what was recorded of its making: the row's own columns, or a record."""
+    """The product of a row. `recorded` has its settings, engines and metadata: from the row's columns, or from its record on disk."""
     asset, trial = naming.of_trial(name.asset)
     return Product(
         id=row.id,

@@ -1,4 +1,4 @@
-"""Which current products are out of date: exactly the dependents of what was rejected or replaced."""
+"""Current products that are out of date: exactly the dependents of rejected or replaced products."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Stale:
-    """A current product that no longer follows from what is current, and why."""
+    """A current product that was not made from the current inputs, and the reasons."""
 
     product: Product
     reasons: tuple[str, ...]
 
 
 def stale(archive: Archive) -> list[Stale]:
-    """Current products to be made again, inputs before what is made from them.
+    """The current products that must be made again, inputs before their dependents.
 
     A product is stale if an input was rejected, was superseded by a version with other bytes, or is itself
     stale; or if a caltable set it was made with (`caltable_registry.used_by`) was rejected. An input whose data
-    retention removed is not a reason: it was right when it was used. The work grows with what is rejected,
-    replaced or stale, not with the archive.
+    retention removed is not a reason: it was valid when it was used. The work grows with the number of rejected,
+    replaced or stale products, not with the archive.
     """
     return archive.index.read(lambda c: find(c, archive.root))
 
 
 def following(archive: Archive, ids: Iterable[str]) -> list[str]:
-    """These products and all current ones made from them, by any way: what is stale once these are."""
+    """The ids of these products and of all current ones made from them, directly or indirectly: all that becomes stale with them."""
 
     def work(connection: Connection) -> list[str]:
         found = set(ids)
@@ -71,7 +71,7 @@ def find(connection: Connection, root: Path) -> list[Stale]:
 
 
 def _replaced(connection: Connection) -> list[tuple[str, str]]:
-    """(current product, why it is stale) for each input that was rejected, or replaced by other bytes."""
+    """(id of a current product, why it is stale) for each input that was rejected, or replaced by other bytes."""
     dependent, other = products.alias(), products.alias()
     same = (other.c.asset == products.c.asset) & (other.c.partition_key == products.c.partition_key)
     newest = sa.select(sa.func.max(other.c.version)).where(same).scalar_subquery()
@@ -92,7 +92,7 @@ def _replaced(connection: Connection) -> list[tuple[str, str]]:
 
 
 def _rejected_sets(connection: Connection) -> list[tuple[str, str]]:
-    """(current product, why it is stale) for what was made with a rejected caltable set: its product is an input."""
+    """(id of a current product, why it is stale) for products made with a rejected caltable set, whose product is among the inputs."""
     query = (
         sa.select(products.c.id, products.c.metadata, caltable_sets.c.set_id, caltable_sets.c.rejected)
         .join(product_inputs, product_inputs.c.product_id == products.c.id)
@@ -108,7 +108,7 @@ def _rejected_sets(connection: Connection) -> list[tuple[str, str]]:
 
 
 def _current_dependents(connection: Connection, ids: Iterable[str]) -> list[tuple[str, str]]:
-    """(current product, the one of `ids` it was made from)."""
+    """The pairs (id of a current product, the one of `ids` it was made from)."""
     found: list[tuple[str, str]] = []
     for chunk in rows.chunks(ids):
         query = (
@@ -121,7 +121,7 @@ def _current_dependents(connection: Connection, ids: Iterable[str]) -> list[tupl
 
 
 def _inputs_first(found: Mapping[str, Product]) -> list[str]:
-    """These products, each after those it is made from (no recursion: chains of nights grow long)."""
+    """The ids of these products, each after those it is made from (without recursion, because chains of nights grow long)."""
     placed: dict[str, None] = {}
     for start in sorted(found, key=lambda i: (found[i].partition or "", found[i].asset, found[i].version)):
         stack = [start]

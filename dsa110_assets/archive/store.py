@@ -1,4 +1,4 @@
-"""The archive: open it, publish into it, ask what is in it, trace where it came from."""
+"""The archive: open it, publish into it, query its contents and trace the origin of its products."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from dsa110_assets.errors import ConfigurationError, NotFoundError
 
 MARKER = "archive.json"
 BY_PARTITION, BY_PUBLICATION = ("partition_key", "asset", "version"), ("created_at", "id")
-"""Orders in which a page after another can be asked for."""
+"""Orders in which `Archive.page` can return successive pages."""
 T = TypeVar("T")
 
 
-_SECONDS = len("2026-01-25T22:25:10")
-_BETWEEN = "\n"
-"""What stands between the figures of a group, and in none of them."""
+_ISO_LENGTH = len("2026-01-25T22:25:10")
+_SEPARATOR = "\n"
+"""The separator of a group's figures in one text; no figure contains it."""
 
 
 class Figures(NamedTuple):
-    """Some figures of a product, None where it has none, with its partition, its id and when it was published (ISO 8601)."""
+    """Some figures of a product (None for each one it lacks), with its partition, its id and its time of publication (ISO 8601)."""
 
     partition: str
     id: str
@@ -41,16 +41,17 @@ class Figures(NamedTuple):
 
 
 class Archive:
-    """An archive that is there. Opening it touches nothing but its marker file; `Archive.create` makes one.
+    """An existing archive. Opening it reads only its marker file; `Archive.create` makes a new one.
 
-    What trials made is asked for by `trials.Trial`, by its id, and where a method says so; all else is about science alone.
+    Products of trials are reached through `trials.Trial`, by their id, and by the methods that say so; everything else concerns
+    science products only.
 
     `root` is the directory (DSA110_ARCHIVE); `database_url` the index, by default `<root>/index.sqlite`.
-    `patience_s` is how long a database outage is sat out. Raises ConfigurationError when there is no archive.
+    `patience_s` is how long to wait for a database outage to end. Raises ConfigurationError when there is no archive.
     """
 
     trial = ""
-    """The trial that this archive is seen by; '' for science."""
+    """The trial whose products this archive shows; '' for science."""
 
     def __init__(self, root: Path, database_url: str | None = None, *, patience_s: float = PATIENCE_S) -> None:
         self.root = Path(root).absolute()
@@ -62,10 +63,10 @@ class Archive:
 
     @classmethod
     def create(cls, root: Path, database_url: str | None = None, *, patience_s: float = PATIENCE_S) -> Archive:
-        """The archive at `root`, made if it is not there. Making it twice does nothing.
+        """Return the archive at `root`, and make it if it does not exist. Making it a second time does nothing.
 
-        Raises ConfigurationError when `root` cannot be written, or when the archive is there and its index is
-        lost (an empty one would hide every product; `dsa110 archive reindex` rebuilds it).
+        Raises ConfigurationError when `root` cannot be written, or when the archive exists but its index is
+        lost (a new, empty index would hide every product; `dsa110 archive reindex` rebuilds it).
         """
         root = Path(root).absolute()
         with files.typed_errors(f"DSA110_ARCHIVE={root}"):
@@ -74,7 +75,7 @@ class Archive:
                     raise ConfigurationError(f"DSA110_ARCHIVE={root}: is a file; name a directory")
                 root.mkdir(parents=True, exist_ok=True)
                 archive_id = uuid.uuid4().hex
-                with files.locked(root / ".create.lock"):  # the index first: with the marker in place, a missing index is an alarm
+                with files.locked(root / ".create.lock"):  # the index first: once the marker exists, a missing index is an error
                     if files.read_json(root / MARKER) is None:
                         _index(root, database_url, archive_id, patience_s).create()
                         files.write_json(root / MARKER, {"format": 1, "archive_id": archive_id})
@@ -96,51 +97,51 @@ class Archive:
     ) -> AbstractContextManager[_publish.Draft]:
         """Publish a new version of `asset` for `partition` (None: a catalogue), made from products `inputs`.
 
-        The block writes into `draft.path` and fills `draft.metadata`; after it, the files are validated
+        The block writes into `draft.path` and fills `draft.metadata`. After it, the files are validated
         (`draft.validate`), digested, made durable, renamed into place and indexed in one transaction; then
-        `draft.product` is the product. If anything raises, nothing is published and nothing is left.
-        With `follows`, the last `version` there was when its inputs were looked for, nothing is published if there is another
-        (SupersededError). Raises NotFoundError (malformed name, unknown input), SilentWrongnessError (a validator objects, empty
-        product), ResourceError (disk full), ConfigurationError (not writable), TransientError (index away:
-        then the product waits as an orphan for `integrity.sweep`).
+        `draft.product` is the product. If anything raises, nothing is published and nothing is left behind.
+        `follows` is the last `version` at the time when the inputs were chosen: if another was published since, nothing is
+        published (SupersededError). Raises NotFoundError (malformed name, unknown input), SilentWrongnessError (a validator
+        objects, empty product), ResourceError (disk full), ConfigurationError (not writable), TransientError (index not
+        available: then the product waits as an orphan for `integrity.sweep`).
         """
-        made = _publish.provenance(settings, code_version, run_id, engines or {})
-        return _publish.publish(self, naming.check_asset(asset), naming.check_partition(partition), inputs, made, follows)
+        provenance = _publish.provenance(settings, code_version, run_id, engines or {})
+        return _publish.publish(self, naming.check_asset(asset), naming.check_partition(partition), inputs, provenance, follows)
 
     def version(self, asset: str, partition: str | None = None) -> int:
-        """The highest version of an asset's partition that was ever published; 0 if none."""
+        """The highest version ever published of an asset's partition; 0 if none."""
         return self.index.read(lambda c: rows.highest_version(c, naming.check_asset(asset), naming.check_partition(partition)))
 
     def current(self, asset: str, partition: str | None = None, *, check: bool = False, removed: bool = False) -> Product | None:
-        """The current product of an asset's partition; None if there is none or, unless `removed`, retention took its data.
+        """The current product of an asset's partition; None if there is none, or if retention removed its data (unless `removed`).
 
-        With `check`, also None unless its files, if retention left them, are there with the recorded total size.
+        With `check`, also None if its files (when retention has left them) are missing or differ from the recorded total size.
         """
-        same = _same(naming.check_asset(asset), naming.check_partition(partition))
+        same = _of_partition(naming.check_asset(asset), naming.check_partition(partition))
         found = self._select(*same, products.c.state == "current", *([] if removed else [~products.c.removed]))
         if not found or (check and not found[0].removed and not self._in_place(found[0])):
             return None
         return found[0]
 
     def get(self, product_id: str) -> Product:
-        """The product of this id, in whatever state. Raises NotFoundError, saying what there is."""
+        """The product with this id, in any state. Raises NotFoundError, which lists the existing versions."""
         name = naming.parse_id(product_id)
-        versions = self._select(*_same(name.asset, name.partition))
+        versions = self._select(*_of_partition(name.asset, name.partition))
         for product in versions:
             if product.version == name.version:
                 return product
-        there = ", ".join(product.id for product in versions) or f"no version of {name.asset} {name.partition or ''}".strip()
-        raise NotFoundError(f"There is no product {product_id}; there is {there}")
+        existing = ", ".join(product.id for product in versions) or f"no version of {name.asset} {name.partition or ''}".strip()
+        raise NotFoundError(f"There is no product {product_id}; there is {existing}")
 
     def once(self, question: Any, ask: Callable[[], T]) -> T:
-        """What `ask` answers to a question; a snapshot asks it no second time."""
+        """The result of `ask()` for a question. A snapshot keeps the result and does not ask the same question again."""
         return ask()
 
     def find(self, id_or_path: str | Path) -> Product:
-        """The product of an id, or the one a path lies in. Raises NotFoundError."""
+        """The product with this id, or the product that contains this path. Raises NotFoundError."""
         if naming.is_id(str(id_or_path)):
             return self.get(str(id_or_path))
-        path = Path(str(id_or_path).replace("\0", "\N{SYMBOL FOR NULL}"))  # which no path can hold
+        path = Path(str(id_or_path).replace("\0", "\N{SYMBOL FOR NULL}"))  # no path can contain a NUL
         for candidate in (path.absolute(), path.resolve(), self.root / path):
             for root in (self.root, self.root.resolve()):
                 name = naming.parse_directory(candidate.relative_to(root)) if candidate.is_relative_to(root) else None
@@ -158,14 +159,14 @@ class Archive:
         removed: bool = False,
         trials: bool = False,
     ) -> list[Product]:
-        """Products sorted by partition, of windows that start from `since` to `until`, both included.
+        """The products of windows that start from `since` to `until`, both included, sorted by partition.
 
-        A date alone means the whole day. Catalogues and what has a name have no time: they appear only when neither is given.
-        `state` None lists every state and also products whose data retention has removed, as `removed` does of one
-        state. With `trials` and without an asset also what trials made.
+        A date alone means the whole day. Catalogues and named partitions have no time: they appear only when neither is given.
+        `state` None lists products of every state, including those whose data retention has removed; `removed` includes
+        the latter for a single state. With `trials` and without an asset, products of trials are listed too.
         """
-        wanted = _wanted(asset, since, until, state, removed=removed, trials=trials)
-        return self.index.read(lambda c: rows.select(c, self.root, *wanted))
+        conditions = _conditions(asset, since, until, state, removed=removed, trials=trials)
+        return self.index.read(lambda c: rows.select(c, self.root, *conditions))
 
     def page(
         self,
@@ -179,23 +180,24 @@ class Archive:
         order: Sequence[str] = BY_PARTITION,
         descending: bool = False,
     ) -> list[Product]:
-        """At most so many of the products that `products` would give, removed ones too, by the columns of `order`, which tell
-        every product from every other; those that follow the one with the values `after`.
+        """At most `number` of the products that `products` would return, removed ones included, sorted by the columns of `order`.
 
-        It begins where the last page ended, whatever was published meanwhile, and costs the same after years as at the start.
+        These columns must be unique to each product. The page starts after the product whose columns have the values `after`.
+        It therefore begins where the last page ended, whatever was published meanwhile, and costs the same however large the
+        archive grows.
         """
         columns = [products.c[name] for name in order]
-        wanted = _wanted(asset, since, until, state, removed=True)
+        conditions = _conditions(asset, since, until, state, removed=True)
         if after is not None:
-            here, there = sa.tuple_(*columns), sa.tuple_(*(sa.literal(value, c.type) for value, c in zip(after, columns, strict=True)))
-            wanted.append(here < there if descending else here > there)
+            position, start = sa.tuple_(*columns), sa.tuple_(*(sa.literal(value, c.type) for value, c in zip(after, columns, strict=True)))
+            conditions.append(position < start if descending else position > start)
         by = [column.desc() if descending else column for column in columns]
-        return self.index.read(lambda c: rows.select(c, self.root, *wanted, order=by, limit=number))
+        return self.index.read(lambda c: rows.select(c, self.root, *conditions, order=by, limit=number))
 
     def partitions(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[str]:
-        """The partitions `products` would give, in order: no product is read for them, only the index of them."""
-        wanted = sa.select(products.c.partition_key).where(*_wanted(asset, since, until, "current"))
-        return self.index.read(lambda c: list(c.scalars(wanted.order_by(products.c.partition_key))))
+        """The partitions of the products that `products` would return, in order. Only the database's index is read, no product row."""
+        query = sa.select(products.c.partition_key).where(*_conditions(asset, since, until, "current"))
+        return self.index.read(lambda c: list(c.scalars(query.order_by(products.c.partition_key))))
 
     def count(
         self,
@@ -204,31 +206,37 @@ class Archive:
         until: datetime | str | None = None,
         state: str | None = "current",
     ) -> dict[str, int]:
-        """How many products `products` would give, by asset; assets without any are left out."""
-        wanted = _wanted(asset, since, until, state, trials=True)  # trials are few names: cheaper left out afterwards than row by row
-        query = sa.select(products.c.asset, sa.func.count()).where(*wanted).group_by(products.c.asset)
+        """The number of products that `products` would return, by asset; assets without any are left out."""
+        # trials are few names: excluding them below is cheaper than row by row in SQL
+        conditions = _conditions(asset, since, until, state, trials=True)
+        query = sa.select(products.c.asset, sa.func.count()).where(*conditions).group_by(products.c.asset)
         found = self.index.read(lambda c: {str(row[0]): int(row[1]) for row in c.execute(query)})
         return {name: number for name, number in found.items() if asset is not None or not naming.of_trial(name)[1]}
 
     def settings_of(self, asset: str, since: datetime | str | None = None, until: datetime | str | None = None) -> list[Json]:
-        """The settings of the current products of an asset, as `products` would give them, and nothing else of them."""
-        wanted = sa.select(products.c.settings).where(*_wanted(asset, since, until, "current"))
-        return self.index.read(lambda c: [rows.decode(text) for text in c.scalars(wanted)])
+        """The settings of the current products of an asset that `products` would return; no other column is read."""
+        query = sa.select(products.c.settings).where(*_conditions(asset, since, until, "current"))
+        return self.index.read(lambda c: [rows.decode(text) for text in c.scalars(query)])
 
     def digests(self, asset: str, until: datetime | str | None = None) -> dict[str, str]:
-        """The digests of the current products of an asset that nothing holds, by partition, also of those retention has taken."""
-        wanted = (*_wanted(asset, None, until, "current", removed=True), products.c.held.is_(None))
-        query = sa.select(products.c.partition_key, products.c.digest).where(*wanted)
+        """The digests of an asset's current products that are not held, by partition, including those removed by retention."""
+        conditions = (*_conditions(asset, None, until, "current", removed=True), products.c.held.is_(None))
+        query = sa.select(products.c.partition_key, products.c.digest).where(*conditions)
         return self.index.read(lambda c: {row.partition_key: row.digest for row in c.execute(query)})
 
     def newest_with(self, asset: str, path: Sequence[str], before: str) -> Product | None:
-        """The last current product of an asset, of a partition before this one and not held, that has metadata at this path."""
+        """The last current product of an asset that is not held, is of a partition earlier than `before` and has metadata at `path`."""
 
         def work(connection: Connection) -> list[Product]:
-            typed = sa.cast if connection.dialect.name == "postgresql" else sa.type_coerce
-            there = typed(products.c.metadata, sa.JSON)[tuple(path)].as_string().is_not(None)
-            wanted = (*_wanted(asset, None, None, "current"), products.c.partition_key < before, products.c.held.is_(None), there)
-            last = sa.select(products.c.id).where(*wanted).order_by(products.c.partition_key.desc()).limit(1)
+            convert = sa.cast if connection.dialect.name == "postgresql" else sa.type_coerce
+            has_value = convert(products.c.metadata, sa.JSON)[tuple(path)].as_string().is_not(None)
+            conditions = (
+                *_conditions(asset, None, None, "current"),
+                products.c.partition_key < before,
+                products.c.held.is_(None),
+                has_value,
+            )
+            last = sa.select(products.c.id).where(*conditions).order_by(products.c.partition_key.desc()).limit(1)
             return rows.select(connection, self.root, products.c.id.in_(last.subquery().select()))
 
         return next(iter(self.index.read(work)), None)
@@ -236,82 +244,84 @@ class Archive:
     def figures(
         self, asset: str, names: Sequence[str], since: datetime | str | None = None, until: datetime | str | None = None
     ) -> list[Figures]:
-        """The figures of these names of the current products `products` would give, in order, also of those retention has taken.
+        """The figures `names` of the current products that `products` would return, in order, including those removed by retention.
 
-        The database looks at them: no product is read, so that a season costs little. What is no finite number is None.
+        The database extracts them and no product is read, so that a whole season costs little. None stands for any value that is
+        not a finite number.
         """
 
         def work(connection: Connection) -> list[Figures]:
-            told = _metadata(connection)
-            columns = [told[name].as_string().label(f"figure_{n}") for n, name in enumerate(names)]
+            metadata = _metadata(connection)
+            columns = [metadata[name].as_string().label(f"figure_{n}") for n, name in enumerate(names)]
             query = sa.select(products.c.partition_key, products.c.id, products.c.created_at, *columns)
-            query = query.where(*_wanted(asset, since, until, "current", removed=True)).order_by(products.c.partition_key)
+            query = query.where(*_conditions(asset, since, until, "current", removed=True)).order_by(products.c.partition_key)
             return [Figures(key, id_, at, tuple(map(rows.number, values))) for key, id_, at, *values in connection.execute(query)]
 
         return self.index.read(work)
 
     def counts(self, asset: str, characters: int, since: str, until: str) -> dict[str, int]:
-        """How many current products there are whose partitions begin alike, by so many first characters: 10 of a night, 13 of an hour.
+        """The number of current products by the first `characters` of their partition: 10 characters are a night, 13 an hour.
 
-        Those that retention has taken count. The database counts: a season costs little.
+        Products removed by retention are counted too. The database does the counting, so that a whole season costs little.
         """
         part = sa.func.substr(products.c.partition_key, 1, characters)
-        query = sa.select(part, sa.func.count()).where(*_wanted(asset, since, until, "current", removed=True)).group_by(part)
+        query = sa.select(part, sa.func.count()).where(*_conditions(asset, since, until, "current", removed=True)).group_by(part)
         return self.index.read(lambda c: {str(row[0]): int(row[1]) for row in c.execute(query)})
 
     def gathered(self, asset: str, name: str, characters: int, since: str, until: str) -> dict[str, list[float]]:
-        """A figure of the products that `counts` counts, each group's in order of time; what is no finite number is left out.
+        """One figure of the products that `counts` counts, by group and in order of time; values that are not finite are left out.
 
-        The database puts each group into one row, which costs a third of a row for each product.
+        The database joins each group into one row, which costs a third of what one row for each product would.
         """
 
         def work(connection: Connection) -> dict[str, list[float]]:
             value = _metadata(connection)[name].as_string()
-            some = sa.select(products.c.partition_key.label("key"), value.label("value"))
-            some = some.where(*_wanted(asset, since, until, "current", removed=True)).order_by(products.c.partition_key)
-            ordered = some.subquery()
+            selected = sa.select(products.c.partition_key.label("key"), value.label("value"))
+            selected = selected.where(*_conditions(asset, since, until, "current", removed=True)).order_by(products.c.partition_key)
+            ordered = selected.subquery()
             part = sa.func.substr(ordered.c.key, 1, characters)
-            query = sa.select(part, sa.func.aggregate_strings(ordered.c.value, _BETWEEN)).group_by(part)
-            told = {key: (text or "").split(_BETWEEN) for key, text in connection.execute(query)}
-            numbers = {key: [rows.number(one) for one in texts] for key, texts in told.items()}
-            return {key: found for key, some_ in numbers.items() if (found := [one for one in some_ if one is not None])}
+            query = sa.select(part, sa.func.aggregate_strings(ordered.c.value, _SEPARATOR)).group_by(part)
+            texts_by_group = {key: (text or "").split(_SEPARATOR) for key, text in connection.execute(query)}
+            numbers = {key: [rows.number(entry) for entry in texts] for key, texts in texts_by_group.items()}
+            return {key: finite for key, values in numbers.items() if (finite := [entry for entry in values if entry is not None])}
 
         return self.index.read(work)
 
     def intervals(self, asset: str, follower: str, characters: int, since: str, until: str) -> dict[str, list[tuple[str, str]]]:
-        """When each of the products that `counts` counts was published, and the first version of `follower` of the same partition (ISO
-        8601 to the second, UTC); partitions of which there is none are left out. Joined and put together by the database, a year costs
-        half of what two lists of it do.
+        """The pairs of publication times of each product that `counts` counts and of the first version of `follower` of its partition.
+
+        Times are ISO 8601 to the second, UTC. Partitions without a `follower` are left out. The database does the join and the
+        grouping: a year costs half of what two separate lists would.
         """
         early, late = products.alias("early"), products.alias("late")
-        stamps = sa.func.substr(early.c.created_at, 1, _SECONDS).concat(sa.func.substr(late.c.created_at, 1, _SECONDS))
+        stamps = sa.func.substr(early.c.created_at, 1, _ISO_LENGTH).concat(sa.func.substr(late.c.created_at, 1, _ISO_LENGTH))
         part = sa.func.substr(early.c.partition_key, 1, characters)
         same = (late.c.partition_key == early.c.partition_key, late.c.asset == naming.check_asset(follower), late.c.state == "current")
-        query = sa.select(part, sa.func.aggregate_strings(stamps, _BETWEEN)).select_from(
+        query = sa.select(part, sa.func.aggregate_strings(stamps, _SEPARATOR)).select_from(
             early.join(late, sa.and_(*same, late.c.version == 1))
         )
         query = query.where(early.c.asset == naming.check_asset(asset), early.c.state == "current")
         query = query.where(*windows.conditions(early.c.partition_key, since, until)).group_by(part)
-        told = self.index.read(lambda c: {str(row[0]): str(row[1]).split(_BETWEEN) for row in c.execute(query)})
-        return {key: [(text[:_SECONDS], text[_SECONDS:]) for text in texts] for key, texts in told.items()}
+        pairs_by_group = self.index.read(lambda c: {str(row[0]): str(row[1]).split(_SEPARATOR) for row in c.execute(query)})
+        return {key: [(text[:_ISO_LENGTH], text[_ISO_LENGTH:]) for text in texts] for key, texts in pairs_by_group.items()}
 
     def newest(self, asset: str, number: int = 1, until: datetime | str | None = None) -> list[Product]:
-        """The current products of an asset's last partitions, none after `until`, last first; what came before is not read."""
-        there = sa.select(products.c.id).where(*_wanted(asset, None, until, "current"))
-        last = there.order_by(products.c.partition_key.desc()).limit(number).subquery()
+        """The current products of an asset's last `number` partitions up to `until`, last first; earlier ones are not read."""
+        query = sa.select(products.c.id).where(*_conditions(asset, None, until, "current"))
+        last = query.order_by(products.c.partition_key.desc()).limit(number).subquery()
         return self._select(products.c.id.in_(sa.select(last.c.id)))[::-1]
 
     def nights(self, number: int, asset: str | None = None, until: str | None = None) -> list[str]:
-        """The last nights, last first, of which there are current products (of `asset`), none after `until`.
+        """The last `number` nights up to `until` that have current products (of `asset`), last first.
 
-        From each night the index is asked for the one before: what else there is costs nothing. One bound is named, for of two SQLite
-        would look for the wider one, and go through all that lies between.
+        From each night, one look-up in the index finds the night before, so that the other rows cost nothing. The query has a single
+        upper bound, because given two, SQLite would seek to the wider one and scan everything in between.
         """
         key = products.c.partition_key
-        of = [*_wanted(asset, None, None, "current"), key != ""]
+        conditions = [*_conditions(asset, None, None, "current"), key != ""]
 
         def last(*before: sa.ColumnElement[bool]) -> sa.ScalarSelect[str]:
-            return sa.select(sa.func.substr(key, 1, 10)).where(*of, *before).order_by(key.desc()).limit(1).scalar_subquery()
+            return sa.select(sa.func.substr(key, 1, 10)).where(*conditions, *before).order_by(key.desc()).limit(1).scalar_subquery()
 
         bounds = windows.conditions(key, None, until) if until is not None else [key < naming.NAME_MARK]
         found = sa.select(last(*bounds).label("night")).cte("nights", recursive=True)
@@ -320,30 +330,32 @@ class Archive:
         return self.index.read(lambda c: list(c.scalars(query)))
 
     def tally(self, since: str, until: str) -> dict[tuple[str, str], int]:
-        """How many current products there are from one night to another, by (asset, night)."""
+        """The number of current products from one night to another, by (asset, night)."""
         night = sa.func.substr(products.c.partition_key, 1, 10)
-        query = sa.select(products.c.asset, night, sa.func.count()).where(*_wanted(None, since, until, "current", trials=True))
+        query = sa.select(products.c.asset, night, sa.func.count()).where(*_conditions(None, since, until, "current", trials=True))
         query = query.group_by(products.c.asset, night)
         found = self.index.read(lambda c: c.execute(query).all())
         return {(asset, key): number for asset, key, number in found if not naming.of_trial(asset)[1]}
 
     def held(self) -> dict[str, str]:
-        """The current products that a blocking check holds, with its reason."""
-        # nothing else is asked of the database: SQLite would take an index of the current ones, of which there are a million
+        """The current products that are held, with the reason given by the blocking check, by id."""
+        # no other condition in SQL: SQLite would then choose the index of current products, of which there are a million
         query = sa.select(products.c.id, products.c.held, products.c.state, products.c.removed).where(products.c.held.is_not(None))
         found = self.index.read(lambda c: c.execute(query).all())
-        own = [row for row in sorted(found) if row.state == "current" and not row.removed and not naming.parse_id(row.id).trial]
-        return {row.id: row.held for row in own}
+        current = [row for row in sorted(found) if row.state == "current" and not row.removed and not naming.parse_id(row.id).trial]
+        return {row.id: row.held for row in current}
 
     def without(self, asset: str, follower: str) -> list[str]:
-        """The partitions of which there is a current product of `asset`, and of `follower` none, not even a removed one; in order."""
+        """The partitions, in order, with a current product of `asset` but none of `follower`, not even a removed one."""
         followed = (products.c.asset == naming.check_asset(follower), products.c.state == "current")
-        first, second = (sa.select(products.c.partition_key).where(*some) for some in (_wanted(asset, None, None, "current"), followed))
-        query = sa.except_(first, second).order_by("partition_key")  # in order, the database merges the two and keeps neither
+        first, second = (
+            sa.select(products.c.partition_key).where(*conditions) for conditions in (_conditions(asset, None, None, "current"), followed)
+        )
+        query = sa.except_(first, second).order_by("partition_key")  # sorted, so that the database merges the two and stores neither
         return self.index.read(lambda c: list(c.scalars(query)))
 
     def among(self, asset: str, partitions: Sequence[str]) -> set[str]:
-        """Those of these partitions of which there is, or was before retention, a current product of `asset`."""
+        """The subset of these partitions that have a current product of `asset`, whether or not retention removed its data."""
 
         def work(connection: Connection) -> set[str]:
             same = (products.c.asset == naming.check_asset(asset), products.c.state == "current")
@@ -353,43 +365,43 @@ class Archive:
         return self.index.read(work)
 
     def published(self, since: str | None) -> list[tuple[str, str, str | None, str]]:
-        """(created_at, asset, partition, run_id) of what was published after `since`, a `created_at` as this gives it; without it
-        the last only."""
+        """(created_at, asset, partition, run_id) of every product published after `since`, which is a `created_at` as returned here;
+        without `since` of the last one only."""
         query = sa.select(products.c.created_at, products.c.asset, products.c.partition_key, products.c.run_id)
         query = query.where(rows.is_science(products))
         query = query.where(products.c.created_at > since) if since else query.order_by(products.c.created_at.desc()).limit(1)
         return self.index.read(lambda c: sorted((at, asset, key or None, run) for at, asset, key, run in c.execute(query)))
 
     def failing(self, since: datetime) -> list[Product]:
-        """The current products of science published since then against which any check spoke, oldest first."""
+        """The current science products published since then that failed any check, oldest first."""
         stamp = since.astimezone(UTC).isoformat(timespec="microseconds")
-        wanted = (products.c.created_at >= stamp, products.c.state == "current", rows.is_science(products), _spoken_against())
-        return self.index.read(lambda c: rows.select(c, self.root, *wanted, order=(products.c.created_at, products.c.id)))
+        conditions = (products.c.created_at >= stamp, products.c.state == "current", rows.is_science(products), _has_failed_checks())
+        return self.index.read(lambda c: rows.select(c, self.root, *conditions, order=(products.c.created_at, products.c.id)))
 
     def failing_of(self, since: datetime | str, until: datetime | str) -> list[Product]:
-        """Those of `products` of these windows against which any check spoke; the others are not read."""
-        return self._select(*_wanted(None, since, until, "current"), _spoken_against())
+        """The current products of these windows that failed any check; the others are not read."""
+        return self._select(*_conditions(None, since, until, "current"), _has_failed_checks())
 
     def published_bytes(self, since: datetime) -> int:
-        """The size of what was published since then and is still there, in any state."""
+        """The total size in bytes of the products published since then, in any state, whose data were not removed."""
         stamp = since.astimezone(UTC).isoformat(timespec="microseconds")
         query = sa.select(sa.func.sum(products.c.size_bytes)).where(products.c.created_at >= stamp, ~products.c.removed)
         return int(self.index.read(lambda c: c.scalar(query)) or 0)
 
     def versions(self, asset: str, partition: str | None = None) -> list[Product]:
-        """Every version there ever was of one asset's partition, oldest first."""
-        return self._select(*_same(naming.check_asset(asset), naming.check_partition(partition)))
+        """Every version ever published of one asset's partition, oldest first."""
+        return self._select(*_of_partition(naming.check_asset(asset), naming.check_partition(partition)))
 
     def dependents(self, product_id: str) -> list[Product]:
         """The products made directly from this one, in any state."""
         return _lineage.dependents(self, self.get(product_id))
 
     def lineage(self, product_id: str) -> LineageNode:
-        """What a product was made from, down to the subband files of its subband_groups' manifests."""
+        """The tree of products that a product was made from, down to the subband files of its subband_groups' manifests."""
         return _lineage.lineage(self, self.get(product_id))
 
     def reject(self, product_id: str, reason: str) -> Product:
-        """Mark a product as bad: it is current no more, its dependents are stale, no older one comes back."""
+        """Mark a product as bad: it is no longer current, its dependents become stale, and no older version becomes current again."""
         if not reason.strip():
             raise NotFoundError(f"{product_id}: a rejection needs a reason")
         return self.change_state(product_id, lambda state: state | {"rejected": reason.strip()})
@@ -419,7 +431,7 @@ class Archive:
             yield
 
     def verify(self, product: Product) -> list[str]:
-        """What is wrong with a product's files ; [] if every byte is as published."""
+        """The problems found in a product's files; [] if every byte is as published."""
         if product.removed:
             return []
         sidecar = files.read_json(product.path / naming.SIDECAR)
@@ -437,12 +449,12 @@ class Archive:
         return problems
 
     def change_state(self, product_id: str, change: Callable[[Json], Json]) -> Product:
-        """Put `change(state)` into the state file, then the index, under the index's write lock."""
+        """Write `change(state)` to the state file, then to the index, under the index's write lock."""
         directory = naming.parse_id(product_id).directory
         self.get(product_id)
 
         def work(connection: Connection) -> None:
-            # The row is locked first, so that two changes to one state file follow each other.
+            # The row is locked first, so that two changes to one state file happen one after the other.
             connection.execute(sa.select(products.c.id).where(products.c.id == product_id).with_for_update())
             state = change(self.state(product_id))
             files.write_json(state_path(self.root, product_id), {k: v for k, v in state.items() if v})
@@ -453,11 +465,11 @@ class Archive:
         return self.get(product_id)
 
     def state(self, product_id: str) -> Json:
-        """The contents of the product's state file; {} while nothing was ever said about it."""
+        """The contents of the product's state file; {} if it has none."""
         return files.read_json(state_path(self.root, product_id)) or {}
 
     def close(self) -> None:
-        """Give back the database connections."""
+        """Close the database connections."""
         self.index.close()
 
     def __enter__(self) -> Self:
@@ -475,12 +487,12 @@ class Archive:
 
 
 def state_path(root: Path, product_id: str) -> Path:
-    """The small file beside a product that says whether it is rejected, pinned or removed."""
+    """The path of the small file beside a product that records whether it is rejected, pinned or removed."""
     directory = root / naming.parse_id(product_id).directory
     return directory.with_name(f"{directory.name}.state.json")
 
 
-def _wanted(
+def _conditions(
     asset: str | None,
     since: datetime | str | None,
     until: datetime | str | None,
@@ -489,21 +501,21 @@ def _wanted(
     removed: bool = False,
     trials: bool = False,
 ) -> list[sa.ColumnElement[bool]]:
-    """The conditions of `Archive.products`."""
+    """The SQL conditions that select what `Archive.products` returns."""
     found = [products.c.asset == naming.check_asset(asset)] if asset is not None else [] if trials else [rows.is_science(products)]
     if state is not None:
         found += [products.c.state == state, *([] if removed else [~products.c.removed])]
-        if state != "current":  # said in words: SQLite does not conclude from it that the index of these few will do
+        if state != "current":  # stated explicitly: else SQLite does not see that the partial index of these few applies
             found.append(products.c.state != "current")
     return [*found, *windows.conditions(products.c.partition_key, since, until)]
 
 
-def _spoken_against() -> sa.ColumnElement[bool]:
-    """Whether any check spoke against a product, as its metadata have it."""
+def _has_failed_checks() -> sa.ColumnElement[bool]:
+    """The SQL condition that a product failed any check, according to its metadata."""
     return products.c.metadata.contains('"n_failed_checks": ') & ~products.c.metadata.contains('"n_failed_checks": 0')
 
 
-def _same(asset: str, partition: str | None) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+def _of_partition(asset: str, partition: str | None) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return products.c.asset == asset, products.c.partition_key == (partition or "")
 
 
@@ -513,8 +525,8 @@ def _index(root: Path, database_url: str | None, archive_id: str, patience_s: fl
 
 
 def _metadata(connection: Connection) -> Any:
-    """The products' metadata as JSON to look into; a row that cannot be read must not hide the others."""
-    told: Any = products.c.metadata
+    """The products' metadata as a JSON expression to query; an unreadable row must not hide the others."""
+    column: Any = products.c.metadata
     if connection.dialect.name == "postgresql":
-        return sa.cast(told, sa.JSON)
-    return sa.type_coerce(sa.case((sa.func.json_valid(told), told)), sa.JSON)
+        return sa.cast(column, sa.JSON)
+    return sa.type_coerce(sa.case((sa.func.json_valid(column), column)), sa.JSON)

@@ -1,9 +1,9 @@
-"""Trials: products made with other than the platform's settings, beside science and never among it.
+"""Trials: products made with settings other than the platform's, kept beside science products and never among them.
 
-    <root>/trials/<name>/trial.json     the settings that the trial changes, and since when
+    <root>/trials/<name>/trial.json     the settings that the trial changes, and when it was first made
     <root>/trials/<name>/<asset>/...    its products, as in the archive
 
-In the index they are of assets of their own (`tile_image~robust_0`): nothing that asks for an asset of science finds them.
+In the index they belong to separate assets (`tile_image~robust_0`), so that no query for a science asset finds them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Definition:
 
 
 class Trial(Archive):
-    """The archive as a trial sees it: what it made itself, and where it made nothing, what science made.
+    """The archive as seen by a trial: the trial's own products and, where it made none, the science products.
 
-    Publishes into the trial alone. Answers about `current`, `products`, `partitions`, `digests`, `settings_of` and the caltable
-    sets are the trial's; all others are those of science.
+    It publishes only into the trial. The methods `current`, `products`, `partitions`, `digests`, `settings_of` and the caltable
+    sets show the trial's view; all other methods show science products.
     """
 
     def __init__(self, archive: Archive, name: str) -> None:
@@ -43,7 +43,7 @@ class Trial(Archive):
         self.trial = naming.check_trial(name)
 
     def publish(self, asset: str, partition: str | None, inputs: Sequence[str], **how: Any) -> Any:
-        """As `Archive.publish`, of the trial."""
+        """As `Archive.publish`, but into the trial."""
         return super().publish(naming.in_trial(asset, self.trial), partition, inputs, **how)
 
     def own(
@@ -55,14 +55,14 @@ class Trial(Archive):
         *,
         removed: bool = False,
     ) -> list[Product]:
-        """What the trial made itself, of one asset or of all: as `Archive.products`."""
+        """The products that the trial made itself, of one asset or of all; otherwise as `Archive.products`."""
         if asset is not None:
             return super().products(naming.in_trial(asset, self.trial), since, until, state, removed=removed)
         of_all = super().products(None, since, until, state, removed=removed, trials=True)
         return [product for product in of_all if product.trial == self.trial]
 
     def current(self, asset: str, partition: str | None = None, *, check: bool = False, removed: bool = False) -> Product | None:
-        """As `Archive.current`: the trial's own if it made one, whose data may be gone, else that of science."""
+        """As `Archive.current`: the trial's own product if it made one (None if its data are gone), else the science product."""
         own = super().current(naming.in_trial(asset, self.trial), partition, removed=True)
         if own is None:
             return super().current(asset, partition, check=check, removed=removed)
@@ -78,7 +78,7 @@ class Trial(Archive):
         removed: bool = False,
         trials: bool = False,
     ) -> list[Product]:
-        """As `Archive.products`, with the trial's own in the place of those of science of the same partition."""
+        """As `Archive.products`, with the trial's own products in place of the science products of the same partition."""
         own = {(p.asset, p.partition): p for p in self.own(asset, since, until, state, removed=True)}
         science = super().products(asset, since, until, state, removed=removed, trials=trials)
         kept = [p for p in science if (p.asset, p.partition) not in own]
@@ -100,54 +100,58 @@ class Trial(Archive):
 
 
 def opened(archive: Archive, name: str, settings: Mapping[str, Any]) -> tuple[Trial, dict[str, Any]]:
-    """The archive as the trial `name` sees it, and all settings the trial changes, to which these `settings` are added.
+    """The archive as seen by the trial `name`, and all settings the trial changes, after adding these `settings` to its definition.
 
-    Raises NotFoundError for what may be no name, and ConfigurationError where the trial was made with another value of one.
+    Raises NotFoundError for an invalid name, and ConfigurationError if the trial was made with another value of one of them.
     """
     place = archive.root / naming.TRIALS / naming.check_trial(name)
-    wanted = dict(jsonable(settings))
+    requested = dict(jsonable(settings))
     with files.typed_errors(f"The trial {name}"):
         place.mkdir(parents=True, exist_ok=True)
         with files.locked(place / ".lock"):
             known = files.read_json(place / FILE) or {"settings": {}, "created_at": datetime.now(UTC).isoformat(timespec="seconds")}
             before = known["settings"]
-            if other := {key: before[key] for key in wanted if before.get(key, wanted[key]) != wanted[key]}:
-                raise ConfigurationError(f"the trial {name} is made with {told(other)}; choose another name for {told(wanted)}")
-            defined = dict(sorted({**before, **wanted}.items()))
+            if conflicting := {key: before[key] for key in requested if before.get(key, requested[key]) != requested[key]}:
+                raise ConfigurationError(f"the trial {name} is made with {told(conflicting)}; choose another name for {told(requested)}")
+            defined = dict(sorted({**before, **requested}.items()))
             files.write_json(place / FILE, {**known, "settings": defined})
     return Trial(archive, name), defined
 
 
 def definitions(archive: Archive) -> list[Definition]:
-    """Every trial there is, by name."""
+    """All trials, sorted by name."""
     folder = archive.root / naming.TRIALS
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     read = {place.name: files.read_json(place / FILE) for place in found if place.is_dir()}
-    return [Definition(name, said["settings"], datetime.fromisoformat(said["created_at"])) for name, said in read.items() if said]
+    return [
+        Definition(name, contents["settings"], datetime.fromisoformat(contents["created_at"]))
+        for name, contents in read.items()
+        if contents
+    ]
 
 
 def definition(archive: Archive, name: str) -> Definition:
-    """The trial of this name. Raises NotFoundError, saying which there are."""
-    known = {one.name: one for one in definitions(archive)}
+    """The trial with this name. Raises NotFoundError, which lists the existing trials."""
+    known = {trial.name: trial for trial in definitions(archive)}
     if name not in known:
         raise NotFoundError(f"There is no trial {name!r}; there is {', '.join(known) or 'none yet'}")
     return known[name]
 
 
 def delete(archive: Archive, name: str) -> list[Product]:
-    """Remove the data of a trial's products, and its definition; returns what went. Records stay, for lineage.
+    """Remove the data of a trial's products, and its definition; return the removed products. Records stay, for lineage.
 
-    Raises NotFoundError where there is no such trial, and ConfigurationError while something reads its products.
+    Raises NotFoundError if there is no such trial, and ConfigurationError while something reads its products.
     """
     definition(archive, name)
-    there = [p for p in archive.products(state=None, trials=True) if p.trial == name and not p.removed]
-    if reading := sorted(claims.read_now(archive.root) & {p.id for p in there}):
+    existing = [p for p in archive.products(state=None, trials=True) if p.trial == name and not p.removed]
+    if reading := sorted(claims.read_now(archive.root) & {p.id for p in existing}):
         raise ConfigurationError(f"the trial {name} is in use: {reading[0]} is being read; try again later")
-    gone = [product for product in there if retention.remove(archive, product)]
+    gone = [product for product in existing if retention.remove(archive, product)]
     (archive.root / naming.TRIALS / name / FILE).unlink(missing_ok=True)
     return gone
 
 
 def told(settings: Mapping[str, Any]) -> str:
-    """A trial's settings as a sentence has them."""
+    """A trial's settings as text for a sentence."""
     return ", ".join(f"{name}={value}" for name, value in settings.items()) or "the platform's settings"

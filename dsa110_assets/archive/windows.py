@@ -1,4 +1,4 @@
-"""Times in queries: what `since` and `until` mean for partition keys."""
+"""Times in queries: the meaning of `since` and `until` for partition keys."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 def conditions(column: sa.Column[str], since: datetime | str | None, until: datetime | str | None) -> list[sa.ColumnElement[bool]]:
     """Conditions on a partition-key column for window starts from `since` to `until`, both included.
 
-    A night's key is the date alone and sorts before its own midnight, so comparing text compares times. What has no time, catalogues
-    and what has a name ('@' sorts after digits), is left out where either is given.
-    Raises NotFoundError for a text that is no ISO time.
+    A night's key is the date alone and sorts before its own midnight, so that comparing text compares times. Where either is given,
+    products without a time are left out: catalogues and named partitions ('@' sorts after digits).
+    Raises NotFoundError for a text that is not an ISO time.
     """
     found: list[sa.ColumnElement[bool]] = [] if since is None and until is None else [column != "", column < naming.NAME_MARK]
     if since is not None:
@@ -29,20 +29,20 @@ def conditions(column: sa.Column[str], since: datetime | str | None, until: date
 
 
 def first(since: datetime | str) -> str:
-    """The least partition key of windows that start from a time on."""
+    """The smallest partition key of windows that start at or after a time."""
     start = key(since)
     return start[:10] if start.endswith("T00:00") else start
 
 
 def last(until: datetime | str) -> str:
-    """The greatest partition key, or more, of windows that start until a time; a date alone includes every window of its day."""
+    """An upper bound of the partition keys of windows that start at or before a time; a date alone includes all windows of its day."""
     return f"{until}U" if isinstance(until, str) and _DATE.fullmatch(until) else key(until)  # 'U' sorts after 'T'
 
 
 def key(moment: datetime | str) -> str:
     """A time as text that compares with partition keys: UTC to the minute; naive times are UTC.
 
-    Raises NotFoundError for a text that is no ISO time.
+    Raises NotFoundError for a text that is not an ISO time.
     """
     try:
         found = datetime.fromisoformat(moment) if isinstance(moment, str) else moment

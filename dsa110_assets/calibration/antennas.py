@@ -1,9 +1,9 @@
-"""Every antenna of an observation against the sky it must have seen: what is corrected, flagged, weighed anew, and told.
+"""Compare every antenna of an observation with the known sky, and correct, flag and reweight its data.
 
 Tables are as old as their calibrator's transit. So the calibrated observation is compared with its field's predicted
-visibilities, antenna by antenna: gains that changed and delays that jumped are corrected (`epoch`), receptors that see no
-sky are flagged, weights are what the data scatter by once the model is taken out (`scatter`), and the flux scale is that of
-the field's reference sources where they say so together (`field_scale`).
+visibilities, antenna by antenna. Gains that changed and delays that jumped are corrected (`epoch`), and receptors that see no
+sky are flagged. Weights are set from the scatter of the residual visibilities (`scatter`). The flux scale is corrected to
+that of the field's reference sources where they agree on a change (`field_scale`).
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ Float = NDArray[np.float64]
 N_FITTED = 24
 _ROUNDS = 12
 _SIGNIFICANT, _LEAST_CHANGE = 5.0, 0.05
-"""A source's flux in the model is replaced where it differs from what the field says by so many sigma and so large a part."""
+"""A source's flux in the model is replaced where the flux fitted in the field differs from it by so many sigma and so large a part."""
 _SETTLED = 0.01
 _DOMINANT = 0.5
 _LEAST_MOVE = 2e-3
-"""Of the brightest source: by what new sources' fluxes move below this part of it, gains move by less."""
+"""Part of the brightest source's flux: if fluxes of new sources change by less, gains change by less."""
 _FAINTEST = 16.0
-"""New sources are looked for down to this part of the root mean square of what is left: that of 256 alike."""
+"""New sources are searched for down to the unknown sky's root mean square over this: 256 equal sources of that flux would cause it."""
 _LEAST_PART, _LEAST_REST = 0.02, 0.005
-"""Sources the model lacks are looked for where they have so much of the model's root mean square; once there is one, down to
-the second: what is left of a sky that is hardly known feigns gains."""
+"""Sources missing from the model are searched for if they have the first part of the model's root mean square; once one is found,
+down to the second, because unmodelled sky causes spurious gains."""
 
 
 @dataclass(frozen=True)
 class Observed:
-    """What an observation's antennas were found to be.
+    """The result of comparing an observation with the sky.
 
-    epoch: their gains; noise (antenna, block, pol): see `scatter.noise_factors`; scale: fluxes over the reference sources', and
-    scale_applied, by which they are divided (1: left); sky: the field's model as it was found; changed_sources, new_sources:
-    numbers of those that are not as the catalogue says. references_needed: to move the scale. sums: what it rests on, for block and
-    interval bounds.
+    epoch: the antennas' gains; noise (antenna, block, pol): see `scatter.noise_factors`. scale: fluxes over the reference sources';
+    scale_applied: the factor by which fluxes are divided (1: not corrected). sky: the field's model as fitted. changed_sources,
+    new_sources: the numbers of sources whose flux differs from the catalogue's, and that the catalogue lacks. references_needed: reference
+    sources needed to correct the scale. sums: the sums all this was fitted to, which have the block and interval bounds.
     """
 
     epoch: EpochGains
@@ -66,7 +66,7 @@ class Observed:
 
 
 def field_model(vis: Visibilities, sky: SkyModel, n_sources: int) -> SkyModel:
-    """The `n_sources` of `sky` that are brightest through the primary beam during `vis`, brightest first."""
+    """Return the `n_sources` of `sky` that are brightest through the primary beam during `vis`, brightest first."""
     if not len(sky):
         return sky
     middle = vis.times_mjd.size // 2
@@ -77,36 +77,39 @@ def field_model(vis: Visibilities, sky: SkyModel, n_sources: int) -> SkyModel:
 
 
 def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Search | None = None) -> Observed:
-    """Compare calibrated `vis` [Jy] with `sky`; `search` finds what `sky` lacks.
+    """Compare calibrated `vis` [Jy] with `sky`; `search` finds sources that `sky` lacks.
 
-    The model is put right in rounds: a source whose flux is not what the others say it should be, or that the model lacks,
-    would turn antennas that are well. At most twelve rounds; most observations need one. If the model still lacks much of the
-    sky then, nothing is said of antennas; and without references, as for the flux scale, nothing of where the sky is.
+    The model is corrected in rounds, because a source that is missing or whose flux is inconsistent with the others' would
+    change the gains of healthy antennas. There are at most twelve rounds; most observations need one. If the model still lacks
+    much of the sky after them, antennas are not judged. With too few reference sources for the flux scale, the position of the sky
+    is not determined either, and no gains that shift it are applied.
     """
     field = field_model(vis, sky, options.model_sources)
-    listed_jy = field.flux_jy  # new sources come first: they are fitted, but no reference
-    part, n_new, references = 0.0, 0, len(field)
+    listed_jy = field.flux_jy  # new sources come first: they are fitted, but are no reference sources
+    unknown_part, n_new, references = 0.0, 0, len(field)
     for _ in range(_ROUNDS):
         sums = compare(vis, field)
         epoch = solve_epoch(sums, options)
         if references < options.least_references:
             epoch = epoch.without_shift(vis.antennas.relative_m)
-        thin = corrected(field_scale.thinned(vis), sums, epoch, 1.0)
+        thinned = corrected(field_scale.thinned(vis), sums, epoch, 1.0)
         n_fitted = min(N_FITTED + n_new, len(field))
-        fitted = field_scale.fitted_fluxes(thin, field, n_fitted, n_new)
+        fitted = field_scale.fitted_fluxes(thinned, field, n_fitted, n_new)
         over_listed = field.flux_jy[n_new:n_fitted] / listed_jy[: n_fitted - n_new]
         scale = field_scale.field_scale(fitted.factors[n_new:] * over_listed, fitted.errors[n_new:] * over_listed)
-        better, part = _improved(thin, field, listed_jy, fitted, scale, options, search)
+        improved, unknown_part = _improved(thinned, field, listed_jy, fitted, scale, options, search)
         references = scale.count
-        if better is None:
+        if improved is None:
             break
-        field, n_new = better, len(better) - listed_jy.size
-    if part > _LEAST_PART:
+        field, n_new = improved, len(improved) - listed_jy.size
+    if unknown_part > _LEAST_PART:
         epoch = epoch.unjudged()
-    applied, reason = _applied(scale, options) if epoch.judged else (1.0, "the field says nothing: the tables' scale stands")
+    applied, reason = (
+        _applied(scale, options) if epoch.judged else (1.0, "the field is too faint or its model too poor: the tables' scale stands")
+    )
     noise = noise_factors(sums, epoch)
     if not epoch.judged:
-        noise = np.where(np.isfinite(noise), 1.0, np.nan)  # what a wrong model leaves is no noise
+        noise = np.where(np.isfinite(noise), 1.0, np.nan)  # residuals of a wrong model are not noise
     return Observed(
         epoch, noise, scale, applied, reason, field, int(np.sum(field.flux_jy[n_new:] != listed_jy)), n_new,
         options.least_references, sums,
@@ -114,56 +117,56 @@ def observe(vis: Visibilities, sky: SkyModel, options: EpochOptions, search: Sea
 
 
 def _improved(
-    thin: Visibilities, field: SkyModel, listed_jy: Float, fitted: Fitted, scale: Scale, options: EpochOptions, search: Search | None
+    thinned: Visibilities, field: SkyModel, listed_jy: Float, fitted: Fitted, scale: Scale, options: EpochOptions, search: Search | None
 ) -> tuple[SkyModel | None, float]:
-    """The field, new sources first, put right by one round's fit; None if it stays as it is. And the part of the model's root mean
-    square that a sky beyond it has, 0 if what is left is of no sources."""
+    """Return the field corrected by one round's fit, new sources first; None if it does not change. Also return the root mean square
+    of the sky missing from the model, as part of the model's; 0 if the residual has no sources."""
     n_new = len(fitted.new)
-    residual, unknown_jy, part = _residual(thin, _as_fitted(field, fitted))
+    residual, unknown_jy, unknown_part = _residual(thinned, _as_fitted(field, fitted))
     listed, new = field.select(np.arange(n_new, len(field))), _in_scale(fitted, scale, options)
-    if search is not None and part > (_LEAST_REST if n_new else _LEAST_PART):
-        found = new_sources(residual, unknown_jy / _FAINTEST, sky_model.concat(new, listed), search)
-        if len(found):
-            # it is fitted first: until it is in the gains, the catalogue's fluxes seem to be wrong
-            return sky_model.concat(found, new, listed), part
-    better = _with_fluxes(listed, listed_jy, fitted.factors[n_new:], fitted.errors[n_new:], scale)
-    if better is listed and not np.any(fitted.moved > _LEAST_MOVE):
+    if search is not None and unknown_part > (_LEAST_REST if n_new else _LEAST_PART):
+        found_sources = new_sources(residual, unknown_jy / _FAINTEST, sky_model.concat(new, listed), search)
+        if len(found_sources):
+            # fit new sources first: until the gains were solved with them, the catalogue's fluxes seem wrong
+            return sky_model.concat(found_sources, new, listed), unknown_part
+    with_fluxes = _with_fluxes(listed, listed_jy, fitted.factors[n_new:], fitted.errors[n_new:], scale)
+    if with_fluxes is listed and not np.any(fitted.moved > _LEAST_MOVE):
         return None, 0.0
-    return sky_model.concat(new, better), part
+    return sky_model.concat(new, with_fluxes), unknown_part
 
 
 def _with_fluxes(field: SkyModel, listed_jy: Float, factors: Float, errors: Float, scale: Scale) -> SkyModel:
-    """The field with fluxes of sources that clearly are not what all say together; itself if there are none.
+    """Return the field with corrected fluxes of the sources that clearly disagree with the others; `field` itself if there are none.
 
-    Of these only the ones that change by half as much as the most changed one does: one wrong flux turns antennas, which
-    feigns small changes all over the field; they are gone when it is right. What is not the catalogue's any more is
-    followed until it hardly changes.
+    Only sources that change by at least half as much as the most changed one are corrected. One wrong flux changes antenna gains,
+    which causes small spurious changes all over the field; they vanish once that flux is right. A flux that was already replaced
+    is updated until it hardly changes.
     """
     common = _common(scale)
     ratio = factors / common
-    free = field.flux_jy[: ratio.size] != listed_jy[: ratio.size]
-    least = np.where(free, _SETTLED, _LEAST_CHANGE if scale.count >= 2 else np.inf)
+    replaced = field.flux_jy[: ratio.size] != listed_jy[: ratio.size]
+    least = np.where(replaced, _SETTLED, _LEAST_CHANGE if scale.count >= 2 else np.inf)
     with np.errstate(invalid="ignore"):
         sigma = np.hypot(errors / common, np.nan_to_num(scale.error))
-        off = (np.abs(ratio - 1) > np.maximum(np.where(free, 1.0, _SIGNIFICANT) * sigma, least)) & np.isfinite(ratio)
-        moved = np.where(off, np.abs(ratio - 1) / errors, 0)  # in sigma, which are about the same flux for all
-    off &= free | (moved >= _DOMINANT * moved.max(initial=0.0))
-    if not off.any():
+        differs = (np.abs(ratio - 1) > np.maximum(np.where(replaced, 1.0, _SIGNIFICANT) * sigma, least)) & np.isfinite(ratio)
+        moved = np.where(differs, np.abs(ratio - 1) / errors, 0)  # in sigma: a sigma is about the same flux for all sources
+    differs &= replaced | (moved >= _DOMINANT * moved.max(initial=0.0))
+    if not differs.any():
         return field
-    index = np.flatnonzero(off)
+    index = np.flatnonzero(differs)
     return _with_factors(field, index, ratio[index])
 
 
-def _residual(thin: Visibilities, field: SkyModel) -> tuple[Visibilities, float, float]:
-    """What is left without the model, the root mean square [Jy] of the sky in it, 0 if that is not significant, and that as part of
-    the model's."""
-    model = predict(thin, field)
-    residual = replace(thin, data=thin.data - model[..., None])
+def _residual(thinned: Visibilities, field: SkyModel) -> tuple[Visibilities, float, float]:
+    """Return the residual visibilities, the root mean square [Jy] of the sky in them, 0 if that is not significant, and that as part
+    of the model's."""
+    model = predict(thinned, field)
+    residual = replace(thinned, data=thinned.data - model[..., None])
     return residual, *field_scale.unknown_sky(residual, model)
 
 
 def _as_fitted(field: SkyModel, fitted: Fitted) -> SkyModel:
-    """The field with all that was fitted put in, be it believed or not: what is left then is of other sources."""
+    """Return the field with all fitted values, significant or not, so that its residual contains only other sources."""
     n_new, n_fitted = len(fitted.new), fitted.factors.size
     factors = np.nan_to_num(fitted.factors[n_new:], nan=1.0)
     listed = _with_factors(field, np.arange(n_new, n_fitted), factors)
@@ -171,7 +174,7 @@ def _as_fitted(field: SkyModel, fitted: Fitted) -> SkyModel:
 
 
 def _with_factors(field: SkyModel, index: NDArray[np.intp], factors: Float) -> SkyModel:
-    """The field with fluxes of some of its sources multiplied."""
+    """Return the field with fluxes of some of its sources multiplied."""
     flux, log, factors = field.flux_jy.copy(), field.log_coefficients.copy(), np.maximum(factors, 1e-3)
     flux[index] *= factors
     standard = np.any(log[index] != 0, axis=1)
@@ -180,36 +183,37 @@ def _with_factors(field: SkyModel, index: NDArray[np.intp], factors: Float) -> S
 
 
 def _in_scale(fitted: Fitted, scale: Scale, options: EpochOptions) -> SkyModel:
-    """New sources that are more than noise, as fitted, in the scale of the known ones where that clearly is not the tables'."""
-    clear = fitted.factors[: len(fitted.new)] > _SIGNIFICANT * fitted.errors[: len(fitted.new)]
-    new = fitted.new.select(clear)
+    """Return the new sources above the noise as fitted, in the flux scale of the known sources where that clearly differs from the
+    tables'."""
+    significant = fitted.factors[: len(fitted.new)] > _SIGNIFICANT * fitted.errors[: len(fitted.new)]
+    new = fitted.new.select(significant)
     common = _common(scale)
     return replace(new, flux_jy=new.flux_jy / common) if abs(common - 1) > options.scale_sigma * scale.error else new
 
 
 def _common(scale: Scale) -> float:
-    """What fluxes differ by from the catalogue's in common; one source alone says nothing of it."""
+    """Return the common factor of fluxes over the catalogue's; 1 with fewer than two sources, which cannot determine it."""
     return scale.factor if scale.count >= 2 else 1.0
 
 
 def _applied(scale: Scale, options: EpochOptions) -> tuple[float, str]:
-    """By what fluxes are divided, and why."""
+    """Return the factor by which fluxes are divided, and the reason."""
     if scale.count < options.least_references:
         return 1.0, f"{scale.count} reference sources, {options.least_references} are needed: the tables' scale stands"
-    off = scale.factor - 1
-    told = f"{scale.count} reference sources say {scale.factor:.4f} +- {scale.error:.4f}"
-    if abs(off) < options.scale_sigma * scale.error:
-        return 1.0, f"{told}: the tables' scale stands"
-    if abs(off) > options.max_scale_change:
-        return 1.0, f"{told}: more than {options.max_scale_change:g} off, not corrected"
-    return scale.factor, f"{told}: corrected"
+    departure = scale.factor - 1
+    measured = f"{scale.count} reference sources give {scale.factor:.4f} +- {scale.error:.4f}"
+    if abs(departure) < options.scale_sigma * scale.error:
+        return 1.0, f"{measured}: the tables' scale stands"
+    if abs(departure) > options.max_scale_change:
+        return 1.0, f"{measured}: more than {options.max_scale_change:g} off, not corrected"
+    return scale.factor, f"{measured}: corrected"
 
 
 def corrected(vis: Visibilities, sums: Comparison, epoch: EpochGains, scale: float, noise: Float | None = None) -> Visibilities:
-    """`vis` divided by the epoch's gains, its fluxes by `scale`; weights by `noise`, if given. Lost receptors are flagged.
+    """Return `vis` divided by the epoch's gains, its fluxes by `scale`, and its weights by `noise` if given. Lost receptors are flagged.
 
-    Weights are of the corrected data: without `noise` they are what gains make of them. New arrays, of the same channels
-    or some of those that were compared.
+    Weights are those of the corrected data: without `noise` they are only scaled by the gains. The arrays are new. `vis` may have
+    the channels that were compared, or some of them.
     """
     data, flags, weights = vis.data.copy(), vis.flags.copy(), vis.weights.copy()
     correct(replace(vis, data=data, flags=flags, weights=weights), sums, epoch, scale, noise)
@@ -217,7 +221,7 @@ def corrected(vis: Visibilities, sums: Comparison, epoch: EpochGains, scale: flo
 
 
 def correct(vis: Visibilities, sums: Comparison, epoch: EpochGains, scale: float, noise: Float | None = None) -> None:
-    """`corrected`, in place."""
+    """Do the same as `corrected`, in place."""
     gains = channel_gains(vis.frequencies_hz, sums, epoch) * np.sqrt(scale)
     power = np.abs(gains) ** 2
     if noise is not None:
@@ -229,7 +233,7 @@ def correct(vis: Visibilities, sums: Comparison, epoch: EpochGains, scale: float
 
 
 def channel_gains(frequencies_hz: Float, sums: Comparison, epoch: EpochGains) -> NDArray[np.complex128]:
-    """What is applied, delays and all, at frequencies (channel,): (interval, antenna, channel, pol)."""
+    """Return the applied gains including delays at frequencies (channel,): (interval, antenna, channel, pol)."""
     logs = np.log(epoch.gains)
     steps = np.diff(logs.imag, axis=2, prepend=logs.imag[:, :, :1])
     logs = logs.real + 1j * np.cumsum((steps + np.pi) % (2 * np.pi) - np.pi, axis=2) + 1j * logs.imag[:, :, :1]
@@ -241,7 +245,7 @@ def channel_gains(frequencies_hz: Float, sums: Comparison, epoch: EpochGains) ->
 
 
 def _of_channels(values: NDArray[Any], frequencies_hz: Float, sums: Comparison) -> NDArray[Any]:
-    """(antenna, block) at channels, linearly between the blocks' middles: (antenna, channel)."""
+    """Interpolate values (antenna, block) linearly between the blocks' centres: (antenna, channel)."""
     x = sums.block_hz
     if x.size == 1:
         return np.repeat(values, frequencies_hz.size, axis=1)

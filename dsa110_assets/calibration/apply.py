@@ -1,4 +1,4 @@
-"""Applying calibration tables: V / (g_i conj g_j), weights 1 / sigma^2 by the autocorrelations; flagged solutions flag data."""
+"""Apply calibration tables: V / (g_i conj g_j), weights 1 / sigma^2 from the autocorrelations. Flagged solutions flag data."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dsa110_assets.visibilities.types import Visibilities
 
 Interpolation = Literal["linear", "nearest"]
 AUTO_INTEGRATIONS = 8
-"""Integrations that tell the system's power: in 8 of 12.9 s and 0.24 MHz it is known to 0.02 %, and a burst does not matter."""
+"""Integrations from which the system's power is taken: 8 of 12.9 s and 0.24 MHz give it to 0.02 %, and a burst does not matter."""
 
 
 def apply(vis: Visibilities, tables: Sequence[Gains], *, interpolation: Interpolation = "linear") -> Visibilities:
-    """`vis` corrected by all `tables`: V / (g_i conj g_j), weights times the `weight_factors` of both antennas.
+    """Return `vis` corrected by all `tables`: V / (g_i conj g_j), weights times the `weight_factors` of both antennas.
 
-    Between solutions amplitude and phase are interpolated (or the nearest taken), skipping flagged ones;
-    outside their range the nearest holds. Samples without a solution are flagged, zero and of weight 0;
+    Between solutions, amplitude and phase are interpolated (or the nearest is taken), skipping flagged ones;
+    outside their range the nearest is used. Samples without a solution are flagged, zero and of weight 0;
     antennas are matched by name. Raises BadDataError if a bandpass does not have the data's channels.
     """
     gains, good = total_gains(vis, tables, interpolation)
@@ -39,17 +39,17 @@ def apply(vis: Visibilities, tables: Sequence[Gains], *, interpolation: Interpol
 def weight_factors(
     frame: Visibilities, system_jy: NDArray[np.float64], gains: NDArray[np.complex128], good: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """What an antenna contributes to weights of corrected data: (time or 1, antenna, channel or 1, pol), 0 where not `good`.
+    """Return each antenna's factor in the weights of corrected data: (time or 1, antenna, channel or 1, pol), 0 where not `good`.
 
-    sigma^2 of a real part is A_i A_j / (2 dnu t), A the corrected autocorrelation, that is, the system's flux density
-    (the radiometer equation for a correlation, Thompson, Moran & Swenson 2017, section 6.2): noise that was amplified
-    together with the sky is no smaller on an antenna of high gain, which |g|^2 alone would prefer. `system_jy` is what
-    `system_power` has of the frame's first AUTO_INTEGRATIONS; where an antenna has none it is the median of the others; without
-    any the factors are |g|^2.
+    sigma^2 of a real part is A_i A_j / (2 dnu t), A being the corrected autocorrelation, that is, the system's flux density
+    (the radiometer equation for a correlation, Thompson, Moran & Swenson 2017, section 6.2). An antenna of high gain amplifies
+    noise together with the sky, so its noise is no smaller; weights |g|^2 alone would favour it. `system_jy` is the result of
+    `system_power` for the frame's first AUTO_INTEGRATIONS. An antenna without a value gets the median of the others; without
+    any value the factors are |g|^2.
     """
     power = np.where(good, gains.real**2 + gains.imag**2, 0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # medians of nothing: NaN is what is wanted
+        warnings.simplefilter("ignore", RuntimeWarning)  # an empty median is to be NaN
         system_jy = np.where(np.isfinite(system_jy), system_jy, np.nanmedian(system_jy, axis=(0, 1, 2)))
     if not np.isfinite(system_jy).all():
         return power.astype(np.float32)
@@ -60,20 +60,20 @@ def weight_factors(
 def system_power(
     frame: Visibilities, autos: NDArray[np.complex64], gains: NDArray[np.complex128], good: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The receptors' power as a flux density [Jy], of autocorrelations (time, autocorrelation, channel, pol), the median over
-    time: (time or 1 of the gains, antenna, channel, pol); NaN where there is none or no solution."""
-    seen = autos.real
+    """Return the receptors' power as a flux density [Jy], the median over time of autocorrelations (time, autocorrelation, channel, pol):
+    (time or 1 of the gains, antenna, channel, pol); NaN without autocorrelation or solution."""
+    measured = autos.real
     raw = np.full((len(frame.antennas.names), *autos.shape[2:]), np.nan)
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", RuntimeWarning)
-        raw[frame.ant1[frame.is_auto]] = np.nanmedian(np.where(seen > 0, seen, np.nan), axis=0)
+        raw[frame.ant1[frame.is_auto]] = np.nanmedian(np.where(measured > 0, measured, np.nan), axis=0)
         return np.where(good, raw / (gains.real**2 + gains.imag**2), np.nan)
 
 
 def total_gains(
     vis: Visibilities, tables: Sequence[Gains], interpolation: Interpolation = "linear"
 ) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
-    """Product of `tables` on vis's grid: (time or 1, antenna, channel or 1, pol), and where all are good.
+    """Return the product of `tables` on vis's grid: (time or 1, antenna, channel or 1, pol), and where all are good.
 
     Axes along which no table varies have length 1.
     """
@@ -93,7 +93,7 @@ def total_gains(
 
 
 def _on_antennas(vis: Visibilities, table: Gains) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
-    """The table's values in vis's antenna numbering; antennas it lacks have no solution."""
+    """Return the table's values in vis's antenna numbering; antennas that it lacks have no solution."""
     index = {name: i for i, name in enumerate(table.antenna_names)}
     rows = np.array([index.get(name, -1) for name in vis.antennas.names])
     ok = ~table.flags[:, rows]
@@ -102,13 +102,13 @@ def _on_antennas(vis: Visibilities, table: Gains) -> tuple[NDArray[np.complex128
 
 
 def _channels(vis: Visibilities, table: Gains) -> NDArray[np.int64]:
-    """Index of the table's channel at each of vis's. BadDataError if one is off by > 1 % of a width."""
+    """Return the index of the table's channel for each of vis's. Raises BadDataError if one differs by > 1 % of a width."""
     nearest = np.abs(vis.frequencies_hz[:, None] - table.frequencies_hz).argmin(axis=1)
-    off_hz = np.abs(vis.frequencies_hz - table.frequencies_hz[nearest]).max()
-    if off_hz > 0.01 * vis.channel_width_hz:
+    difference_hz = np.abs(vis.frequencies_hz - table.frequencies_hz[nearest]).max()
+    if difference_hz > 0.01 * vis.channel_width_hz:
         raise BadDataError(
             f"the bandpass of {table.field_name or 'unknown field'} has other channels than the data "
-            f"({off_hz:.0f} Hz off); solve one on the same grid"
+            f"({difference_hz:.0f} Hz off); solve one on the same grid"
         )
     return np.asarray(nearest)
 
@@ -120,7 +120,7 @@ def _at_times(
     times_mjd: NDArray[np.float64],
     interpolation: Interpolation,
 ) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
-    """Values at `times_mjd`; tables with one time stay of length 1."""
+    """Return values at `times_mjd`; tables with one time keep length 1."""
     if values.shape[0] == 1:
         return values, ok
     out = np.ones((times_mjd.size, *values.shape[1:]), dtype=np.complex128)
@@ -140,15 +140,15 @@ def _at_times(
 
 
 @njit(cache=True)
-def _interpolate(values, ok, times, wanted, linear, real, out, out_ok):  # type: ignore[no-untyped-def]
+def _interpolate(values, ok, times, target_times, linear, real, out, out_ok):  # type: ignore[no-untyped-def]
     for a in range(values.shape[1]):
         for c in range(values.shape[2]):
             for p in range(values.shape[3]):
-                for k in range(wanted.size):
+                for k in range(target_times.size):
                     before, after = -1, -1
                     for t in range(times.size):
                         if ok[t, a, c, p]:
-                            if times[t] <= wanted[k]:
+                            if times[t] <= target_times[k]:
                                 before = t
                             elif after < 0:
                                 after = t
@@ -158,7 +158,7 @@ def _interpolate(values, ok, times, wanted, linear, real, out, out_ok):  # type:
                     if before < 0 or after < 0:
                         out[k, a, c, p] = values[max(before, after), a, c, p]
                         continue
-                    share = (wanted[k] - times[before]) / (times[after] - times[before])
+                    share = (target_times[k] - times[before]) / (times[after] - times[before])
                     first, second = values[before, a, c, p], values[after, a, c, p]
                     if not linear:
                         out[k, a, c, p] = first if share <= 0.5 else second
@@ -166,15 +166,16 @@ def _interpolate(values, ok, times, wanted, linear, real, out, out_ok):  # type:
                         out[k, a, c, p] = first + share * (second - first)
                     else:
                         amplitude = abs(first) + share * (abs(second) - abs(first))
-                        turn = np.angle(second * np.conj(first))
-                        out[k, a, c, p] = amplitude * np.exp(1j * (np.angle(first) + share * turn))
+                        phase_step = np.angle(second * np.conj(first))
+                        out[k, a, c, p] = amplitude * np.exp(1j * (np.angle(first) + share * phase_step))
 
 
 @njit(cache=True, parallel=True)
 def _apply(  # type: ignore[no-untyped-def]
     data, flags, weights, ant1, ant2, inverse, power, out, out_flags, out_weights
 ):
-    """`inverse` 1/g and `power`, the weight factors (time or 1, antenna, channel or 1, pol); both 0 without a solution."""
+    """Correct every sample by `inverse` 1/g and its weight by `power`, the weight factors (time or 1, antenna, channel or 1, pol); both
+    are 0 without a solution."""
     n_time, n_base, n_chan, n_pol = data.shape
     time_step = 1 if power.shape[0] > 1 else 0
     channel_step = 1 if power.shape[2] > 1 else 0

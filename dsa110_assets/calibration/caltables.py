@@ -1,7 +1,7 @@
-"""Calibration tables in CASA's format: applicable by stock applycal, read by pyuvdata, and CASA's own readable here.
+"""Calibration tables in CASA's format. Stock applycal can apply them, pyuvdata can read them, and CASA's own can be read here.
 
 Sign. Our measurement sets hold the conjugate of `Visibilities.data` (uvw = position 1 - position 2), so the
-gains that apply to them are the conjugates of ours and delays the negatives: turned here, both ways.
+gains that apply to them are the conjugates of ours, and delays the negatives. They are converted here, on reading and writing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from dsa110_assets.errors import BadDataError
 DAY_S = 86400.0
 _STORED = "MSMTAB"
 _ROWS = 16
-"""In a bucket of the storage manager."""
+"""Rows in a bucket of the storage manager."""
 _APART_S = 4e-4
-"""Ten times the resolution of a Julian date in float64."""
+"""Gap between solution intervals [s]: ten times the resolution of a Julian date in float64."""
 JONES_XX, JONES_YY = -5, -6
-"""pyuvdata's numbers (AIPS's) of the receptors."""
+"""pyuvdata's (AIPS's) numbers for the receptors."""
 _KINDS: dict[str, Kind] = {"B Jones": "B", "G Jones": "G", "K Jones": "K"}
 _COPIED = ("ANTENNA", "FIELD", "OBSERVATION", "SPECTRAL_WINDOW")
 _SECONDS: dict[str, Any] = {"QuantumUnits": ["s"]}
@@ -72,10 +72,10 @@ def write(gains: Gains, path: Path, ms_path: Path) -> None:
 
 
 def _description(real: bool, n_chan: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Columns of a table, and how they are stored: every cell in its row.
+    """Return the columns of a table and their storage: every cell within its row.
 
-    Cells of any shape go into a file of their own, where casacore fills them up to whole 8 bytes with what happens to be in
-    memory: the same solutions would be other bytes in every run. Rows have to fit into a bucket, whose 32 KiB 600 channels fill.
+    Cells of variable shape would go into a separate file, where casacore pads them to multiples of 8 bytes with uninitialised memory,
+    so the same solutions would give different bytes in every run. Rows have to fit into a bucket: 600 channels fill its 32 KiB.
     """
     indices = ("FIELD_ID", "SPECTRAL_WINDOW_ID", "ANTENNA1", "ANTENNA2", "SCAN_NUMBER", "OBSERVATION_ID")
     scalar: list[tuple[str, float | int, dict[str, Any]]] = [("TIME", 0.0, _UTC), ("INTERVAL", 0.0, _SECONDS)]
@@ -84,7 +84,7 @@ def _description(real: bool, n_chan: int) -> tuple[dict[str, Any], dict[str, Any
     single = "float" if real else "complex"
     for name, value_type in (_parameter(real), single), *((name, "float") for name in ("PARAMERR", "SNR", "WEIGHT")), ("FLAG", "boolean"):
         columns.append(ct.makearrcoldesc(name, 0, valuetype=value_type, shape=[n_chan, 2], options=5, datamanagergroup=_STORED))
-    row_bytes = 64 + 42 * n_chan  # 40 of scalars; per channel 2 x (8 + 3 x 4) of numbers and as many bits
+    row_bytes = 64 + 42 * n_chan  # 40 bytes of scalars; per channel 2 x (8 + 3 x 4) bytes of numbers and the flag bits
     names = np.array([column["name"] for column in columns])
     storage = {"NAME": _STORED, "TYPE": "StandardStMan", "COLUMNS": names, "SPEC": {"BUCKETSIZE": _ROWS * row_bytes}}
     return dict(ct.maketabdesc(columns)), {"*1": storage}
@@ -118,19 +118,19 @@ def _put_rows(table: Any, gains: Gains, real: bool) -> None:
 
 
 def _widths_s(gains: Gains) -> NDArray[np.float64]:
-    """Lengths of the solution intervals [s] (time,): no two overlap, which pyuvdata refuses.
+    """Return the lengths of the solution intervals [s] (time,). No two overlap, because pyuvdata refuses overlaps.
 
-    The runs of `reduction.intervals` are `interval_s` long, the last of a piece of the data one integration less. What
-    touches is kept apart by more than a Julian date resolves.
+    The runs of `reduction.intervals` are `interval_s` long, the last of a contiguous piece one integration less. Adjacent
+    intervals are separated by more than the resolution of a Julian date.
     """
     widths = np.full(gains.times_mjd.size, gains.interval_s)
-    for i, apart_s in enumerate(np.diff(gains.times_mjd) * DAY_S, start=1):
-        widths[i] = min(gains.interval_s, 2 * apart_s - widths[i - 1] - _APART_S)
+    for i, separation_s in enumerate(np.diff(gains.times_mjd) * DAY_S, start=1):
+        widths[i] = min(gains.interval_s, 2 * separation_s - widths[i - 1] - _APART_S)
     return widths
 
 
 def _put_feeds(table: Any, ms_path: Path, n_antennas: int, field_name: str) -> None:
-    """What CASA's format has no place for, as pyuvdata's own writer says it: XX and YY, and how the feeds are turned."""
+    """Write keywords that CASA's format lacks, as pyuvdata's own writer does: the polarisations XX and YY, and the feeds' angles."""
     with ct.table(f"{ms_path}::FEED", ack=False) as feed:
         angles = np.zeros((n_antennas, 2))
         angles[feed.getcol("ANTENNA_ID")] = feed.getcol("RECEPTOR_ANGLE")
@@ -166,7 +166,7 @@ def _put_history(table: Any, path: Path, gains: Gains) -> None:
 
 
 def _put_spectral_window(path: Path, gains: Gains) -> None:
-    """Give the copied spectral window the solutions' own channels (G and K have one)."""
+    """Give the copied spectral window the solutions' channels (G and K have one)."""
     n = gains.frequencies_hz.size
     with ct.table(str(path), readonly=False, ack=False) as window:
         if window.nrows() != 1:
@@ -183,7 +183,7 @@ def _put_spectral_window(path: Path, gains: Gains) -> None:
 
 
 def read(path: Path) -> Gains:
-    """A caltable of type B, G or K Jones, written by `write` or by CASA.
+    """Read a caltable of type B, G or K Jones, written by `write` or by CASA.
 
     Raises BadDataError for other types, several spectral windows or an irregular time-antenna grid.
     Antennas without rows at a time are flagged.
@@ -211,7 +211,7 @@ def read(path: Path) -> Gains:
     with ct.table(f"{path}::SPECTRAL_WINDOW", ack=False) as table:
         frequencies_hz = np.asarray(table.getcell("CHAN_FREQ", window), dtype=np.float64)
         if kind == "K":
-            # applycal turns delays about the spectral window's reference frequency
+            # applycal applies delays with phase 0 at the spectral window's reference frequency
             frequencies_hz = np.array([float(table.getcell("REF_FREQUENCY", window))])
     with ct.table(f"{path}::FIELD", ack=False) as table:
         field_name = str(keywords.get("FieldName") or table.getcell("NAME", field))
@@ -238,8 +238,8 @@ def _on_grid(
     flags = np.ones(shape, dtype=np.bool_)
     snr = np.zeros(shape, dtype=np.float32)
     good = ~rows.flags & np.isfinite(rows.parameter)
-    theirs = -rows.parameter if kind == "K" else rows.parameter.conj()
-    values[index, antenna1] = np.where(good, theirs, values[0, 0, 0, 0])
+    converted = -rows.parameter if kind == "K" else rows.parameter.conj()
+    values[index, antenna1] = np.where(good, converted, values[0, 0, 0, 0])
     flags[index, antenna1] = ~good
     snr[index, antenna1] = np.where(good, rows.snr, 0)
     references = antenna2[antenna2 >= 0]

@@ -1,8 +1,8 @@
 """Calibrated visibilities against the field's model, summed as antenna gains need them.
 
 For every slot of integrations, polarisation, block of channels and baseline: R = sum w V conj(M), D = sum w |M|^2,
-E = sum w |V|^2 and the number of samples. A slot is the even or the odd integrations of an interval, so that what is
-fitted to one half can be tried on the other. Everything that is asked of an observation's antennas is asked of these sums.
+E = sum w |V|^2 and the number of samples. A slot is the even or the odd integrations of an interval, so that a fit to
+one half can be tested on the other. All results about an observation's antennas are derived from these sums.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dsa110_assets.visibilities.predict import integrations
 from dsa110_assets.visibilities.types import Visibilities
 
 N_BLOCKS, N_INTERVALS = 16, 4
-"""Blocks are subbands of the telescope, 11.7 MHz: a delay of 4 ns turns by 17 degrees in one. Intervals are 77 s of 309."""
+"""Blocks are subbands of the telescope, 11.7 MHz: a delay of 4 ns changes the phase by 17 degrees in one. Intervals are 77 s of 309."""
 _PARTS = 8
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Sums over cross-correlations: r (interval, half, pol, block, baseline) complex128; d, energy and count (samples) alike, float64.
+    """Sums over cross-correlations: r (interval, half, pol, block, baseline) complex128; d, energy and count (samples) same shape, float64.
 
     ant1, ant2 (baseline,) int32; n_antennas; block_hz (block,) mean frequencies; first_channel (block + 1,) and
     first_time (interval + 1,) int64: where blocks and intervals begin.
@@ -44,10 +44,10 @@ class Comparison:
 
 
 def compare(vis: Visibilities, sky: SkyModel) -> Comparison:
-    """`vis` (calibrated, Jy) against `sky` seen through the primary beam.
+    """Return the sums of calibrated `vis` [Jy] against predicted visibilities of `sky`, seen through the primary beam.
 
-    Flagged samples and autocorrelations do not count; samples without a weight neither, and may be NaN. Short observations
-    have fewer intervals and few channels fewer blocks. The model of an averaged channel is that of one so wide.
+    Flagged samples, samples without a weight and autocorrelations do not count; samples without a weight may be NaN. Short
+    observations have fewer intervals, and data with few channels fewer blocks. The model of an averaged channel allows for its width.
     """
     cross = np.flatnonzero(~vis.is_auto)
     n_times, n_channels = vis.times_mjd.size, vis.frequencies_hz.size
@@ -59,8 +59,8 @@ def compare(vis: Visibilities, sky: SkyModel) -> Comparison:
     model = np.zeros((1, vis.ant1.size, n_channels), np.complex64)
     block = np.repeat(np.arange(n_blocks), np.diff(first_channel))
     interval = np.repeat(np.arange(n_intervals), np.diff(first_time))
-    for t, seen in enumerate(integrations(vis, sky)):
-        seen.fringes().into(model)
+    for t, predicted in enumerate(integrations(vis, sky)):
+        predicted.fringes().into(model)
         i, half = interval[t], t % 2
         _add(vis.data[t], vis.flags[t], vis.weights[t], model[0], cross, block, r[i, half], d[i, half], energy[i, half], count[i, half])
     of_blocks = np.array([vis.frequencies_hz[a:b].mean() for a, b in pairwise(first_channel)])

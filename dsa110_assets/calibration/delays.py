@@ -1,4 +1,4 @@
-"""Delays: the part of a bandpass that is a phase slope over frequency, split off into a K table."""
+"""Delays: the phase slope of a bandpass over frequency, split off into a K table."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _REFINEMENTS = 3
 
 
 def phasor(delay_ns: NDArray[np.float64], frequencies_hz: NDArray[np.float64], reference_hz: float) -> NDArray[np.complex128]:
-    """exp[2 pi i delay (nu - reference)], shape delay.shape + (channel,)."""
+    """Return exp[2 pi i delay (nu - reference)], shape delay.shape + (channel,)."""
     return np.asarray(np.exp(2j * np.pi * 1e-9 * delay_ns[..., None] * (frequencies_hz - reference_hz)))
 
 
 def split(bandpass: Gains) -> tuple[Gains, Gains]:
-    """(K, B') with K B' = B. One delay [ns] per time and receptor, about the lowest channel as in CASA.
+    """Return (K, B') with K B' = B. K has one delay [ns] per time and receptor, with phase 0 at the lowest channel as in CASA.
 
     The delay maximises |sum_nu B/|B| exp(-2 pi i delay nu)|. Receptors without solutions are flagged in K.
     """
@@ -43,7 +43,7 @@ def split(bandpass: Gains) -> tuple[Gains, Gains]:
 
 
 def peak_delay_ns(unit: NDArray[np.complex128], frequencies_hz: NDArray[np.float64], reference_hz: float) -> NDArray[np.float64]:
-    """Delay [ns] of unit phasors (..., channel) on a regular grid: padded transform, then slope fits."""
+    """Return the delay [ns] of unit phasors (..., channel) on a regular grid: from a padded transform, refined by slope fits."""
     n_chan = frequencies_hz.size
     if n_chan == 1:
         return np.zeros(unit.shape[:-1])
@@ -54,9 +54,9 @@ def peak_delay_ns(unit: NDArray[np.complex128], frequencies_hz: NDArray[np.float
     x = frequencies_hz - reference_hz
     weight = np.abs(unit)
     for _ in range(_REFINEMENTS):
-        left = unit * phasor(-delay_ns, frequencies_hz, reference_hz)
-        total = left.sum(axis=-1, keepdims=True)
-        phase = np.angle(left * np.exp(-1j * np.angle(total)))
+        residual = unit * phasor(-delay_ns, frequencies_hz, reference_hz)
+        total = residual.sum(axis=-1, keepdims=True)
+        phase = np.angle(residual * np.exp(-1j * np.angle(total)))
         n = np.maximum(weight.sum(axis=-1), 1)
         mean_x = (weight * x).sum(axis=-1) / n
         centred = weight * (x - mean_x[..., None])

@@ -25,32 +25,33 @@ Float = NDArray[np.float64]
 
 SIGNIFICANT_SIGMA = 5.0
 LEAST_CHANGE = 1e-3
-"""Changes below this part of the calibrator's signal cannot move gains by a thousandth: they are left."""
+"""Changes below this part of the calibrator's signal cannot change gains by a thousandth, and are not made."""
 DOMINANT = 0.5
 _STEP_RAD = float(np.deg2rad(2 / 3600))
-"""Step of the derivatives by position, small against any beam."""
+"""Step of the derivatives with respect to position, small compared with any beam."""
 STEP_INDEX, _STEEPEST = 0.1, 3.0
 LEAST_KNOWN = 0.2
-"""An index that cannot be told to this, half of sources' scatter, is left as it is."""
+"""An index that cannot be determined to this, half the scatter of sources' indices, is left as it is."""
 _INDEX_FROM = 0.02
-"""Part of the calibrator's flux from which on a source that is not the catalogue's is fitted with an index: by 0.5 too small a one
-leaves 4 % of it at the edges of the band."""
+"""Part of the calibrator's flux above which a source whose flux is not the catalogue's is fitted with an index: an index that is too
+small by 0.5 leaves 4 % of the source at the edges of the band."""
 FLUX, EAST, NORTH, INDEX = range(4)
 _FARTHEST_STEPS = 15.0
 _RUN = 1024
 ROUNDING = float(np.finfo(np.float32).eps) * _RUN**0.5
-"""Relative error of a sum in single precision over such a run, whose roundings add in squares."""
+"""Relative error of a sum in single precision over such a run, whose rounding errors add in quadrature."""
 _FIXED = 2
-"""Columns before the fitted sources': the calibrator, and all that is too faint to be fitted."""
+"""Number of columns before those of the fitted sources: the calibrator, and all sources too faint to be fitted."""
 
 
 @dataclass(frozen=True)
 class Equations:
-    """Sums over calibrated visibilities V and the columns A of a field's model, A_0 the calibrator.
+    """Sums over calibrated visibilities V and the columns A of a field's model, A_0 being the calibrator.
 
-    normal Re A^H W A; target Re A^H W V; energy sum w |V|^2; count of samples; `sources` (column - 2,): whose
-    a column is, and `what` of it: its FLUX, or its shift EAST, NORTH, or in INDEX, in steps. `turned` (column, 2): Re A^H W r / (2 pi i u)
-    and by v, r being what the model leaves of V; `moments` (2, 2): sums of w (2 pi u)^2, of u v, and of v^2; `weight` sum w.
+    normal Re A^H W A; target Re A^H W V; energy sum w |V|^2; count of samples. `sources` (column - 2,): the source of each
+    column; `what`: its parameter: FLUX, or in steps the shift EAST or NORTH or the change of INDEX. `turned` (column, 2):
+    Re A^H W r / (2 pi i u) and the same with v, r being the residual of V; `moments` (2, 2): sums of w (2 pi u)^2, of u v, and of
+    v^2; `weight` sum w.
     """
 
     normal: Float
@@ -66,7 +67,7 @@ class Equations:
 
     @property
     def whole(self) -> Float:
-        """The model as it is: every source once, nothing moved."""
+        """Coefficients of the current model: every source's flux once, no shifts."""
         return np.concatenate([np.ones(_FIXED), (self.what == FLUX) * 1.0])
 
     @property
@@ -74,30 +75,30 @@ class Equations:
         return np.sqrt(np.diag(self.normal))
 
     def solve(self, free: NDArray[np.intp]) -> tuple[Float, Float, float]:
-        """Solution and errors with the columns `free` fitted, the others as they are; variance of a sample's real part."""
+        """Return solution and errors with the columns `free` fitted and the others fixed, and the variance of a sample's real part."""
         x, sigma, fixed = self.whole, np.zeros(self.what.size + _FIXED), self.whole
         fixed[free] = 0
         inverse = inverted(self.normal[np.ix_(free, free)])
         x[free] = inverse @ (self.target - self.normal @ fixed)[free]
         chi2 = max(self.energy - 2 * float(x @ self.target) + float(x @ self.normal @ x), ROUNDING * self.energy)
-        # |V|^2 counts both parts of a complex sample, a real parameter feels one
+        # |V|^2 has both parts of a complex sample, but a real parameter is determined by one
         variance = chi2 / max(self.count - free.size, 1) / 2
         sigma[free] = np.sqrt(variance * np.maximum(np.diag(inverse), 0))
         return x, sigma, variance
 
 
 def equations(vis: Visibilities, field: Field, parts: Parts, options: SolveOptions) -> Equations:
-    """The sums of calibrated `vis` and `field`, whose parts are `parts`."""
-    columns, owner = [parts.calibrator(field), parts.rest], list[tuple[int, int]]()
+    """Return the sums of calibrated `vis` and `field`, whose predicted visibilities are `parts`."""
+    columns, parameters = [parts.calibrator(field), parts.rest], list[tuple[int, int]]()
     for k in np.flatnonzero(field.fitted).tolist():
-        one = field.sky.select([k])
-        flux = np.float32(one.flux_jy[0])
-        (here,) = parts.per_jy(one)
-        steps = stepped(one, field.moves[k], field.sigma_jy[k] > 0 and flux > _INDEX_FROM * field.sky.flux_jy[0])
-        columns += [flux * here, *(flux * (there - here) for moved in steps.values() for there in parts.once(moved))]
-        owner += [(k, what) for what in (FLUX, *steps)]
-    sources, what = np.array(owner, dtype=np.int64).reshape(-1, 2).T
-    whole = [1, *(np.flatnonzero(what == FLUX) + _FIXED).tolist()]
+        source = field.sky.select([k])
+        flux = np.float32(source.flux_jy[0])
+        (unmoved,) = parts.per_jy(source)
+        steps = stepped(source, field.moves[k], field.sigma_jy[k] > 0 and flux > _INDEX_FROM * field.sky.flux_jy[0])
+        columns += [flux * unmoved, *(flux * (shifted - unmoved) for moved in steps.values() for shifted in parts.once(moved))]
+        parameters += [(k, what) for what in (FLUX, *steps)]
+    sources, what = np.array(parameters, dtype=np.int64).reshape(-1, 2).T
+    flux_columns = [1, *(np.flatnonzero(what == FLUX) + _FIXED).tolist()]
     cross = np.flatnonzero(~vis.is_auto)
 
     def of_integration(t: int) -> tuple[Any, ...]:
@@ -107,31 +108,31 @@ def equations(vis: Visibilities, field: Field, parts: Parts, options: SolveOptio
         root = np.sqrt(total)
         mean = np.divide((weights * data).sum(axis=2), root, out=np.zeros(root.shape, np.complex64), where=root > 0)
         rows = np.stack([column[t][cross] for column in columns]) * root
-        others = sum((rows[k] for k in whole[1:]), rows[whole[0]])
+        others = sum((rows[k] for k in flux_columns[1:]), rows[flux_columns[0]])
         uv = -2j * np.pi * (vis.uvw_m[t, cross, :2].T[..., None] * (vis.frequencies_hz / speed_of_light))
         turned = uv.astype(np.complex64) * (mean - rows[0] - others)
         normal, targets = products(_as_real(rows), _as_real(np.concatenate([mean[None], turned])))
         energy = float(np.sum(weights * (data.real**2 + data.imag**2), dtype=np.float64))
         uv_2 = np.einsum("abc,dbc,bc->ad", uv.imag, uv.imag, total)
-        lone = mean - others
-        less = np.divide(others, root, out=np.zeros_like(others), where=root > 0)[..., None]
-        alone = np.sum(weights * np.abs(np.where(weights > 0, data - less, 0)) ** 2, axis=(1, 2), dtype=np.float64)
+        calibrator = mean - others
+        others_mean = np.divide(others, root, out=np.zeros_like(others), where=root > 0)[..., None]
+        calibrator_energy = np.sum(weights * np.abs(np.where(weights > 0, data - others_mean, 0)) ** 2, axis=(1, 2), dtype=np.float64)
         return (
             normal, targets, energy, int(np.count_nonzero(weights)), uv_2, float(total.sum(dtype=np.float64)),
-            np.sum(lone * np.conj(rows[0]), axis=1, dtype=np.complex128), np.sum(np.abs(rows[0]) ** 2, axis=1, dtype=np.float64),
-            alone, np.count_nonzero(weights, axis=(1, 2)),
+            np.sum(calibrator * np.conj(rows[0]), axis=1, dtype=np.complex128), np.sum(np.abs(rows[0]) ** 2, axis=1, dtype=np.float64),
+            calibrator_energy, np.count_nonzero(weights, axis=(1, 2)),
         )  # fmt: skip
 
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # map keeps their order, and so the sums their bits
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # map keeps the order, so the sums are reproducible to the bit
         sums = _summed(pool.map(of_integration, range(vis.times_mjd.size)))
-    normal, targets, energy, count, uv_2, weight, top, bottom, alone, samples = sums
+    normal, targets, energy, count, uv_2, weight, top, bottom, calibrator_energy, samples = sums
     middle = vis.uvw_m[vis.times_mjd.size // 2, cross, :2] * (vis.frequencies_hz.mean() / speed_of_light)
-    baselines = BaselineSums(top, bottom, alone, samples, vis.ant1[cross], vis.ant2[cross], middle[:, 0], middle[:, 1])
+    baselines = BaselineSums(top, bottom, calibrator_energy, samples, vis.ant1[cross], vis.ant2[cross], middle[:, 0], middle[:, 1])
     return Equations(normal, targets[:, 0], energy, count, sources, what, targets[:, 1:], uv_2, weight, baselines)
 
 
 def stepped(one: SkyModel, place: bool, index: bool) -> dict[int, SkyModel]:
-    """A source a step to each of the sides that it may differ to."""
+    """Return copies of a source, each a step away in one of the parameters to be fitted: position if `place`, index if `index`."""
     steps = {}
     if place:
         steps[EAST] = replace(one, ra_rad=one.ra_rad + _STEP_RAD / np.cos(one.dec_rad))
@@ -142,25 +143,26 @@ def stepped(one: SkyModel, place: bool, index: bool) -> dict[int, SkyModel]:
 
 
 def inverted(normal: Float) -> Float:
-    """The inverse of a normal matrix whose sums are of single precision: that much is added to its diagonal, so that what it cannot
-    tell apart has large errors and no large values."""
+    """Return the inverse of a normal matrix summed in single precision. The rounding error is added to its diagonal, so that degenerate
+    parameters get large errors but not large values."""
     return np.asarray(np.linalg.pinv(normal + ROUNDING * np.diag(np.diag(normal)), hermitian=True))
 
 
 def _summed(parts: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Sums of each member, one part after the other."""
+    """Return the sum of each member over the parts, in their order."""
     first, *others = parts
     total = list(first)
     for part in others:
-        total = [one + more for one, more in zip(total, part, strict=True)]
+        total = [summed + more for summed, more in zip(total, part, strict=True)]
     return total
 
 
 def group_of(equations: Equations, field: Field) -> Group:
-    """The field's sources that are as in the catalogue, as one, against the calibrator: all fluxes fitted, its own too.
+    """Return the common flux ratio and shift, relative to the calibrator, of the field's sources that are as in the catalogue. All
+    fluxes are fitted, including the calibrator's.
 
-    A source's shift is what turns the phases of what is left: Re M^H W r / (2 pi i (u, v)) = sum w |M|^2 (2 pi)^2 (u, v)^T (u, v) shift,
-    with others' shifts taken to cancel.
+    A source's shift follows from the phases of the residual: Re M^H W r / (2 pi i (u, v)) = sum w |M|^2 (2 pi)^2 (u, v)^T (u, v) shift,
+    assuming that other sources' shifts cancel.
     """
     flux = np.concatenate([[False, False], equations.what == FLUX])
     free = np.flatnonzero((equations.size > 0) & ~np.isin(np.arange(flux.size), [1]))
@@ -178,58 +180,59 @@ def group_of(equations: Equations, field: Field) -> Group:
 
 
 def fit_fluxes(equations: Equations, field: Field, common: Group, *, doubt_catalogue: bool = True) -> tuple[Field, bool]:
-    """The field's fluxes fitted to calibrated data, the calibrator's kept; and whether any changed.
+    """Fit the field's fluxes to calibrated data with the calibrator's fixed. Return the field, and whether anything changed.
 
-    min sum w |V - M_0 - sum_k x_k M_k|^2 over x, M_0 being the calibrator and what is too faint to be fitted, with
-    positions and indices of new sources linearised. A catalogue's flux is replaced only where the fit differs by 5 sigma from what
-    the field's sources have in `common`, by enough to matter, and by half of what the most changed source does: one wrong
-    flux bends the gains, which feigns small changes all over the field; they are gone when it is right. Without
-    `doubt_catalogue` only fluxes that are not the catalogue's any more are fitted.
+    min sum w |V - M_0 - sum_k x_k M_k|^2 over x, M_0 being the calibrator and the sources too faint to be fitted, with
+    positions and indices of new sources linearised. A catalogue flux is replaced only where the fit differs by 5 sigma from the ratio
+    that the field's sources have in `common`, by enough to matter, and by at least half as much as for the most changed source. One
+    wrong flux biases the gains, which causes small spurious changes all over the field; they vanish once that flux is right.
+    Without `doubt_catalogue`, only fluxes already replaced are fitted.
     """
-    whole, size = equations.whole, equations.size
+    current, size = equations.whole, equations.size
     free = np.flatnonzero(size[_FIXED:] > 0) + _FIXED
     doubted = np.isin(np.arange(size.size), departures(equations, common)[0]) & doubt_catalogue
-    wanted = np.isfinite(field.sigma_jy)[equations.sources] | field.moves[equations.sources]
-    chosen = np.intersect1d(np.flatnonzero(doubted | np.concatenate([[False] * _FIXED, wanted])), free)
+    not_catalogued = np.isfinite(field.sigma_jy)[equations.sources] | field.moves[equations.sources]
+    chosen = np.intersect1d(np.flatnonzero(doubted | np.concatenate([[False] * _FIXED, not_catalogued])), free)
     if not chosen.size:
         return field, False
     _, sigma, _ = equations.solve(chosen)
     unclear = (equations.what[chosen - _FIXED] == INDEX) & ~(sigma[chosen] * STEP_INDEX < LEAST_KNOWN)
     chosen = chosen[~unclear]
     x, sigma, _ = equations.solve(chosen)
-    changed = bool(np.any((np.abs(x - whole) * size)[chosen] > LEAST_CHANGE * size[0]))
+    changed = bool(np.any((np.abs(x - current) * size)[chosen] > LEAST_CHANGE * size[0]))
     fitted = _updated(field, equations, x, sigma, chosen)
-    # of a sidelobe that was found with its source the fit leaves nothing
-    nothing = fitted.moves & ~(fitted.sky.flux_jy > SIGNIFICANT_SIGMA * fitted.sigma_jy)
-    return fitted.select(~nothing), changed
+    # the fit gives no significant flux to a sidelobe that was found together with its source
+    vanished = fitted.moves & ~(fitted.sky.flux_jy > SIGNIFICANT_SIGMA * fitted.sigma_jy)
+    return fitted.select(~vanished), changed
 
 
 def departures(equations: Equations, common: Group) -> tuple[NDArray[np.intp], float]:
-    """Columns that differ from what the sources have in `common` significantly and by enough to matter, and by how much the
-    most differing one does, as part of the calibrator's signal."""
-    whole, size = equations.whole, equations.size
+    """Return the columns that differ from the sources' `common` ratio significantly and by enough to matter, and the largest of these
+    differences as part of the calibrator's signal."""
+    current, size = equations.whole, equations.size
     free = np.flatnonzero(size[_FIXED:] > 0) + _FIXED
     if not free.size:
         return free, 0.0
     x, sigma, _ = equations.solve(free)
-    away = np.abs(x - np.where(whole > 0, common.ratio if common.known else 1.0, 0.0))
-    moved = away * size
-    most = float(moved[free].max())
-    heavy = moved > max(LEAST_CHANGE * size[0], DOMINANT * most)
-    found = free[(heavy & (away > SIGNIFICANT_SIGMA * sigma))[free]]
-    return found, float(moved[found].max(initial=0.0) / size[0])
+    departure = np.abs(x - np.where(current > 0, common.ratio if common.known else 1.0, 0.0))
+    change = departure * size
+    most = float(change[free].max())
+    heavy = change > max(LEAST_CHANGE * size[0], DOMINANT * most)
+    departing = free[(heavy & (departure > SIGNIFICANT_SIGMA * sigma))[free]]
+    return departing, float(change[departing].max(initial=0.0) / size[0])
 
 
 def _updated(field: Field, equations: Equations, x: Float, sigma: Float, chosen: NDArray[np.intp]) -> Field:
-    """The field with the solved columns put in."""
+    """Return the field updated with the solved columns."""
     sources, what = equations.sources[chosen - _FIXED], equations.what[chosen - _FIXED]
-    errors, own = field.sigma_jy.copy(), what == FLUX
-    errors[sources[own]] = sigma[chosen[own]] * field.sky.flux_jy[sources[own]]
+    errors, is_flux = field.sigma_jy.copy(), what == FLUX
+    errors[sources[is_flux]] = sigma[chosen[is_flux]] * field.sky.flux_jy[sources[is_flux]]
     return replace(field, sky=stepped_by(field.sky, sources, what, x[chosen]), sigma_jy=errors)
 
 
 def stepped_by(sky: SkyModel, sources: NDArray[np.int64], what: NDArray[np.int64], x: Float) -> SkyModel:
-    """A sky with fitted columns put in: factors of fluxes first, then shifts of position and index, which are in steps of the old flux."""
+    """Return a sky updated with fitted columns: first factors of fluxes, then shifts of position and index, which are in steps at the
+    old flux."""
     flux, ra, dec, index = sky.flux_jy.copy(), sky.ra_rad.copy(), sky.dec_rad.copy(), sky.spectral_index.copy()
     flux[sources[what == FLUX]] *= np.maximum(x[what == FLUX], 0.0)
     for value, source, which in zip(x, sources, what, strict=True):
@@ -245,41 +248,41 @@ def stepped_by(sky: SkyModel, sources: NDArray[np.int64], what: NDArray[np.int64
 
 
 def coarse_shift(vis: Visibilities, field: Field, parts: Parts, options: SolveOptions, variance: float) -> tuple[float, float]:
-    """The field's shift east and north [rad] as far as 48 arcsec, 0 where none is significant."""
+    """Return the field's shift east and north [rad], searched up to 48 arcsec; 0 unless significant."""
     calibrator = parts.calibrator(field)
     others = parts.model(field) - calibrator
     cross = np.flatnonzero(~vis.is_auto)
     total = np.zeros((cross.size, vis.frequencies_hz.size), np.complex128)
     for t in range(vis.times_mjd.size):
         weights = weights_of(vis, t, cross, options)
-        left = np.where(weights > 0, vis.data[t][cross] - calibrator[t][cross][..., None], 0)
-        total += (weights * left).sum(axis=2) * np.conj(others[t][cross])
+        residual = np.where(weights > 0, vis.data[t][cross] - calibrator[t][cross][..., None], 0)
+        total += (weights * residual).sum(axis=2) * np.conj(others[t][cross])
     uv = vis.uvw_m[vis.times_mjd.size // 2, cross, :2].T[..., None] * (vis.frequencies_hz / speed_of_light)
-    east, north, gain = group.coarse_shift(total.ravel(), *(one.ravel() for one in uv))
+    east, north, gain = group.coarse_shift(total.ravel(), *(coordinate.ravel() for coordinate in uv))
     return (east, north) if 2 * gain > 2 * SIGNIFICANT_SIGMA**2 * variance else (0.0, 0.0)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
 def products(rows, columns):  # type: ignore[no-untyped-def]
-    """rows rows^T and rows columns^T, summed in single precision over runs of _RUN.
+    """Return rows rows^T and rows columns^T, summed in single precision over runs of _RUN.
 
-    Not by BLAS: its threads wait for one another by spinning, beside other processes for seconds.
+    BLAS is not used: its threads wait for one another by spinning, for seconds if other processes run.
     """
     normal, target = np.zeros((rows.shape[0], rows.shape[0])), np.zeros((rows.shape[0], columns.shape[0]))
     for first in range(0, columns.shape[1], _RUN):
         for i in range(rows.shape[0]):
-            one = rows[i, first : first + _RUN]
+            first_row = rows[i, first : first + _RUN]
             for j in range(columns.shape[0]):
                 data = columns[j, first : first + _RUN]
                 total = np.float32(0)
-                for k in range(one.size):
-                    total += one[k] * data[k]
+                for k in range(first_row.size):
+                    total += first_row[k] * data[k]
                 target[i, j] += total
             for j in range(i + 1):
-                other = rows[j, first : first + _RUN]
+                second_row = rows[j, first : first + _RUN]
                 total = np.float32(0)
-                for k in range(one.size):
-                    total += one[k] * other[k]
+                for k in range(first_row.size):
+                    total += first_row[k] * second_row[k]
                 normal[i, j] += total
                 if j < i:
                     normal[j, i] += total
@@ -287,7 +290,7 @@ def products(rows, columns):  # type: ignore[no-untyped-def]
 
 
 def weights_of(vis: Visibilities, t: int, cross: NDArray[np.intp], options: SolveOptions) -> NDArray[np.float32]:
-    """Weights of one integration's cross-correlations (baseline, channel, pol): 0 where flagged or out of the solve's
+    """Return weights of one integration's cross-correlations (baseline, channel, pol): 0 where flagged or outside the solve's
     uv range."""
     uv_s = np.hypot(vis.uvw_m[t, cross, 0], vis.uvw_m[t, cross, 1]) / speed_of_light
     uv = uv_s[:, None] * vis.frequencies_hz
@@ -296,6 +299,6 @@ def weights_of(vis: Visibilities, t: int, cross: NDArray[np.intp], options: Solv
 
 
 def _as_real(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """(row, ...) complex as (row, real and imaginary parts side by side)."""
+    """Return complex (row, ...) as real (row, n), real and imaginary parts side by side."""
     flat = np.ascontiguousarray(rows.reshape(rows.shape[0], -1), dtype=np.complex64)
     return flat.view(np.float32)

@@ -1,4 +1,4 @@
-"""Antenna-based solutions: what a calibration table holds, in memory."""
+"""Antenna-based solutions: the content of a calibration table, in memory."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Gains:
         """(antenna, pol) True where more than DEAD_FRACTION of the solvable cells are flagged.
 
         A cell (time, channel) counts as solvable if any receptor has a solution in it, so missing subbands
-        kill nobody.
+        make no receptor dead.
         """
         solvable = ~self.flags.all(axis=(1, 3))
         if not solvable.any():

@@ -13,17 +13,17 @@ from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.reduction import Sums
 
 _ROUGH = 1e-3
-"""Tolerance of the fits that only choose where to start."""
+"""Tolerance of the fits that only choose the starting point."""
 _START_CHANNELS = 64
-"""Channels the start is chosen on: enough to know gains to a few percent, and a tenth of the work."""
+"""Number of channels on which the start is chosen: enough for gains to a few percent, at a tenth of the work."""
 _NEGLIGIBLE = 1e-3
-"""A round that lowers chi-squared by less than this per parameter moved parameters by 3 % of their errors,
-and those mostly of dead receptors: living ones are settled after two rounds."""
+"""Share of the noise variance: a round that lowers chi-squared by less than this per parameter moved parameters by 3 % of their
+errors, mostly those of dead receptors: working ones are settled after two rounds."""
 
 
 @dataclass(frozen=True)
 class State:
-    """B (pol, channel, antenna) and G (interval, pol, antenna), with where they are solved and how well."""
+    """B (pol, channel, antenna) and G (interval, pol, antenna), with masks of where they are solved, and the information they rest on."""
 
     b: NDArray[np.complex128]
     b_ok: NDArray[np.bool_]
@@ -36,45 +36,45 @@ class State:
 
 
 def alternate(sums: Sums, n_ant: int, options: SolveOptions) -> tuple[State, int, bool]:
-    """Alternate between B and G; also the number of rounds, and whether they settled.
+    """Fit B and G in turn. Return them, the number of rounds, and whether the fit settled.
 
-    Settled: neither changes any more, or a round no longer improves the fit by anything that shows above the
-    noise. The second alone would hold only noisy data to account, the first alone is never met while a dead
-    receptor, which nothing determines, wanders about.
+    It has settled if neither changes any more, or if a round no longer improves the fit noticeably relative to the noise.
+    The second criterion alone suits only noisy data. The first alone is never met while the gain of a dead
+    receptor, which nothing determines, drifts.
     """
     if sums.times_mjd.size == 1:
-        return _settled(_round(sums, _blank(sums, n_ant), options)), 1, True
-    state = _settled(_round(sums, _start(sums, n_ant, options), options))
+        return _normalised(_round(sums, _blank(sums, n_ant), options)), 1, True
+    state = _normalised(_round(sums, _start(sums, n_ant, options), options))
     rounds, chi2, settled = 1, float(residual(sums, state).sum()), False
     while rounds < options.max_rounds and not settled:
         rounds += 1
         before, chi2_before = state, chi2
-        state = _settled(_round(sums, state, options))
+        state = _normalised(_round(sums, state, options))
         chi2 = float(residual(sums, state).sum())
         change = max(_change(before.b, state.b, state.b_ok), _change(before.g, state.g, state.g_ok))
-        settled = change <= 10 * options.tolerance or chi2_before - chi2 <= _unnoticed(sums, state, chi2)
+        settled = change <= 10 * options.tolerance or chi2_before - chi2 <= _negligible_drop(sums, state, chi2)
     return state, rounds, settled
 
 
-def _unnoticed(sums: Sums, state: State, chi2: float) -> float:
-    """The gain in chi-squared that counts as none: a share of the noise variance per parameter."""
+def _negligible_drop(sums: Sums, state: State, chi2: float) -> float:
+    """Return the largest negligible improvement of chi-squared: a share of the noise variance per parameter."""
     parameters = 2 * (int(state.b_ok.sum()) + int(state.g_ok.sum()))
     return _NEGLIGIBLE * parameters * chi2 / max(1, 2 * int(sums.count.sum()) - parameters)
 
 
 def _start(sums: Sums, n_ant: int, options: SolveOptions) -> State:
-    """Where to start: G of a few channels, B unknown.
+    """Return the starting point: G fitted on a few channels, B unknown.
 
-    Gains that turn within the transit can decorrelate a first sum over all of it; the interval with the
-    strongest model alone cannot. The one that explains the data better wins.
+    If phases change within the transit, a first sum over all of it can decorrelate; the single interval with the
+    strongest model does not. Both are tried, and the one that fits the data better is taken.
     """
     rough = replace(options, tolerance=max(options.tolerance, _ROUGH))
-    some = _channels(sums, slice(None, None, -(-sums.r.shape[2] // _START_CHANNELS)))
-    strongest = int(np.argmax(some.d.sum(axis=(1, 2, 3), dtype=np.float64)))
-    starts = [_round(some, _blank(some, n_ant, only), rough) for only in (None, strongest)]
-    best = min(starts, key=lambda start: float(residual(some, start).sum()))
-    nothing = _blank(sums, n_ant)
-    return replace(nothing, g=best.g, g_ok=best.g_ok, g_information=best.g_information)
+    few_channels = _channels(sums, slice(None, None, -(-sums.r.shape[2] // _START_CHANNELS)))
+    strongest = int(np.argmax(few_channels.d.sum(axis=(1, 2, 3), dtype=np.float64)))
+    starts = [_round(few_channels, _blank(few_channels, n_ant, only), rough) for only in (None, strongest)]
+    best = min(starts, key=lambda start: float(residual(few_channels, start).sum()))
+    blank = _blank(sums, n_ant)
+    return replace(blank, g=best.g, g_ok=best.g_ok, g_information=best.g_information)
 
 
 def _channels(sums: Sums, keep: slice) -> Sums:
@@ -83,23 +83,23 @@ def _channels(sums: Sums, keep: slice) -> Sums:
 
 
 def _round(sums: Sums, state: State, options: SolveOptions) -> State:
-    """B with G fixed, then G with B fixed."""
+    """Fit B with G fixed, then G with B fixed."""
     return _gain(sums, _bandpass(sums, state, options), options)
 
 
 def _blank(sums: Sums, n_ant: int, only: int | None = None) -> State:
-    """Nothing known: B unknown (0), G = 1 in all intervals, or in interval `only`."""
+    """Return a state without solutions: B unknown (0), G = 1 in all intervals, or only in interval `only`."""
     n_int, n_pol, n_chan, _ = sums.r.shape
     g_ok = np.ones((n_int, n_pol, n_ant), dtype=np.bool_)
     if only is not None:
         g_ok[np.arange(n_int) != only] = False
     b = np.zeros((n_pol, n_chan, n_ant), dtype=np.complex128)
-    nothing = np.zeros(g_ok.shape)
-    return State(b, b != 0, np.zeros(b.shape), np.ones(g_ok.shape, dtype=np.complex128), g_ok, nothing, 0, 0)
+    no_information = np.zeros(g_ok.shape)
+    return State(b, b != 0, np.zeros(b.shape), np.ones(g_ok.shape, dtype=np.complex128), g_ok, no_information, 0, 0)
 
 
 def _bandpass(sums: Sums, state: State, options: SolveOptions) -> State:
-    """B with G fixed."""
+    """Fit B with G fixed."""
     _, n_pol, n_chan, n_base = sums.r.shape
     n_ant = state.b.shape[2]
     r, d = np.empty((n_pol, n_chan, n_base), np.complex64), np.empty((n_pol, n_chan, n_base), np.float32)
@@ -112,7 +112,7 @@ def _bandpass(sums: Sums, state: State, options: SolveOptions) -> State:
 
 
 def _gain(sums: Sums, state: State, options: SolveOptions) -> State:
-    """G with B fixed."""
+    """Fit G with B fixed."""
     n_int, n_pol, _, n_base = sums.r.shape
     n_ant = state.b.shape[2]
     r, d = np.empty((n_int, n_pol, n_base), np.complex64), np.empty((n_int, n_pol, n_base), np.float32)
@@ -146,8 +146,8 @@ def _counted(state: State, fit: stefcal.Fit) -> State:
     )
 
 
-def _settled(state: State) -> State:
-    """Move each receptor's mean gain over intervals from G into B, which only their product determines."""
+def _normalised(state: State) -> State:
+    """Move each receptor's mean gain over intervals from G into B: the data determine only the product of the two."""
     number = state.g_ok.sum(axis=0)
     g = np.where(state.g_ok, state.g, 0)
     total = g.sum(axis=0)
@@ -168,7 +168,7 @@ def _change(before: NDArray[np.complex128], after: NDArray[np.complex128], ok: N
 
 
 def residual(sums: Sums, state: State) -> NDArray[np.float64]:
-    """sum w |V - g g^* M|^2, (interval, pol, channel), never negative."""
+    """Return sum w |V - g g^* M|^2, (interval, pol, channel), never negative."""
     modelled = np.zeros(sums.energy.shape)
     _explained(sums.r, sums.d, state.b, state.b_ok, state.g, state.g_ok, sums.ant1, sums.ant2, modelled)
     return np.maximum(sums.energy - modelled, 0)

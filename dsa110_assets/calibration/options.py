@@ -1,4 +1,4 @@
-"""The settings of choosing and solving transits: the one place of their defaults."""
+"""The settings of choosing and solving transits. Their defaults are defined only here."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ SAME_STRIP_DEG = 0.05
 
 @dataclass(frozen=True)
 class TransitOptions:
-    """Which calibrator transits are solved, and for how long their tables are good."""
+    """Which calibrator transits are solved, and for how long their tables are valid."""
 
     max_dec_offset_deg: Annotated[
-        float, Field(gt=0, le=1.4, description="farthest from the pointing's declination that a calibrator may pass [deg]")
+        float, Field(gt=0, le=1.4, description="largest declination difference between a calibrator and the pointing [deg]")
     ] = 1.0
     min_flux_jy: Annotated[
         float, Field(ge=0, description="least flux density of a calibrator at 1.4 GHz, before the primary beam [Jy]")
     ] = 1.0
     min_share: Annotated[
         float,
-        Field(ge=0, le=1, description="least apparent flux of a calibrator over that of the night's best of the strip: tables of a fainter "
-              "one would be noisier than the best one's are old"),
+        Field(ge=0, le=1, description="least apparent flux of a calibrator over that of the night's best of the strip: the noise of "
+              "a fainter one's tables would outweigh the age of the best one's"),
     ] = 0.2  # fmt: skip
     most: Annotated[int, Field(ge=0, le=1000, description="most calibrators solved of a strip and night, the best; 0: all")] = 0
     validity_days: Annotated[
         float,
-        Field(gt=0, le=30, description="tables are valid so long before and after their transit, and used outside only if nothing else "
-              "serves; half a day: until the next transit of the same calibrator is nearer [d]"),
+        Field(gt=0, le=30, description="tables are valid for so long before and after their transit, and are used outside only if no other "
+              "tables are valid; half a day: until the next transit of the same calibrator is nearer [d]"),
     ] = 0.5  # fmt: skip
 
 
@@ -42,14 +42,16 @@ class SolveOptions:
     """How calibrator transits are solved."""
 
     gain_solint_s: Annotated[float, Field(gt=0, description="length of a gain solution [s]; inf: one per transit")] = 60.0
-    min_snr_bandpass: Annotated[float, Field(ge=0, description="less certain bandpass solutions are flagged")] = 5.0
-    min_snr_gain: Annotated[float, Field(ge=0, description="less certain gain solutions are flagged")] = 3.0
+    min_snr_bandpass: Annotated[float, Field(ge=0, description="least SNR of bandpass solutions; those below are flagged")] = 5.0
+    min_snr_gain: Annotated[float, Field(ge=0, description="least SNR of gain solutions; those below are flagged")] = 3.0
     min_baselines_per_antenna: Annotated[int, Field(ge=2, description="antennas with fewer are not solved")] = 4
     min_uv_wavelengths: Annotated[float, Field(ge=0, description="shortest uv distance used")] = 0.0
     max_uv_wavelengths: Annotated[float, Field(gt=0, description="longest uv distance used")] = float("inf")
     refant_chain: Annotated[tuple[int, ...], Field(description="stations tried in turn as reference antenna")] = REFANT_CHAIN
     solve_delays: Annotated[bool, Field(description="split a delay per receptor off the bandpass")] = False
-    min_primary_beam: Annotated[float, Field(gt=0, le=1, description="integrations with less beam on the calibrator are left out")] = 0.5
+    min_primary_beam: Annotated[
+        float, Field(gt=0, le=1, description="integrations with less primary-beam response on the calibrator are left out")
+    ] = 0.5
     model_sources: Annotated[
         int,
         Field(
@@ -68,4 +70,4 @@ class SolveOptions:
     ] = 12
     tolerance: Annotated[float, Field(gt=0, lt=1e-2, description="relative change that ends iterations")] = 1e-8
     max_iterations: Annotated[int, Field(ge=2, description="limit of iterations of one fit")] = 500
-    max_rounds: Annotated[int, Field(ge=1, description="limit of turns between bandpass and gains")] = 30
+    max_rounds: Annotated[int, Field(ge=1, description="most rounds of alternating between bandpass and gains")] = 30

@@ -1,7 +1,7 @@
-"""Figures and rules for a solution. Receptor-aware: dead receptors are counted as such, not as flags.
+"""Figures and rules for a solution. Dead receptors are counted as such, not as flags.
 
 A good bandpass table of the real array has 28 % of its solutions flagged; 63 dead receptors explain all but
-1 % of that. Absolute phases wrap, so phase scatter is taken about each receptor's own mean.
+1 % of that. Absolute phases wrap, so phase scatter is measured relative to each receptor's mean.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dsa110_assets.visibilities.types import Visibilities
 _CLOSURE_ANTENNAS = 12
 """Closure is measured on this many antennas: 220 triangles, 495 quadrangles per polarisation."""
 _PARTS = 8
-"""Baseline ranges summed side by side; each baseline's sum is one thread's, whatever their number."""
+"""Baseline ranges summed in parallel; each baseline is summed by one thread, whatever the number of threads."""
 
 
 class Thresholds(Protocol):
@@ -55,15 +55,15 @@ class Thresholds(Protocol):
 
 
 def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float]:
-    """Figures of a solution and of the data `vis` it was solved on, corrected by it.
+    """Return figures of a solution, and of the data `vis` it was solved on and corrected by.
 
-    `sums` are those of `vis` against its model; corrected as wholes, with the gains at their intervals' centres.
+    `sums` are those of `vis` against its model. They are corrected as a whole, with the gains at their intervals' centres.
 
-    Per table ("bandpass_", "gain_") those of `table_figures`. dead_receptors, dead_antennas: among those
-    in the data. gain_amplitude: median over living receptors, _min and _max their extremes over it.
-    gain_phase_scatter_deg: rms over time about each receptor's mean. closure_phase_deg, closure_amplitude:
-    rms and rms of logarithm, of data over model, whose mean is flux_ratio; receptor_flux_ratio_min is the least
-    of one receptor's baselines. NaN where nothing is left.
+    Per table ("bandpass_", "gain_"): the figures of `table_figures`. dead_receptors, dead_antennas: numbers among those
+    in the data. gain_amplitude: median over living receptors; _min and _max: their extremes over it.
+    gain_phase_scatter_deg: rms over time about each receptor's mean. closure_phase_deg, closure_amplitude: rms closure phase and rms
+    of the logarithm of closure amplitude, of data over model. flux_ratio: mean of data over model; receptor_flux_ratio_min: the
+    least such mean over one receptor's baselines. NaN where no data are left.
     """
     present = vis.active_antennas
     dead = solution.bandpass.dead_receptors
@@ -87,7 +87,7 @@ def assess(solution: Solution, vis: Visibilities, sums: Sums) -> dict[str, float
 
 
 def table_figures(name: str, gains: Gains) -> dict[str, float]:
-    """{name}_flag_fraction (living receptors), _flag_fraction_raw (all), _snr (median) of a table.
+    """Return {name}_flag_fraction (living receptors), _flag_fraction_raw (all) and _snr (median) of a table.
 
     Cells no receptor has a solution in (missing subbands) do not count, except in the raw fraction.
     """
@@ -107,24 +107,24 @@ def _amplitudes(bandpass: Gains, dead: NDArray[np.bool_]) -> dict[str, float]:
         return dict.fromkeys(("gain_amplitude", "gain_amplitude_min", "gain_amplitude_max"), math.nan)
     amplitudes = np.where(bandpass.flags, np.nan, np.abs(bandpass.values)).transpose(1, 3, 0, 2)[~dead]
     medians = np.nanmedian(amplitudes, axis=(1, 2))
-    middle = float(np.median(medians)) or math.nan  # gains of zero are no gains
+    median = float(np.median(medians)) or math.nan  # gains of zero are no gains
     return {
-        "gain_amplitude": middle,
-        "gain_amplitude_min": float(medians.min()) / middle,
-        "gain_amplitude_max": float(medians.max()) / middle,
+        "gain_amplitude": median,
+        "gain_amplitude_min": float(medians.min()) / median,
+        "gain_amplitude_max": float(medians.max()) / median,
     }
 
 
 def _phase_scatter_deg(gains: Gains) -> float:
-    """Rms phase [deg] over time about each living receptor's mean direction; 0 for one interval."""
+    """Return the rms phase [deg] over time relative to each living receptor's mean phase; 0 for one interval."""
     unit = np.where(gains.flags, 0, np.exp(1j * np.angle(gains.values)))
     mean = unit.sum(axis=0, keepdims=True)
-    about = np.angle(unit * np.exp(-1j * np.angle(mean)))[~gains.flags]
-    return float(np.rad2deg(np.sqrt(np.mean(about**2)))) if about.size else math.nan
+    relative = np.angle(unit * np.exp(-1j * np.angle(mean)))[~gains.flags]
+    return float(np.rad2deg(np.sqrt(np.mean(relative**2)))) if relative.size else math.nan
 
 
 def corrected(solution: Solution, vis: Visibilities, sums: Sums) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-    """sum w V conj(M) and sum w |M|^2 (pol, baseline) of corrected data, w being the corrected weights.
+    """Return sum w V conj(M) and sum w |M|^2 (pol, baseline) of corrected data, w being the corrected weights.
 
     V / z with weight w |z|^2, z = g_i conj(g_j), turns r into r conj(z) and d into d |z|^2.
     """
@@ -152,25 +152,25 @@ def _collect(r, d, gains, ant1, ant2, top, bottom):  # type: ignore[no-untyped-d
 
 
 def _worst_receptor(sums: Sums, top: NDArray[np.float64], bottom: NDArray[np.float64], alive: NDArray[np.bool_]) -> float:
-    """Least sum of w Re(V conj M) over sum of w |M|^2 on the baselines of one living receptor; NaN if one has none.
+    """Return the least ratio of sum w Re(V conj M) to sum w |M|^2 over the baselines of one living receptor; NaN if one has no data.
 
-    Least squares makes it 1 for every receptor that was solved, whatever the noise: its normal equation says just
-    this. Another receptor's gains leave its phases random, and the ratio near 0.
+    Least squares makes the ratio 1 for every solved receptor, whatever the noise: that is its normal equation. With another
+    receptor's gains its phases are random, and the ratio is near 0.
     """
     ratios = []
     for pol in range(2):
         shares = [np.bincount(ends, part[pol], alive.shape[0]) for part in (top, bottom) for ends in (sums.ant1, sums.ant2)]
-        seen, expected = shares[0] + shares[1], shares[2] + shares[3]
+        measured, expected = shares[0] + shares[1], shares[2] + shares[3]
         present = np.union1d(sums.ant1, sums.ant2)
-        of = present[alive[present, pol]]
-        ratios += [float(seen[a] / expected[a]) if expected[a] > 0 else math.nan for a in of]
+        living = present[alive[present, pol]]
+        ratios += [float(measured[a] / expected[a]) if expected[a] > 0 else math.nan for a in living]
     return float(np.min(ratios)) if ratios else math.nan
 
 
 def closures(
     sums: Sums, top: NDArray[np.complex128], bottom: NDArray[np.float64], dead: NDArray[np.bool_]
 ) -> tuple[list[float], list[float]]:
-    """(closure phases [rad], logarithms of closure amplitudes) of data over model, of `corrected`, on up to 12 antennas."""
+    """Return closure phases [rad] and logarithms of closure amplitudes of data over model, from `corrected`, on up to 12 antennas."""
     phases: list[float] = []
     amplitudes: list[float] = []
     ratios = np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), 0)
@@ -197,7 +197,7 @@ def _rms(values: list[float]) -> float:
 
 
 def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
-    """What is wrong with a solution of these `assess` figures; an empty list means usable. NaN is wrong."""
+    """Return the problems of a solution with these `assess` figures; an empty list means usable. NaN counts as a problem."""
     found: list[str] = []
     for table in ("bandpass", "gain"):
         flagged, snr = figures[f"{table}_flag_fraction"], figures[f"{table}_snr"]
@@ -213,8 +213,8 @@ def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
         found.append(f"a receptor's gain is {most:.1f} times the median, limit {thresholds.max_gain_amplitude:g}")
     if not figures["receptor_flux_ratio_min"] >= thresholds.min_receptor_flux_ratio:
         found.append(
-            f"calibrated by it, a receptor sees {figures['receptor_flux_ratio_min']:.2f} of the model, "
-            f"limit {thresholds.min_receptor_flux_ratio:g}: its gains are another's, or none"
+            f"calibrated with these tables, a receptor sees {figures['receptor_flux_ratio_min']:.2f} of the model, "
+            f"limit {thresholds.min_receptor_flux_ratio:g}: its gains belong to another receptor or to none"
         )
     if not figures["closure_phase_deg"] <= thresholds.max_closure_phase_deg:
         found.append(
@@ -225,16 +225,16 @@ def problems(figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
 
 
 def calibrator_problems(name: str, figures: Mapping[str, float], thresholds: Thresholds) -> list[str]:
-    """Why the calibrator `name` is not what the model says, from the figures of `night.calibrator_figures`.
+    """Return the ways in which the calibrator `name` differs from its model, from the figures of `night.calibrator_figures`.
 
-    What could not be told (NaN) is no reason: the figures say so.
+    A figure that could not be determined (NaN) is not a problem here; it is visible in the figures.
     """
     found: list[str] = []
     amplitude, phase_deg = figures["closure_amplitude_excess"], figures["closure_phase_excess_deg"]
     limit = thresholds.max_closure_excess
     if amplitude > limit or math.radians(phase_deg) > limit:
         found.append(
-            f"the structure of {name} is not its model's: closing amplitudes are {amplitude:.1%} and phases {phase_deg:.2f} deg off "
+            f"the structure of {name} differs from its model's: closing amplitudes are {amplitude:.1%} and phases {phase_deg:.2f} deg off "
             f"beyond noise, limit {limit:.1%}"
         )
     if figures["radiometer_chi2"] > thresholds.max_reduced_chi2:
@@ -244,8 +244,8 @@ def calibrator_problems(name: str, figures: Mapping[str, float], thresholds: Thr
         )
     if figures["unknown_gain_error"] > limit:
         found.append(
-            f"the transit of {name} holds sky of {figures['unknown_part']:.1%} of its model that no known or new source accounts for: "
-            f"gains may have taken up {figures['unknown_gain_error']:.1%}, limit {limit:.1%}"
+            f"the transit of {name} has sky signal of {figures['unknown_part']:.1%} of its model that no known or new source accounts for: "
+            f"gains may have absorbed {figures['unknown_gain_error']:.1%}, limit {limit:.1%}"
         )
     ratio, error = figures["field_flux_ratio"], figures["field_flux_ratio_error"]
     if abs(ratio - 1) > max(thresholds.max_field_flux_difference, SIGNIFICANT_SIGMA * error):

@@ -1,4 +1,4 @@
-"""One pass over the visibilities to the sums that antenna gains depend on.
+"""Reduce the visibilities in one pass to the sums that determine antenna gains.
 
 For gains constant over a solution interval, sum w |V - g_i conj(g_j) M|^2 depends on the data only through
 R = sum w V conj(M), D = sum w |M|^2 and E = sum w |V|^2, per interval, polarisation, channel and baseline.
@@ -22,9 +22,9 @@ from dsa110_assets.visibilities.predict import Prediction
 from dsa110_assets.visibilities.types import Visibilities
 
 _PARTS = 8
-"""Fixed number of baseline ranges summed apart, so that results do not depend on the number of threads."""
+"""Fixed number of baseline ranges summed separately, so that results do not depend on the number of threads."""
 _BASELINES = 256
-"""Baselines whose model is made and summed at a time: it is still in the processor's cache."""
+"""Number of baselines whose model is predicted and summed at a time, so that it is still in the processor's cache."""
 _CHANNELS = 256
 _ROWS = tuple(np.uint64(row * _CHANNELS) for row in range(10))
 
@@ -50,7 +50,7 @@ class Sums:
 
 
 def intervals(times_mjd: NDArray[np.float64], interval_s: float, solint_s: float) -> NDArray[np.int64]:
-    """Bounds of equal runs of integrations about `solint_s` long, (n + 1,) int64; inf gives one run.
+    """Return the bounds of equal runs of integrations about `solint_s` long, (n + 1,) int64; inf gives one run.
 
     Runs have equal lengths to within one integration, so no short last interval is left over, and never
     span a gap of more than 1.5 integrations, unless `solint_s` is inf.
@@ -72,9 +72,9 @@ def reduce(
     solint_s: float,
     uv_range_wavelengths: tuple[float, float] = (0.0, np.inf),
 ) -> Sums:
-    """Collapse `vis` against `model` (time, baseline, channel) over solution intervals.
+    """Sum `vis` against `model` (time, baseline, channel) over solution intervals.
 
-    Flagged samples, autocorrelations and samples outside the uv range do not count. Any baseline order and
+    Flagged samples, autocorrelations and samples outside the uv range do not count. Baselines may have any order and
     orientation. Raises BadDataError if model and data differ in shape.
     """
     if model.shape != vis.data.shape[:3]:
@@ -90,14 +90,14 @@ def reduce(
     count = np.zeros((_PARTS, *shape), dtype=np.int64)
     weights = repeated(vis.weights)
     for s, (a, b) in enumerate(pairwise(bounds)):
-        seen = model.during(a, b) if isinstance(model, Prediction) else partial(_of, model[a:b])
+        model_of = model.during(a, b) if isinstance(model, Prediction) else partial(_of, model[a:b])
         data, flags = vis.data[a:b].view(np.float32), vis.flags[a:b].view(np.uint8)
         for first in range(0, cross.size, _BASELINES):
-            some = cross[first : first + _BASELINES]
+            baselines = cross[first : first + _BASELINES]
             _collapse(
-                data, flags, weights if weights.shape[0] == 1 else weights[a:b], seen(some).view(np.float32), some, uv_s[a:b],
-                vis.frequencies_hz, np.array(uv_range_wavelengths), r[s, ..., first : first + some.size],
-                d[s, ..., first : first + some.size], energy[:, s], count[:, s],
+                data, flags, weights if weights.shape[0] == 1 else weights[a:b], model_of(baselines).view(np.float32), baselines, uv_s[a:b],
+                vis.frequencies_hz, np.array(uv_range_wavelengths), r[s, ..., first : first + baselines.size],
+                d[s, ..., first : first + baselines.size], energy[:, s], count[:, s],
             )  # fmt: skip
         ms_columns.forget(vis.data[a:b])
     centres = np.array([vis.times_mjd[a:b].mean() for a, b in pairwise(bounds)])
@@ -105,7 +105,7 @@ def reduce(
 
 
 def repeated(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`weights`, or if all are one row without memory for others, that row: (1, 1, channel, pol)."""
+    """Return `weights`, or if all of them are one broadcast row in memory, that row: (1, 1, channel, pol)."""
     return np.ascontiguousarray(weights[:1, :1]) if weights.strides[:2] == (0, 0) else weights
 
 
@@ -117,8 +117,8 @@ def _of(model: NDArray[np.complex64], baselines: NDArray[np.intp]) -> NDArray[np
 def _collapse(  # type: ignore[no-untyped-def]
     data, flags, weights, model, cross, uv_s, frequencies_hz, uv_range, r, d, energy, count
 ):
-    """One interval's integrations of the baselines `cross` into r, d (pol, channel, baseline), energy and count (part, pol,
-    channel); data (time, all baselines, channel, pol x part) and model (time, baseline, channel x part) as real numbers."""
+    """Sum one interval's integrations of the baselines `cross` into r, d (pol, channel, baseline), energy and count (part, pol,
+    channel). data (time, all baselines, channel, pol x part) and model (time, baseline, channel x part) are real numbers."""
     for part in prange(_PARTS):
         sums = np.empty(10 * _CHANNELS, np.float32)
         for k in range(part * cross.size // _PARTS, (part + 1) * cross.size // _PARTS):
@@ -140,7 +140,7 @@ def _collapse(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _inside(uv_s, frequencies_hz, uv_range, first, n):  # type: ignore[no-untyped-def]
-    """Which of `n` channels from `first` on are in the uv range, ascending as they are: from .. to."""
+    """Return the range (low, high) of the `n` ascending channels from `first` on that is within the uv range."""
     low, high = 0, n
     while low < n and uv_s * frequencies_hz[first + low] < uv_range[0]:
         low += 1
@@ -153,8 +153,8 @@ def _inside(uv_s, frequencies_hz, uv_range, first, n):  # type: ignore[no-untype
 def _add(data, flags, weights, model, t, b, k, first, low, high, sums):  # type: ignore[no-untyped-def]
     """Add one row's channels, from first + low on, to `sums` [pol, (w V conj(M), w |M|^2, w |V|^2, number), channel].
 
-    What does not count, flagged or without a weight, is replaced and not multiplied by 0: it may be NaN. In single precision:
-    of some ten samples. Indices without a sign, of which compilers know that none counts from the end.
+    Samples that do not count, flagged or without a weight, are replaced and not multiplied by 0, because they may be NaN. Single
+    precision is enough for sums of some ten samples. Indices are unsigned, so that compilers know that none counts from the end.
     """
     t_w, b_w = t * int(weights.shape[0] > 1), b * int(weights.shape[1] > 1)
     begin, two, none = np.uint64(first), np.uint64(2), np.float32(0)

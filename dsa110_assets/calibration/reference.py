@@ -1,4 +1,4 @@
-"""The reference antenna: which one, and turning solutions so that its phase is zero."""
+"""Choose the reference antenna, and rotate solutions so that its phase is zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIN_GOOD_FRACTION = 0.5
 
 
 def choose_refant(names: Sequence[str], chain: Sequence[int], good_fraction: NDArray[np.float64]) -> tuple[int, dict[str, str]]:
-    """The first usable antenna of `chain` (stations), else the best: (index, {passed over: reason}).
+    """Return the index of the first usable antenna of `chain` (stations), else of the best one, and the reasons by station passed over.
 
     `good_fraction` (antenna,) is the share of solvable cells that have a solution, of the worse receptor.
     Raises BadDataError if no antenna has a solution in both receptors.
@@ -36,22 +36,22 @@ def choose_refant(names: Sequence[str], chain: Sequence[int], good_fraction: NDA
 
 
 def rotate(values: NDArray[np.complex128], good: NDArray[np.bool_], refant: int) -> NDArray[np.complex128]:
-    """Turn each cell of `values` (cell, antenna) so that `refant` has phase zero.
+    """Rotate the phases of each cell of `values` (cell, antenna) so that `refant` has phase zero.
 
-    Cells in which `refant` has no solution are turned to agree best with the nearest cell that has one, so
+    Cells in which `refant` has no solution are rotated to agree best with the nearest cell that has one, so
     that phases do not jump when solutions are interpolated.
     """
     if not good.any():
         return values
-    turned = values.copy()
-    has = good[:, refant]
-    turned[has] *= np.exp(-1j * np.angle(values[has, refant]))[:, None]
-    anchored = np.flatnonzero(has)
-    for cell in np.flatnonzero(~has & good.any(axis=1)):
+    rotated = values.copy()
+    has_refant = good[:, refant]
+    rotated[has_refant] *= np.exp(-1j * np.angle(values[has_refant, refant]))[:, None]
+    anchored = np.flatnonzero(has_refant)
+    for cell in np.flatnonzero(~has_refant & good.any(axis=1)):
         if anchored.size == 0:
             break
         near = anchored[np.argmin(np.abs(anchored - cell))]
         common = good[cell] & good[near]
-        agreement = np.vdot(turned[near, common], values[cell, common])
-        turned[cell] *= np.exp(-1j * np.angle(agreement))
-    return turned
+        agreement = np.vdot(rotated[near, common], values[cell, common])
+        rotated[cell] *= np.exp(-1j * np.angle(agreement))
+    return rotated

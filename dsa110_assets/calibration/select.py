@@ -1,6 +1,6 @@
-"""Choosing calibration for an observation: same strip, same antennas, nearest in time in both directions.
+"""Choose calibration for an observation: same strip, same antennas, nearest in time in either direction.
 
-Or, where gains are to be interpolated, the nearest and the one across the observation.
+Where gains are to be interpolated, the nearest set and the nearest one on the other side of the observation are chosen.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class ChooseOptions:
     interpolate: Annotated[
         bool,
         Field(
-            description="interpolate gains between the transits before and after an observation, which makes everything since the "
-            "last transit twice; for nights of the past, and fields too faint to correct gains by"
+            description="interpolate gains between the transits before and after an observation, which processes everything since the "
+            "last transit twice; for past nights, and fields too faint to correct gains with"
         ),
     ] = False
 
 
 @dataclass(frozen=True)
 class CaltableSet:
-    """A set of caltables solved together; times are MJD UTC. `paths` are its tables in the order in which they
-    apply; `antennas` the names of all antennas the solved data had, dead or not; `dec_deg` the apparent pointing
-    declination; `anchor` what its flux scale rests on; `status` active, rejected or superseded; `retired` are spans [from, until)
-    in which it may not be used."""
+    """A set of caltables solved together; times are MJD UTC. `paths` are its tables in the order in which they are
+    applied; `antennas` the names of all antennas in the solved data, dead or not; `dec_deg` the apparent pointing
+    declination; `anchor` what its flux scale rests on; `status` active, rejected or superseded; `retired` the spans [from, until)
+    in which it must not be used."""
 
     set_id: str
     paths: tuple[Path, ...]
@@ -53,8 +53,8 @@ class CaltableSet:
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen `sets` with their `weights`, which sum to 1: the nearest one, and where gains are interpolated also the one
-    across the observation. `age_h` >= 0 is the nearest one's distance in time in either direction; `fallback` means that the
+    """The chosen `sets` with their `weights`, which sum to 1: the nearest one, and where gains are interpolated also the one on the
+    other side of the observation. `age_h` >= 0 is the nearest one's distance in time in either direction; `fallback` means that the
     observation lies outside its validity; `reason` is one sentence for people."""
 
     sets: tuple[CaltableSet, ...]
@@ -83,13 +83,13 @@ def choose(
     *,
     due_transit_mjd: float | None = None,
 ) -> Choice:
-    """The active set nearest in time to an observation at `mjd` (UTC), before or after it.
+    """Return the active set nearest in time to an observation at `mjd` (UTC), before or after it.
 
-    Only sets of the same strip, with at least the observation's `antennas` (names), status "active", and no
-    older than `max_age_days`. A set whose validity holds the observation goes before one whose does not: that
-    is a fallback. Where only a fallback is left and a calibrator transit at `due_transit_mjd` is still to be
-    solved and nearer, or nothing is left at all: WaitingError, saying what was refused and why. With
-    `options.interpolate` the nearest set across the observation joins it, see `_across`.
+    Only sets are considered that are of the same strip, have at least the observation's `antennas` (names) and status "active", and
+    are within `max_age_days`. A set whose validity includes the observation is preferred; one whose validity does not is a
+    fallback. Raises WaitingError with the numbers of refused sets and the reasons if no set is left, or if only a fallback is left and
+    a calibrator transit at `due_transit_mjd` is nearer and still to be solved. With `options.interpolate`, the nearest set
+    on the other side of the observation is added, see `_across`.
     """
     refused: dict[str, int] = {}
     usable: list[CaltableSet] = []
@@ -110,46 +110,46 @@ def choose(
 
     best = min(usable, key=order)
     fallback = not _valid(best, mjd)
-    away_d = abs(best.mid_mjd - mjd)
-    if fallback and due_transit_mjd is not None and abs(due_transit_mjd - mjd) < away_d:
+    distance_d = abs(best.mid_mjd - mjd)
+    if fallback and due_transit_mjd is not None and abs(due_transit_mjd - mjd) < distance_d:
         raise WaitingError(
             f"the transit at MJD {due_transit_mjd:.4f} is nearer than {best.set_id} "
-            f"({away_d * 24:.1f} h away, outside its validity); waiting for its calibration"
+            f"({distance_d * 24:.1f} h away, outside its validity); waiting for its calibration"
         )
-    reason = _told(best, mjd)
+    reason = _described(best, mjd)
     if fallback:
         reason += ", outside its validity: last known good"
-    other = _across(usable, best, mjd) if options.interpolate and not fallback else None
-    if other is None:
-        return Choice((best,), (1.0,), away_d * 24, fallback, reason)
-    weight = abs(other.mid_mjd - mjd) / abs(other.mid_mjd - best.mid_mjd)
-    reason += f", interpolated with {_told(other, mjd)}; weights {weight:.2f} and {1 - weight:.2f}"
-    return Choice((best, other), (weight, 1 - weight), away_d * 24, fallback, reason)
+    across = _across(usable, best, mjd) if options.interpolate and not fallback else None
+    if across is None:
+        return Choice((best,), (1.0,), distance_d * 24, fallback, reason)
+    weight = abs(across.mid_mjd - mjd) / abs(across.mid_mjd - best.mid_mjd)
+    reason += f", interpolated with {_described(across, mjd)}; weights {weight:.2f} and {1 - weight:.2f}"
+    return Choice((best, across), (weight, 1 - weight), distance_d * 24, fallback, reason)
 
 
-def _told(candidate: CaltableSet, mjd: float) -> str:
+def _described(candidate: CaltableSet, mjd: float) -> str:
     side = "before" if candidate.mid_mjd <= mjd else "after"
     away_h = abs(candidate.mid_mjd - mjd) * 24
     return f"{candidate.set_id} ({candidate.calibrator}, {candidate.anchor}), {away_h:.1f} h {side} the observation"
 
 
 def _across(usable: Sequence[CaltableSet], best: CaltableSet, mjd: float) -> CaltableSet | None:
-    """The nearest set on the other side of the observation whose validity overlaps `best`'s between the two transits; None if
-    there is none, or if the observation holds the transit of `best`.
+    """Return the nearest set on the other side of the observation whose validity overlaps that of `best` between the two transits; None
+    if there is none, or if the transit of `best` is within the observation.
 
-    So at every time between the two one of them is valid, and at some both are: two transits of one calibrator follow each other
-    after a sidereal day, hardly less than both validities. A set whose validity gave way to a standard's overlaps with none.
+    So at every time between the two transits at least one set is valid, and at some times both are. Two transits of one calibrator are
+    a sidereal day apart, hardly less than both validities together. A set whose validity was cut for a standard's overlaps with none.
     """
     if abs(best.mid_mjd - mjd) * 86400 <= GROUP_S / 2:
         return None
 
-    def overlaps(one: CaltableSet) -> bool:
-        first, last = sorted((best, one), key=lambda known: known.mid_mjd)
+    def overlaps(candidate: CaltableSet) -> bool:
+        first, last = sorted((best, candidate), key=lambda table_set: table_set.mid_mjd)
         return max(first.mid_mjd, last.valid_start_mjd) < min(first.valid_end_mjd, last.mid_mjd)
 
     later = best.mid_mjd <= mjd
-    fitting = [one for one in usable if (one.mid_mjd > mjd if later else one.mid_mjd < mjd) and overlaps(one)]
-    return min(fitting, key=lambda one: (abs(one.mid_mjd - mjd), one.set_id), default=None)
+    fitting = [candidate for candidate in usable if (candidate.mid_mjd > mjd if later else candidate.mid_mjd < mjd) and overlaps(candidate)]
+    return min(fitting, key=lambda candidate: (abs(candidate.mid_mjd - mjd), candidate.set_id), default=None)
 
 
 def _valid(candidate: CaltableSet, mjd: float) -> bool:
@@ -157,7 +157,7 @@ def _valid(candidate: CaltableSet, mjd: float) -> bool:
 
 
 def _refusal(candidate: CaltableSet, mjd: float, dec_deg: float, antennas: Set[str], options: ChooseOptions) -> str:
-    """Why `candidate` may not be applied, '' if it may."""
+    """Return the reason why `candidate` must not be applied, '' if it may be."""
     if candidate.status != "active":
         return f"with status {candidate.status}"
     if any(start <= mjd < end for start, end in candidate.retired):

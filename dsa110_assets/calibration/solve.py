@@ -1,8 +1,8 @@
-"""Solving for antenna gains: bandpass B (whole transit) and gains G (per interval), amplitude and phase.
+"""Solve for antenna gains: bandpass B (whole transit) and gains G (per interval), amplitude and phase.
 
-The data are reduced once (`reduction`); B and G are then fitted jointly by alternating: B per channel with G
-fixed, G per interval with B fixed. Nothing is normalised away: B carries the flux scale, G averages to 1.
-XX and YY are solved apart.
+The data are reduced once (`reduction`). B and G are then fitted jointly by alternating: B per channel with G
+fixed, G per interval with B fixed. No amplitude is normalised away: B carries the flux scale, G averages to 1.
+XX and YY are solved separately.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Solution", "SolveOptions", "solve"]
 
 @dataclass(frozen=True)
 class Solution:
-    """What `solve` found. `report`: plain numbers and strings about reference antenna and convergence."""
+    """The result of `solve`. `report`: plain numbers and strings about reference antenna and convergence."""
 
     bandpass: Gains
     gains: Gains
@@ -44,21 +44,21 @@ class Solution:
 def solve(vis: Visibilities, model: NDArray[np.complex64], options: SolveOptions, *, field_name: str = "") -> Solution:
     """Solve `vis` against `model` (time, baseline, channel; Stokes I = XX = YY, in vis's phase frame) [Jy].
 
-    Gains come out in raw units per sqrt(Jy): V_observed = g_i conj(g_j) V_true. Receptors without data, with
+    Gains are in raw units per sqrt(Jy): V_observed = g_i conj(g_j) V_true. Receptors without data, with
     too few baselines or with an SNR below the minimum are flagged. The reference antenna is the first living
-    one of the chain; the choice and what was passed over are in the report. Raises BadDataError if nothing
+    one of the chain; the report has the choice and the antennas passed over. Raises BadDataError if nothing
     can be solved.
     """
     return solve_sums(vis, sums_for(vis, model, options), options, field_name=field_name)
 
 
 def sums_for(vis: Visibilities, model: NDArray[np.complex64] | Prediction, options: SolveOptions) -> Sums:
-    """What `solve_sums` needs of the data: reduced over the options' intervals and uv range."""
+    """Return the sums that `solve_sums` needs: the data reduced over the options' intervals and uv range."""
     return reduce(vis, model, options.gain_solint_s, (options.min_uv_wavelengths, options.max_uv_wavelengths))
 
 
 def solve_sums(vis: Visibilities, sums: Sums, options: SolveOptions, *, field_name: str = "") -> Solution:
-    """`solve` from sums at hand; of `vis` only the axes are used."""
+    """Do the same as `solve` with sums already computed; of `vis` only the axes are used."""
     if not (sums.d > 0).any():
         raise BadDataError("no unflagged cross-correlation has a model; look at flags and calibrator position")
     n_ant = len(vis.antennas.names)
@@ -100,9 +100,9 @@ def solve_sums(vis: Visibilities, sums: Sums, options: SolveOptions, *, field_na
 
 
 def _noise(sums: Sums, state: State) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    """Variance of unit-weight samples: overall, (pol, channel) for B, (interval, pol) for G.
+    """Return the variance of unit-weight samples: overall, (pol, channel) for B, (interval, pol) for G.
 
-    Chi-squared over the number of samples less the number of complex parameters.
+    It is chi-squared over the number of samples less the number of complex parameters.
     """
     chi2 = residual(sums, state)
     n_b, n_g = state.b_ok.sum(axis=2), state.g_ok.sum(axis=2)
@@ -119,7 +119,7 @@ def _significance(
     variance: NDArray[np.float64],
     min_snr: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """SNR = |g| / rms complex error (CASA's convention), and where it suffices."""
+    """Return SNR = |g| / rms complex error (CASA's convention), and the mask of where it suffices."""
     error = np.sqrt(np.maximum(variance, 1e-30) / np.where(information > 0, information, np.inf))
     snr = np.where(ok & (error > 0), np.abs(gains) / np.where(error > 0, error, 1), 0)
     kept = ok & (snr >= min_snr) & (gains != 0)
@@ -127,7 +127,7 @@ def _significance(
 
 
 def _without_dead(b_ok: NDArray[np.bool_], g_ok: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Flag receptors that are dead in B or in G in both: chance solutions of noise calibrate nothing."""
+    """Flag receptors that are dead in B or in G in both tables: chance solutions of noise must not be used."""
     b_cells = np.maximum(b_ok.any(axis=2).sum(axis=1), 1)[:, None]
     g_cells = np.maximum(g_ok.any(axis=2).sum(axis=0), 1)[:, None]
     least = 1 - DEAD_FRACTION
@@ -136,7 +136,7 @@ def _without_dead(b_ok: NDArray[np.bool_], g_ok: NDArray[np.bool_]) -> tuple[NDA
 
 
 def _good_fraction(b_ok: NDArray[np.bool_], g_ok: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of solvable channels and intervals an antenna has solutions in; the worst of both receptors."""
+    """Return the share of solvable channels and intervals in which an antenna has solutions, of the worse receptor."""
     b_share = b_ok.sum(axis=1) / np.maximum(b_ok.any(axis=2).sum(axis=1), 1)[:, None]
     g_share = g_ok.sum(axis=0) / np.maximum(g_ok.any(axis=2).sum(axis=0), 1)[:, None]
     return np.asarray(np.minimum(b_share, g_share).min(axis=0))
@@ -149,13 +149,13 @@ def _referenced(
     g_ok: NDArray[np.bool_],
     refant: int,
 ) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-    """B and G with the reference antenna's phase zero in both."""
+    """Return B and G with the reference antenna's phase zero in both."""
     b = np.stack([rotate(b[p], b_ok[p], refant) for p in range(b.shape[0])])
     g = np.stack([rotate(g[:, p], g_ok[:, p], refant) for p in range(g.shape[1])], axis=1)
     return b, g
 
 
 def _receptor_names(bandpass: Gains, present: NDArray[np.int32]) -> list[str]:
-    """Dead receptors among the antennas `present` in the data, as '23X'."""
+    """Return the dead receptors among the antennas `present` in the data, as '23X'."""
     dead = bandpass.dead_receptors
     return [f"{bandpass.antenna_names[a]}{'XY'[p]}" for a in present for p in range(2) if dead[a, p]]

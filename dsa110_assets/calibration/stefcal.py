@@ -37,7 +37,7 @@ def fit(
     tolerance: float = 1e-9,
     max_iterations: int = 500,
 ) -> Fit:
-    """Fit each row of `r`, `d` (problem, baseline) on its own.
+    """Fit each row of `r`, `d` (problem, baseline) separately.
 
     Antennas with fewer than `min_baselines` baselines of D > 0 to other solved antennas are not solved.
     `start` (problem, antenna) are first guesses, 0 where unknown. Stops when an antenna-mean relative change
@@ -101,9 +101,9 @@ def _connected(d, ant1, ant2, min_baselines, solved):  # type: ignore[no-untyped
 
 @njit(cache=True)
 def _first_guess(r, d, ant1, ant2, solved, guess, gains):  # type: ignore[no-untyped-def]
-    """Take `guess`; where it is 0, phases against the strongest antenna and the mean amplitude.
+    """Set the first guess to `guess`, or where that is 0, to phases relative to the strongest antenna and the mean amplitude.
 
-    Starting all phases from zero can begin at a saddle; a row of R is already near the answer.
+    All phases zero may be a saddle point; a row of R is already near the solution.
     """
     strength = np.zeros(solved.size)
     total_r, total_d = 0.0, 0.0

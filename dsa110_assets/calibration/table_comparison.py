@@ -1,4 +1,4 @@
-"""Two sets of calibration tables against each other: how every receptor's gain differs, in figures a person can read."""
+"""Compare two sets of calibration tables: how every receptor's gain differs, in figures a person can read."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dsa110_assets.errors import BadDataError
 class Difference:
     """One receptor's gain in a first set of tables over its gain in a second.
 
-    ratio: median of the amplitudes' ratio over the channels both have; phase_deg, about the common reference antenna; delay_ns
-    by which the first lags more, from the phase's slope over frequency (0 with one channel); scatter_deg: of the phases about
+    ratio: median of the amplitudes' ratio over the channels both have; phase_deg: relative to the common reference antenna; delay_ns:
+    by which the first lags more, from the phase's slope over frequency (0 with one channel); scatter_deg: scatter of the phases about
     phase and delay. NaN where one of the sets has no solution.
     """
 
@@ -32,16 +32,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """All receptors' differences, and the antenna that both sets' phases are told about."""
+    """All receptors' differences, and the antenna that both sets' phases are relative to."""
 
     reference: str
     differences: tuple[Difference, ...]
 
 
 def compare(first: Sequence[Gains], second: Sequence[Gains]) -> Compared:
-    """The tables of two sets, each all of K, B and G together, over time the mean.
+    """Compare the tables of two sets. Each set is the product of its K, B and G tables, averaged over time.
 
-    The reference is the first set's reference antenna, or where that is not solved in both the antenna with most common solutions.
+    The reference is the first set's reference antenna, or if that is not solved in both, the antenna with most common solutions.
     Raises BadDataError without a common antenna, or if both have bandpasses of other channels.
     """
     names = [name for name in first[0].antenna_names if name in set(second[0].antenna_names)]
@@ -53,20 +53,20 @@ def compare(first: Sequence[Gains], second: Sequence[Gains]) -> Compared:
     (a, good_a), (b, good_b) = (_total(tables, grids[0], names) for tables in (first, second))
     good = good_a & good_b
     common = good.sum(axis=(1, 2))
-    own = first[0].antenna_names[first[0].refant]
-    reference = names.index(own) if own in names and common[names.index(own)] else int(common.argmax())
+    first_reference = first[0].antenna_names[first[0].refant]
+    reference = names.index(first_reference) if first_reference in names and common[names.index(first_reference)] else int(common.argmax())
     ratio = np.where(good, a / np.where(good, b, 1), np.nan)
-    turned = ratio * np.exp(-1j * np.angle(ratio[reference]))
-    found = [
-        _difference(name, "XY"[p], turned[k, :, p], grids[0]) for k, name in enumerate(names) for p in range(2)
+    referenced = ratio * np.exp(-1j * np.angle(ratio[reference]))
+    differences = [
+        _difference(name, "XY"[p], referenced[k, :, p], grids[0]) for k, name in enumerate(names) for p in range(2)
     ]  # fmt: skip
-    return Compared(names[reference], tuple(found))
+    return Compared(names[reference], tuple(differences))
 
 
 def _total(
     tables: Sequence[Gains], frequencies_hz: NDArray[np.float64], names: Sequence[str]
 ) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
-    """The product of a set's tables, (antenna, channel, pol), and where all have a solution."""
+    """Return the product of a set's tables, (antenna, channel, pol), and the mask of where all have a solution."""
     total = np.ones((len(names), frequencies_hz.size, 2), np.complex128)
     good = np.ones(total.shape, np.bool_)
     for table in tables:
@@ -90,13 +90,15 @@ def _difference(name: str, receptor: str, ratio: NDArray[np.complex128], frequen
     steps = unit[1:] * unit[:-1].conj()
     steps = steps[np.isfinite(steps)]
     width_hz = float(np.median(np.diff(frequencies_hz))) if frequencies_hz.size > 1 else 1.0
-    slope = float(np.angle(steps.sum()) / width_hz) if steps.size else 0.0  # [rad/Hz]: free of turns, but as uncertain as two channels
+    slope = (
+        float(np.angle(steps.sum()) / width_hz) if steps.size else 0.0
+    )  # [rad/Hz]: free of phase wraps, but as uncertain as two channels
     unit, offset_hz = unit[solved], offset_hz[solved]
-    for _ in range(2):  # what is left of phase and slope is small: a straight line
-        turned = unit * np.exp(-1j * slope * offset_hz)
-        phase = float(np.angle(turned.sum()))
-        left = np.angle(turned * np.exp(-1j * phase))
+    for _ in range(2):  # the remaining phase and slope are small, so a straight line fits
+        flattened = unit * np.exp(-1j * slope * offset_hz)
+        phase = float(np.angle(flattened.sum()))
+        residual = np.angle(flattened * np.exp(-1j * phase))
         centred = offset_hz - offset_hz.mean()
-        slope += float((centred @ left) / (centred @ centred)) if steps.size else 0.0
+        slope += float((centred @ residual) / (centred @ centred)) if steps.size else 0.0
     ratio_median, delay_ns = float(np.median(np.abs(ratio[solved]))), 1e9 * slope / (2 * np.pi)
-    return Difference(name, receptor, ratio_median, np.degrees(phase), delay_ns, float(np.degrees(np.sqrt(np.mean(left**2)))))
+    return Difference(name, receptor, ratio_median, np.degrees(phase), delay_ns, float(np.degrees(np.sqrt(np.mean(residual**2)))))

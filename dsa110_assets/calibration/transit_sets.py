@@ -1,4 +1,4 @@
-"""A night's calibrator transits as sets of tables: each solved and judged, and what they are together."""
+"""A night's calibrator transits as sets of tables: solve and judge each, and summarise them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dsa110_assets.visibilities import measurement_set
 
 @dataclass(frozen=True)
 class Observed:
-    """The measurement set that holds a transit: where it is, its name, its pointing, and the antennas that have data."""
+    """The measurement set that holds a transit: its path, its name, its pointing, and the antennas that have data."""
 
     path: Path
     name: str
@@ -34,8 +34,8 @@ class Observed:
 
 @dataclass(frozen=True)
 class TransitSet:
-    """A transit that was solved: its set's name, tables and figures, and the `problems` its limits found with it (then it has no
-    tables).
+    """A solved transit: its set's name, tables and figures, and the `problems` found by comparison with the limits (a set with problems
+    has no tables).
 
     `amplitudes`: every receptor's median gain amplitude, by antenna name.
     """
@@ -60,11 +60,11 @@ def solve_set(
     search: Search | None = None,
     engine: Engine | None = None,
 ) -> TransitSet:
-    """Solve one transit and write its tables into `directory`/`name`, unless they are beyond the limits: then none are kept.
+    """Solve one transit and write its tables into `directory`/`name`. If its figures are beyond the limits, no tables are kept.
 
     `search` and `engine` as in `night.calibrate_transit`, whose BadDataError becomes the set's problem.
     """
-    read = measurement_set.read if engine else measurement_set.mapped  # other engines want it whole in memory
+    read = measurement_set.read if engine else measurement_set.mapped  # other engines need all of it in memory
     try:
         solution = night.calibrate_transit(read(observed.path), sky, transit, options, engine=engine, search=search)
     except BadDataError as error:
@@ -84,10 +84,10 @@ def solve_set(
 
 
 def validity(solved: TransitSet, others: Sequence[TransitSet], validity_days: float) -> tuple[float, float]:
-    """When a set is valid [MJD]: so long either way, but a standard of the strip goes before any other calibrator.
+    """Return when a set is valid [MJD]: `validity_days` before and after its transit, but a standard of the strip has precedence.
 
-    What is left of the others' validity is the part about their own transit that no standard covers, if only that moment:
-    outside it they still serve if nothing else does, as when the standard's set is rejected.
+    Other calibrators' validity is cut to the part around their transit that no standard covers, which may be only that moment.
+    Outside it they are still used if no other set is valid, as when the standard's set is rejected.
     """
     middle = float(solved.figures["mid_mjd"])
     start, end = middle - validity_days, middle + validity_days
@@ -96,12 +96,12 @@ def validity(solved: TransitSet, others: Sequence[TransitSet], validity_days: fl
     for other in others:
         same_strip = abs(other.observed.dec_deg - solved.observed.dec_deg) <= SAME_STRIP_DEG
         if other.transit.calibrator.standard and same_strip:
-            theirs = float(other.figures["mid_mjd"])
-            if theirs <= middle:
-                start = min(max(start, theirs + validity_days), middle)
-            if theirs >= middle:
-                end = max(min(end, theirs - validity_days), middle)
-            if abs(theirs - middle) <= validity_days:
+            standard_mjd = float(other.figures["mid_mjd"])
+            if standard_mjd <= middle:
+                start = min(max(start, standard_mjd + validity_days), middle)
+            if standard_mjd >= middle:
+                end = max(min(end, standard_mjd - validity_days), middle)
+            if abs(standard_mjd - middle) <= validity_days:
                 start = end = middle
     return start, end
 
@@ -116,90 +116,93 @@ _WORST: dict[str, Callable[[list[float]], float]] = {
     "field_flux_ratio": lambda values: max(values, key=lambda ratio: abs(ratio - 1)),
     "calibrator_flux_factor": lambda values: max(values, key=lambda factor: abs(factor - 1)),
 }  # fmt: skip
-"""Of several sets the night shows the worst."""
+"""How the worst value is chosen among several sets, for the night's figures."""
 
 
 def records(sets: Sequence[TransitSet]) -> list[dict[str, Any]]:
-    """What every transit of the night gave, as JSON: name, measurement_set, calibrator, transit_mjd, problems, figures."""
-    found: list[dict[str, Any]] = jsonable(
+    """Return the result of every transit of the night, as JSON: name, measurement_set, calibrator, transit_mjd, problems, figures."""
+    entries: list[dict[str, Any]] = jsonable(
         [
             {
-                "name": one.name,
-                "measurement_set": one.observed.name,
-                "calibrator": one.transit.calibrator.name,
-                "transit_mjd": one.transit.mjd,
-                "problems": list(one.problems),
-                "figures": dict(one.figures),
+                "name": transit_set.name,
+                "measurement_set": transit_set.observed.name,
+                "calibrator": transit_set.transit.calibrator.name,
+                "transit_mjd": transit_set.transit.mjd,
+                "problems": list(transit_set.problems),
+                "figures": dict(transit_set.figures),
             }
-            for one in sets
+            for transit_set in sets
         ]
     )
-    return found
+    return entries
 
 
 def night_figures(solved: Sequence[TransitSet], refused: Sequence[TransitSet]) -> dict[str, Any]:
-    """The night's figures: how many sets, the worst of each of their numbers, what they rest on, what was refused, which
-    calibrators were not as listed or could not be judged by their field, and whether all give one flux scale."""
+    """Return the night's figures: the number of sets, the worst of each of their numbers, their anchors, refused transits,
+    calibrators that differ from their list entry or could not be judged by their field, and whether all give one flux scale."""
     figures: dict[str, Any] = {
         "n_transits": len(solved) + len(refused),
         "n_sets": len(solved),
-        "sets": [one.name for one in solved],
-        "calibrators": sorted({one.transit.calibrator.name for one in solved}),
-        "anchor": ", ".join(sorted({one.figures["anchor"] for one in solved})),
-        "anchor_provisional": all(one.figures["anchor_provisional"] for one in solved),
-        "refused": [f"{one.name}: {'; '.join(one.problems)}" for one in refused],
-        "calibrators_corrected": [f"{one.name}: {difference}" for one in solved if (difference := _unlike_listed(one.figures))],
+        "sets": [transit_set.name for transit_set in solved],
+        "calibrators": sorted({transit_set.transit.calibrator.name for transit_set in solved}),
+        "anchor": ", ".join(sorted({transit_set.figures["anchor"] for transit_set in solved})),
+        "anchor_provisional": all(transit_set.figures["anchor_provisional"] for transit_set in solved),
+        "refused": [f"{transit_set.name}: {'; '.join(transit_set.problems)}" for transit_set in refused],
+        "calibrators_corrected": [
+            f"{transit_set.name}: {difference}" for transit_set in solved if (difference := _unlike_listed(transit_set.figures))
+        ],
         "calibrators_unjudged": [
-            f"{one.name}: {one.figures['field_group_count']} clear catalogue sources in the field"
-            for one in solved
-            if not math.isfinite(one.figures["field_flux_ratio"])
+            f"{transit_set.name}: {transit_set.figures['field_group_count']} clear catalogue sources in the field"
+            for transit_set in solved
+            if not math.isfinite(transit_set.figures["field_flux_ratio"])
         ],
         **_scale_figures(solved),
     }
     for name, worst in _WORST.items():
-        values = [float(one.figures[name]) for one in solved if name in one.figures]
+        values = [float(transit_set.figures[name]) for transit_set in solved if name in transit_set.figures]
         if values := [value for value in values if math.isfinite(value)]:
             figures[name] = worst(values)
     return figures
 
 
 def _unlike_listed(figures: Mapping[str, Any]) -> str:
-    """What of a calibrator is not as listed, '' if nothing."""
+    """Return the differences of a calibrator from its list entry, '' if there are none."""
     differences = []
     if figures["calibrator_flux_set"]:
         differences.append(f"{figures['calibrator_flux_factor']:.3f} of its listed flux")
-    away_arcsec = math.hypot(figures["calibrator_offset_ra_arcsec"], figures["calibrator_offset_dec_arcsec"])
-    if away_arcsec > 0:
-        differences.append(f"{away_arcsec:.1f} arcsec from its listed place")
+    offset_arcsec = math.hypot(figures["calibrator_offset_ra_arcsec"], figures["calibrator_offset_dec_arcsec"])
+    if offset_arcsec > 0:
+        differences.append(f"{offset_arcsec:.1f} arcsec from its listed place")
     if figures["calibrator_major_arcsec"] > 0:
         differences.append(f"resolved, {figures['calibrator_major_arcsec']:.1f} by {figures['calibrator_minor_arcsec']:.1f} arcsec")
     return ", ".join(differences)
 
 
 def _scale_figures(solved: Sequence[TransitSet]) -> dict[str, Any]:
-    """How far the sets' flux scales are apart by their gains, and how far each is from the standards', or from the middle."""
+    """Return the spread of the sets' flux scales according to their gains, and each scale's departure from the median of the standards,
+    or without standards of all sets."""
     if len(solved) < 2:
         return {"scale_spread": float("nan"), "scales": []}
-    scales = receptors.scales([one.amplitudes for one in solved])
-    standards = np.array([one.transit.calibrator.standard is not None for one in solved])
+    scales = receptors.scales([transit_set.amplitudes for transit_set in solved])
+    standards = np.array([transit_set.transit.calibrator.standard is not None for transit_set in solved])
     off = scales / np.median(scales[standards] if standards.any() else scales) - 1
-    named = [f"{one.name}: {value:+.1%}" for one, value in zip(solved, off, strict=True)]
+    named = [f"{transit_set.name}: {value:+.1%}" for transit_set, value in zip(solved, off, strict=True)]
     return {"scale_spread": float(scales.max() / scales.min() - 1), "scales": named}
 
 
 def sky_as_found(sky: SkyModel, transits: Sequence[Mapping[str, Any]]) -> SkyModel:
-    """The sky with the calibrators of a night's transits (`records`) as bright and where the transits found them, not as listed."""
+    """Return the sky with the calibrators' fluxes and positions as measured by a night's transits (`records`), not as listed."""
     flux, log, ra, dec = sky.flux_jy.copy(), sky.log_coefficients.copy(), sky.ra_rad.copy(), sky.dec_rad.copy()
-    for one in transits:
-        figures = one["figures"]
-        if one["problems"]:
+    for record in transits:
+        figures = record["figures"]
+        if record["problems"]:
             continue
         factor = float(figures["calibrator_flux_factor"]) if figures["calibrator_flux_set"] else 1.0
         east, north = (float(figures[f"calibrator_offset_{axis}_arcsec"] or 0.0) for axis in ("ra", "dec"))  # null: unknown
         place = np.deg2rad([figures["calibrator_ra_deg"], figures["calibrator_dec_deg"]])
-        away_deg = astrometry.separation_deg(place[0], place[1], sky.ra_rad, sky.dec_rad)
-        k = int(np.argmin(away_deg))
-        if away_deg[k] < SAME_SOURCE_DEG:
+        distance_deg = astrometry.separation_deg(place[0], place[1], sky.ra_rad, sky.dec_rad)
+        k = int(np.argmin(distance_deg))
+        if distance_deg[k] < SAME_SOURCE_DEG:
             flux[k] *= factor
             log[k, 0] += np.log10(factor) * bool(log[k].any())
             ra[k] += np.deg2rad(east / 3600) / np.cos(dec[k])

@@ -1,4 +1,4 @@
-"""When calibrators cross the meridian, from apparent (of-date) coordinates.
+"""Times at which calibrators cross the meridian, from apparent (of-date) coordinates.
 
 A J2000 right ascension against apparent sidereal time would be wrong by 74 to 123 s in 2026.
 """
@@ -46,7 +46,7 @@ class Transit:
 
 
 def transit_mjd(ra_deg: float, dec_deg: float, near_mjd: float) -> float:
-    """The transit (apparent hour angle 0) nearest to `near_mjd` of an ICRS direction [deg]; MJD UTC [d]."""
+    """Return the transit (apparent hour angle 0) nearest to `near_mjd` of an ICRS direction [deg]; MJD UTC [d]."""
     return float(_transits_near(np.array([ra_deg]), np.array([dec_deg]), np.array([near_mjd]))[0])
 
 
@@ -72,10 +72,10 @@ def transits(
     max_dec_offset_deg: float = 1.0,
     min_flux_jy: float = 1.0,
 ) -> list[Transit]:
-    """Transits in start <= t < end [MJD UTC], by time, of calibrators near an apparent pointing declination.
+    """Return transits in start <= t < end [MJD UTC], by time, of calibrators near an apparent pointing declination.
 
-    Calibrators without a flux, fainter than `min_flux_jy` at 1.4 GHz before the beam, or whose apparent
-    declination is more than `max_dec_offset_deg` off are left out.
+    Calibrators are left out if they have no flux, are fainter than `min_flux_jy` at 1.4 GHz before the beam, or have an apparent
+    declination more than `max_dec_offset_deg` from the pointing.
     """
     near = [
         c
@@ -103,9 +103,9 @@ def transits(
 
 
 def rank(candidates: Sequence[Transit]) -> list[Transit]:
-    """Best transit first: flux standards, list calibrators, other catalogues' sources, variable sources last.
+    """Sort transits, best first: flux standards, list calibrators, other catalogues' sources, variable sources last.
 
-    Within a class by apparent flux at 1.4 GHz, bright ones first. Calibrators without a flux are dropped, never
+    Within a class they are sorted by apparent flux at 1.4 GHz, bright ones first. Calibrators without a flux are dropped; no flux is
     guessed.
     """
 
@@ -116,8 +116,8 @@ def rank(candidates: Sequence[Transit]) -> list[Transit]:
 
 
 def most_trusted(candidates: Sequence[Transit]) -> list[Transit]:
-    """Those whose flux is trusted most, in the same order: standards and steady list calibrators; else sources of
-    other catalogues; else variable ones."""
+    """Return the transits whose calibrators' flux is trusted most, in the same order: standards and steady list calibrators; if none,
+    sources of other catalogues; if none, variable ones."""
     classes = [max(_doubt(transit.calibrator), _LISTED) for transit in candidates]
     return [transit for transit, doubt in zip(candidates, classes, strict=True) if doubt == min(classes)]
 
@@ -126,7 +126,7 @@ _STANDARD, _LISTED, _CATALOGUED, _VARIABLE = range(4)
 
 
 def _doubt(calibrator: Calibrator) -> int:
-    """How little a calibrator's flux is to be trusted."""
+    """Return the class of a calibrator by trust in its flux; higher means less trusted."""
     if calibrator.variable:
         return _VARIABLE
     if calibrator.standard:

@@ -1,4 +1,4 @@
-"""What an observation's antennas were found to be, as a table, as figures, as a picture and as a calibration table."""
+"""The verdicts on an observation's antennas as a table, figures, a picture and a calibration table."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _WIDTH, _HEIGHT, _MARGIN = 640, 160, 24
 def table(
     observed: Observed, vis: Visibilities, system_jy: NDArray[np.float64], then_jy: Mapping[str, tuple[float, float]]
 ) -> pd.DataFrame:
-    """A row per receptor that has data.
+    """Return a table with a row per receptor that has data.
 
-    antenna (station name), receptor ("X", "Y"); amplitude, phase_deg, error: its gain against the sky, about the median of all,
-    and the error of either part; delay_ns; noise_factor: variance of its noise over what the weights said; system_jy and
-    system_over_calibrator: its autocorrelation, and over that at the calibrator's transit (`then_jy`, by antenna); verdict.
-    NaN where unknown.
+    antenna (station name), receptor ("X", "Y"); amplitude, phase_deg, error: its gain relative to the sky model and to the median of
+    all, and the error per real part; delay_ns; noise_factor: variance of its noise over that implied by the weights; system_jy: its
+    autocorrelation as a flux density; system_over_calibrator: that over its value at the calibrator's transit (`then_jy`, by antenna);
+    verdict. NaN where unknown.
     """
     epoch, names = observed.epoch, vis.antennas.names
     present = np.isfinite(epoch.measured)
@@ -69,7 +69,7 @@ def _median(values: NDArray[np.float64]) -> float:
 
 
 def _verdict(observed: Observed, antenna: int, pol: int, row: Mapping[str, Any]) -> str:
-    """One phrase: what is the matter with a receptor, and what was done."""
+    """Return one phrase: what is wrong with a receptor, and what was done."""
     epoch = observed.epoch
     if not epoch.judged:
         return "not judged: the field is too faint, or not as its model"
@@ -97,7 +97,7 @@ UNJUDGED: dict[str, Any] = {
 
 
 def figures(observed: Observed, receptors: pd.DataFrame) -> dict[str, Any]:
-    """The numbers and names a product keeps; what is not known is NaN."""
+    """Return the numbers and names that a product keeps; unknown numbers are NaN."""
     epoch, scale = observed.epoch, observed.scale
     names = receptors["antenna"] + receptors["receptor"]
     lost = receptors["verdict"].str.endswith("flagged")
@@ -134,9 +134,9 @@ def figures(observed: Observed, receptors: pd.DataFrame) -> dict[str, Any]:
 
 
 def gains(observed: Observed, vis: Visibilities) -> Gains:
-    """What was applied, as a bandpass table per interval: gains with delays and the flux scale, lost receptors flagged.
+    """Return the applied correction as a bandpass table per interval: gains with delays and the flux scale, lost receptors flagged.
 
-    CASA's applycal with it makes of the tables' calibrated data what the platform made of them.
+    CASA's applycal with this table turns data calibrated with the original tables into the platform's result.
     """
     sums, epoch = observed.sums, observed.epoch
     values = channel_gains(vis.frequencies_hz, sums, epoch) * np.sqrt(observed.scale_applied)
@@ -152,7 +152,7 @@ def gains(observed: Observed, vis: Visibilities) -> Gains:
 
 
 def draw(receptors: pd.DataFrame, path: Path) -> None:
-    """A picture of all receptors' amplitudes, 0 to 2 (X upper dots, Y hollow), lost ones red, corrected ones orange."""
+    """Draw all receptors' amplitudes, 0 to 2 (X filled dots, Y hollow dots), lost ones red, corrected ones orange."""
     picture = Image.new("RGB", (_WIDTH, _HEIGHT), "white")
     pen = ImageDraw.Draw(picture)
     antennas = list(receptors["antenna"].unique())
@@ -176,13 +176,13 @@ def _row(level: float) -> float:
 
 
 def write(made: Calibrated, tables: Path, directory: Path, ms_path: Path) -> dict[str, Any]:
-    """Write what the antennas were found to be into `directory`: antennas.parquet, a picture, and what was applied as a CASA table
-    (of the measurement set at `ms_path`); returns the figures. `tables` is the directory of the set it was corrected by.
+    """Write the verdicts into `directory`: antennas.parquet, a picture, and the applied correction as a CASA table
+    (of the measurement set at `ms_path`). Return the figures. `tables` is the directory of the set the data were corrected by.
     """
     if made.observed is None:
         return dict(UNJUDGED)
-    found = table(made.observed, made.frame, made.system_jy, read_receptors(tables))
-    found.to_parquet(directory / "antennas.parquet")
-    draw(found, directory / "preview.png")
+    verdicts = table(made.observed, made.frame, made.system_jy, read_receptors(tables))
+    verdicts.to_parquet(directory / "antennas.parquet")
+    draw(verdicts, directory / "preview.png")
     caltables.write(gains(made.observed, made.frame), directory / "epoch.cal", ms_path)
-    return figures(made.observed, found)
+    return figures(made.observed, verdicts)

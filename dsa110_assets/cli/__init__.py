@@ -1,17 +1,17 @@
-"""The `dsa110` command: what an observer types. `main` is the console script's door."""
+"""The `dsa110` command line. `main` is the entry point of the console script."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 WARM = "dsa110_assets.cli.warm"
-"""Imports what the steps import, for processes that runs are forked from; see there."""
+"""The module that imports what the steps import, for processes from which runs are forked; see there."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run `dsa110` with these arguments (None: the process's own) and return its exit status.
+    """Run `dsa110` with these arguments (None: those of the process) and return its exit status.
 
-    0 all that was asked for is done · 1 it is not, one sentence on stderr says why · 2 the command was
+    0 everything requested is done · 1 it is not, and one sentence on stderr says why · 2 the command was
     typed wrongly · 70 a fault of this program (traceback in the log) · 130 interrupted.
     """
     from dsa110_assets.cli.app import run

@@ -1,4 +1,4 @@
-"""`dsa110 alerts`: what is wrong now and was before, who knows of it, silences, and a test of the channels."""
+"""`dsa110 alerts`: current and past alerts, acknowledging and resolving them, silences, and a test of the channels."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ commands = typer.Typer(help="Alerts: list, acknowledge, resolve, silence; and a 
 app.add_typer(commands, name="alerts")
 IDS: Any = typer.Argument(..., help="Ids of alerts, as `dsa110 alerts list` shows them.")
 BY: Any = typer.Option(None, help="Who does this; default: the user's name.")
-NOTE: Any = typer.Option("", help="What is known of it, or what was done.")
+NOTE: Any = typer.Option("", help="What is known about it, or what was done.")
 FIGURES_OF = timedelta(days=30)
 SHOWN = 200
 
 
 @commands.command("list", epilog="Example: dsa110 alerts list --topic calibration --all")
 def list_alerts(
-    every: bool = typer.Option(False, "--all", help="Also those that are over, the last 200."),
+    every: bool = typer.Option(False, "--all", help="Also alerts that are over; at most the last 200."),
     condition: str | None = typer.Option(None, help="Only of this condition, for example disk."),
     topic: str | None = typer.Option(None, help="Only of this topic: platform, data, calibration or science."),
     severity: str | None = typer.Option(None, help="Only of this severity: info, warning or critical."),
     as_json: bool = JSON,
 ) -> None:
-    """What is wrong now, last begun first, and what waits to be sent."""
+    """List what is wrong now, latest first, and the messages that wait to be sent."""
     from dsa110_assets.archive import alerts
     from dsa110_assets.orchestration.watching import conditions
 
@@ -42,28 +42,28 @@ def list_alerts(
     _one_of("--topic", topic, conditions.TOPICS)
     _one_of("--severity", severity, alerts.SEVERITIES)
     archive = _archive()
-    found = alerts.listed(archive, () if every else (alerts.ACTIVE, alerts.ACKNOWLEDGED), condition, topic, severity, limit=SHOWN)
+    alerts_found = alerts.listed(archive, () if every else (alerts.ACTIVE, alerts.ACKNOWLEDGED), condition, topic, severity, limit=SHOWN)
     if as_json:
-        console.emit_json([_row(one) for one in found])
+        console.emit_json([_row(entry) for entry in alerts_found])
         return
-    told = [(one.id, one.severity, one.condition, one.subject, one.state, one.began_at, one.words) for one in found]
-    console.table(("id", "severity", "condition", "subject", "state", "since (UTC)", "said"), told)
+    rows = [(entry.id, entry.severity, entry.condition, entry.subject, entry.state, entry.began_at, entry.words) for entry in alerts_found]
+    console.table(("id", "severity", "condition", "subject", "state", "since (UTC)", "said"), rows)
     since = datetime.now(UTC) - FIGURES_OF
-    figures, late = alerts.figures(archive, since), alerts.undelivered(archive, datetime.now(UTC))
+    figures, waiting = alerts.figures(archive, since), alerts.undelivered(archive, datetime.now(UTC))
     acknowledged, resolved = (None if seconds is None else seconds / 60 for seconds in (figures.acknowledge_s, figures.resolve_s))
     console.warn(
         f"in 30 days {figures.number} alerts, {figures.false_alarms} false; median until acknowledged {console.cell(acknowledged)} min, "
         f"until over {console.cell(resolved)} min"
     )
-    for channel, number in late.items():
+    for channel, number in waiting.items():
         console.warn(f"channel {channel}: {number} messages wait to be sent")
-    for one in alerts.silences(archive):
-        console.warn(f"silence {one.id}: nothing is told of {one.what} until {console.cell(one.until)} UTC ({one.by}: {one.why})")
+    for entry in alerts.silences(archive):
+        console.warn(f"silence {entry.id}: no messages about {entry.what} until {console.cell(entry.until)} UTC ({entry.by}: {entry.why})")
 
 
 @commands.command(epilog="Example: dsa110 alerts ack 12 13 --note 'a disk is ordered'")
 def ack(ids: list[int] = IDS, note: str = NOTE, by: str | None = BY) -> None:
-    """Say that you know of alerts: they are neither repeated nor escalated."""
+    """Acknowledge alerts: they are neither repeated nor escalated."""
     from dsa110_assets.archive import alerts
 
     archive = _archive()
@@ -74,7 +74,7 @@ def ack(ids: list[int] = IDS, note: str = NOTE, by: str | None = BY) -> None:
 
 @commands.command(epilog="Example: dsa110 alerts resolve 12 --note 'moved to another disk'")
 def resolve(ids: list[int] = IDS, note: str = NOTE, by: str | None = BY) -> None:
-    """End alerts by hand. One whose condition still holds begins anew at the next look."""
+    """End alerts by hand. An alert whose condition still holds begins again at the next evaluation."""
     from dsa110_assets.archive import alerts
 
     archive = _archive()
@@ -85,9 +85,9 @@ def resolve(ids: list[int] = IDS, note: str = NOTE, by: str | None = BY) -> None
 
 @commands.command("false", epilog="Example: dsa110 alerts false 12 --note 'the array was stowed'")
 def false_alarm(
-    ids: list[int] = IDS, note: str = NOTE, by: str | None = BY, undo: bool = typer.Option(False, "--undo", help="Take that back.")
+    ids: list[int] = IDS, note: str = NOTE, by: str | None = BY, undo: bool = typer.Option(False, "--undo", help="Withdraw the mark.")
 ) -> None:
-    """Mark alerts, also those that are over, as false alarms; the figures count them."""
+    """Mark alerts as false alarms, including alerts that are over; the figures count them."""
     from dsa110_assets.archive import alerts
 
     archive = _archive()
@@ -101,22 +101,22 @@ def silence(
     what: Annotated[str, typer.Argument(help="A condition, a topic (platform, data, calibration, science) or everything.")],
     why: str = typer.Option(..., help="The reason, for those on watch."),
     hours: float = typer.Option(1.0, min=0.01, max=24 * 30, help="For how long [h]."),
-    until: str | None = typer.Option(None, help="Until this UTC time, instead."),
+    until: str | None = typer.Option(None, help="Until this UTC time, instead of --hours."),
     by: str | None = BY,
 ) -> None:
-    """Tell nothing of something for a while, as during maintenance. What is still so then is told then."""
+    """Send no messages about a condition or topic for a while, for example during maintenance. What still holds at the end is sent then."""
     from dsa110_assets.archive import alerts
     from dsa110_assets.orchestration.watching import conditions
 
     _one_of("WHAT", what, conditions.SILENCED)
     end = parse_time(until) if until else datetime.now(UTC) + timedelta(hours=hours)
     done = alerts.silence(_archive(), what, end, by or getpass.getuser(), why)
-    console.say(f"silence {done.id}: nothing is told of {what} until {console.cell(done.until)} UTC")
+    console.say(f"silence {done.id}: no messages about {what} until {console.cell(done.until)} UTC")
 
 
 @commands.command(epilog="Example: dsa110 alerts unsilence 3")
 def unsilence(silence_id: Annotated[int, typer.Argument(metavar="ID", help="The silence, as `dsa110 alerts silences` shows it.")]) -> None:
-    """Let a silence end now."""
+    """End a silence now."""
     from dsa110_assets.archive import alerts
 
     alerts.end_silence(_archive(), silence_id)
@@ -125,7 +125,7 @@ def unsilence(silence_id: Annotated[int, typer.Argument(metavar="ID", help="The 
 
 @commands.command(epilog="Example: dsa110 alerts silences --json")
 def silences(as_json: bool = JSON) -> None:
-    """The silences that last."""
+    """List the silences in force."""
     from dsa110_assets.archive import alerts
 
     found = alerts.silences(_archive())
@@ -137,21 +137,21 @@ def silences(as_json: bool = JSON) -> None:
 
 @commands.command("test", epilog="Example: dsa110 alerts test --channel ops")
 def try_channels(channel: str | None = typer.Option(None, help="Only this channel of DSA110_ALERT_CHANNELS.")) -> None:
-    """Send a test message to every channel and say which took it; status 1 if any did not."""
+    """Send a test message to every channel and report which accepted it; status 1 if any did not."""
     from dsa110_assets import settings
     from dsa110_assets.orchestration.watching import sending
 
     configured = settings.load()
-    known = configured.alert_channels
+    channels = configured.alert_channels
     if channel is not None:
-        _one_of("--channel", channel, tuple(known))
-        known = {channel: known[channel]}
-    if not known:
+        _one_of("--channel", channel, tuple(channels))
+        channels = {channel: channels[channel]}
+    if not channels:
         console.warn("no channel is set: alerts go to the log only; DSA110_ALERT_CHANNELS names some (dsa110 settings)")
         raise typer.Exit(EXIT_UNDONE)
-    wrong = sending.try_all(known, configured.portal_address)
-    console.table(("channel", "result"), [(name, why or "taken") for name, why in wrong.items()])
-    if any(wrong.values()):
+    errors = sending.try_all(channels, configured.portal_address)
+    console.table(("channel", "result"), [(name, error or "taken") for name, error in errors.items()])
+    if any(errors.values()):
         raise typer.Exit(EXIT_UNDONE)
 
 
@@ -161,9 +161,9 @@ def _archive() -> Archive:
     return open_archive().store
 
 
-def _one_of(what: str, given: str | None, known: tuple[str, ...]) -> None:
-    if given is not None and given not in known:
-        raise typer.BadParameter(f"{what} {given!r}: choose of {', '.join(known) or 'none, for none is set'}")
+def _one_of(what: str, value: str | None, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise typer.BadParameter(f"{what} {value!r}: choose from {', '.join(choices) or 'none, as none is set'}")
 
 
 def _row(one: Alert) -> dict[str, Any]:

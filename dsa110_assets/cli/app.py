@@ -1,4 +1,4 @@
-"""The command tree, and the one place where an error becomes a sentence and an exit status."""
+"""The command tree, and the only place that turns an error into a sentence and an exit status."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from dsa110_assets.errors import DsaError
 
 EXIT_UNDONE, EXIT_USAGE, EXIT_CHECKS, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
-"""What says that a place cannot be used, rather than that this program asked for the wrong one."""
+"""Errors which mean that a path cannot be used, rather than that this program requested the wrong one."""
 _GARBAGE_AFTER = 50_000
-"""Objects made until cycles among them are looked for; Python's usual 700 cost a second, all of it in imports."""
+"""Number of new objects after which Python looks for cycles; its default of 700 costs a second, all of it in imports."""
 COMMAND_MODULES = (
     "simulate",
     "process",
@@ -80,7 +80,7 @@ def _root(
 
 
 def build() -> typer.Typer:
-    """The whole command tree; every module adds its commands to `app` once."""
+    """Return the whole command tree; every module adds its commands to `app` once."""
     for name in COMMAND_MODULES:
         importlib.import_module(f"dsa110_assets.cli.{name}")
     return app
@@ -89,11 +89,11 @@ def build() -> typer.Typer:
 def run(arguments: Sequence[str] | None) -> int:
     """Run the command tree and turn whatever happens into an exit status (see `cli.main`)."""
     gc.set_threshold(_GARBAGE_AFTER)
-    if not sys.warnoptions:  # libraries' warnings are for whoever asks for them with -W, not for observers
+    if not sys.warnoptions:  # observers do not need the libraries' warnings; -W shows them
         logging.captureWarnings(True)
     console.make_streams_fit()
     if any(not word.strip() for word in (sys.argv[1:] if arguments is None else arguments)):
-        console.warn("dsa110: an argument is empty: a variable that is not set, perhaps; for a path it would be the current directory")
+        console.warn("dsa110: an argument is empty, perhaps a variable that is not set; as a path it would mean the current directory")
         return EXIT_USAGE
     try:
         with _sigterm_interrupts():
@@ -109,7 +109,7 @@ def run(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         console.warn("dsa110: interrupted; what was published stays, the rest resumes when run again")
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader, `head` say, has all it wants
+    except BrokenPipeError:  # the reader, such as `head`, has read enough
         console.give_up(sys.stdout)
         return EXIT_UNDONE
     except OSError as error:
@@ -121,22 +121,22 @@ def run(arguments: Sequence[str] | None) -> int:
 
 @contextmanager
 def _sigterm_interrupts() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: with a sentence, locks and drafts tidied away."""
+    """Make SIGTERM end a command as Ctrl-C does: with a sentence, after removing locks and drafts."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def _usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "dsa110"
     message = getattr(error, "format_message", error.__str__)()
-    if not message:  # a group without a command: its help is the answer
+    if not message:  # a group without a command: print its help
         console.say(context.get_help() if context is not None else "")
         return EXIT_USAGE
     console.warn(f"{command}: {' '.join(message.split()).rstrip('.')}. Try: {command} --help")
@@ -144,7 +144,7 @@ def _usage(error: Exception) -> int:
 
 
 def _refused(error: OSError) -> int:
-    """What the system refused: standard output, or a place that this user or this machine may not use. Else it is a fault."""
+    """Report an error of the system: standard output, or a path that this user or this machine may not use; any other is a fault."""
     if surroundings.is_nowhere():
         console.warn("dsa110: the current directory is gone; change to another (cd), and run this again")
         return EXIT_UNDONE
@@ -154,7 +154,7 @@ def _refused(error: OSError) -> int:
     if not console.is_lost(sys.stdout):
         return _fault(error)
     console.give_up(sys.stdout)
-    console.warn(f"dsa110: standard output cannot be written ({error.strerror}): the answer is not whole; give it another place")
+    console.warn(f"dsa110: standard output cannot be written ({error.strerror}): the output is incomplete; send it elsewhere")
     return EXIT_UNDONE
 
 
@@ -176,7 +176,7 @@ def _fault(error: Exception) -> int:
 
 
 def log_path() -> Path | None:
-    """The log of this program's own faults: in the user's state directory, else the temporary one; None where neither can be written."""
+    """Return the log of this program's faults: in the user's state directory, else the temporary one; None if neither is writable."""
     home = os.environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     for folder, name in ((Path(home, "dsa110"), "dsa110.log"), (None, f"dsa110-{os.getuid()}.log")):
         try:

@@ -1,4 +1,4 @@
-"""`dsa110 archive`: is everything as published, and keeping it so."""
+"""`dsa110 archive`: verification, index, backups, retention and other upkeep of the archive."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ app.add_typer(commands, name="archive")
 @commands.command(epilog="Example: dsa110 archive verify --asset tile_image")
 def verify(
     asset: str | None = typer.Option(None, help="Only products of this asset."),
-    rebuild: bool = typer.Option(False, "--rebuild", help="Reject what is damaged: the next `dsa110 process` makes it again."),
+    rebuild: bool = typer.Option(False, "--rebuild", help="Reject damaged products: the next `dsa110 process` makes them again."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
     """Read every byte of every product and compare with its digest; exit status 1 if any differs."""
@@ -41,24 +41,24 @@ def verify(
             found += integrity.verify(store, [product])
             progress(number, len(chosen), product.id)
     if as_json:
-        rows = [{"product_id": one.product.id, "problems": one.problems} for one in found]
+        rows = [{"product_id": problem.product.id, "problems": problem.problems} for problem in found]
         console.emit_json({"verified": len(chosen), "damaged": rows})
     else:
-        for one in found:
-            console.say(f"{one.product.id}: {'; '.join(one.problems)}")
+        for problem in found:
+            console.say(f"{problem.product.id}: {'; '.join(problem.problems)}")
         console.say(f"{len(chosen)} products verified, {len(found)} damaged")
     if found and rebuild:
-        again = [product.id for product in integrity.give_up(store, found)]
-        console.warn(f"{len(again)} damaged products will be made again by: dsa110 process")
+        remade = [product.id for product in integrity.give_up(store, found)]
+        console.warn(f"{len(remade)} damaged products will be made again by: dsa110 process")
     elif found:
-        console.warn("to make what is damaged again: dsa110 archive verify --rebuild, then: dsa110 process")
+        console.warn("to make the damaged products again: dsa110 archive verify --rebuild, then: dsa110 process")
     if found:
         raise typer.Exit(EXIT_UNDONE)
 
 
 @commands.command(epilog="Example: dsa110 archive reindex")
 def reindex() -> None:
-    """Rebuild the index from the records beside the products; exit status 1 if one cannot be believed."""
+    """Rebuild the index from the records beside the products; exit status 1 if a record is not credible."""
     from dsa110_assets import settings
     from dsa110_assets.archive import integrity
     from dsa110_assets.archive.store import Archive
@@ -78,13 +78,13 @@ def reindex() -> None:
 
 @commands.command(epilog="Example: dsa110 archive migrate --dry-run")
 def migrate(
-    to: int | None = typer.Option(None, "--to", min=1, help="The format to come to; default: this version's. An older one leads back."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be done; change nothing."),
+    to: int | None = typer.Option(None, "--to", min=1, help="The target format; default: this version's. It may be an older one."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show what would be done; change nothing."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Bring the index into the format of this version, or back into an older one: all of it or nothing.
+    """Convert the index to the format of this version, or back to an older one, completely or not at all.
 
-    An SQLite index is copied into DSA110_BACKUPS before.
+    An SQLite index is first copied into DSA110_BACKUPS.
     """
     from dsa110_assets.archive import migrations
 
@@ -95,8 +95,8 @@ def migrate(
         console.emit_json({"dry_run": dry_run, "found": done.found, "oldest": done.oldest, "wanted": done.wanted, "steps": steps})
         return
     for step in done.steps:
-        whose = f"formats {step.oldest} to {step.end}" if step.oldest < step.end else f"format {step.end} alone"
-        console.say(f"{'would go' if dry_run else 'went'} from format {step.begin} to {step.end}: {step.what}; for versions of {whose}")
+        versions = f"formats {step.oldest} to {step.end}" if step.oldest < step.end else f"format {step.end} alone"
+        console.say(f"{'would go' if dry_run else 'went'} from format {step.begin} to {step.end}: {step.what}; for versions of {versions}")
     if not done.steps:
         console.say(f"the index has format {done.wanted}; there is nothing to do")
 
@@ -104,9 +104,9 @@ def migrate(
 @commands.command(epilog="Example: dsa110 archive backup /mnt/backup --keep 14")
 def backup(
     destination: Annotated[Path | None, typer.Argument(help="Directory for backups; default: beside the archive.")] = None,
-    keep: int | None = typer.Option(None, min=1, help="How many to keep there; default: threshold `keep_backups`."),
+    keep: int | None = typer.Option(None, min=1, help="Number of backups to keep there; default: threshold `keep_backups`."),
 ) -> None:
-    """Save the index, caltables, states, quarantine and Dagster's history: all that cannot be computed again."""
+    """Save the index, caltables, states, quarantine and Dagster's history: everything that cannot be computed again."""
     from dsa110_assets.archive import backup as backups
     from dsa110_assets.orchestration.resources import IN_FORCE
     from dsa110_assets.orchestration.watching import housekeeping
@@ -122,11 +122,11 @@ def backup(
 
 @commands.command(epilog="Example: dsa110 archive restore /mnt/backup/backup-20260125T223000")
 def restore(
-    source: Annotated[Path | None, typer.Argument(help="A backup, or a directory of them: its newest is taken.")] = None,
+    source: Annotated[Path | None, typer.Argument(help="A backup, or a directory of backups, of which the newest is used.")] = None,
 ) -> None:
-    """Bring index, caltables, states, quarantine and Dagster's history back; newer products on disk are adopted.
+    """Restore index, caltables, states, quarantine and Dagster's history; newer products on disk are adopted.
 
-    Nothing of the platform may run meanwhile.
+    No part of the platform may run meanwhile.
     """
     from dsa110_assets import settings
     from dsa110_assets.archive import backup as backups
@@ -135,11 +135,11 @@ def restore(
     from dsa110_assets.orchestration.watching import housekeeping
 
     configured = settings.load()
-    place = source or configured.backups_path
-    there = backups.backups(place)
-    chosen = there[-1].path if there else place
-    if source is None and not there:
-        raise NotFoundError(f"there is no backup in {place}; name one: dsa110 archive restore PATH")
+    location = source or configured.backups_path
+    available = backups.backups(location)
+    chosen = available[-1].path if available else location
+    if source is None and not available:
+        raise NotFoundError(f"there is no backup in {location}; name one: dsa110 archive restore PATH")
     backups.restore(chosen.absolute(), configured.archive, configured.database_url, housekeeping.dagster_to_back_up(configured))
     with Archive(configured.archive, configured.database_url) as store:
         swept = integrity.sweep(store, everywhere=True)
@@ -149,12 +149,12 @@ def restore(
 
 @commands.command(epilog="Example: dsa110 archive retain --dry-run")
 def retain(
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would go and why; change nothing."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show what would be removed and why; change nothing."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Remove data that are no longer needed, and say why each product goes or stays. Records stay.
+    """Remove data that are no longer needed, and say why each product is removed or kept. Records are kept.
 
-    Where the archive has a folder `cold`, or a link to one, the data are put there.
+    If the archive has a folder `cold`, or a link to one, the data are moved there.
     """
     from dsa110_assets.orchestration.resources import IN_FORCE
     from dsa110_assets.orchestration.watching import housekeeping
@@ -168,13 +168,13 @@ def retain(
                  "size_bytes": d.product.size_bytes} for d in decisions]  # fmt: skip
         console.emit_json({"dry_run": dry_run, "decisions": rows})
         return
-    gone = [decision for decision in decisions if decision.remove]
-    for decision in gone:
+    removed = [decision for decision in decisions if decision.remove]
+    for decision in removed:
         console.say(f"{'would remove' if dry_run else 'removed'} {decision.product.id}: {decision.reason}")
     kept = Counter((d.product.asset, _kind(d.reason)) for d in decisions if not d.remove)
     console.table(("asset", "kept", "because"), [(asset, n, why) for (asset, why), n in sorted(kept.items())])
-    size = plain_text.size(sum(decision.product.size_bytes for decision in gone))
-    console.say(f"{len(gone)} of {len(decisions)} products, {size}, {'would go' if dry_run else 'are gone'}")
+    size = plain_text.size(sum(decision.product.size_bytes for decision in removed))
+    console.say(f"{len(removed)} of {len(decisions)} products, {size}, {'would be removed' if dry_run else 'removed'}")
 
 
 @commands.command(epilog="Example: dsa110 archive recall measurement_set-20260125T2225-v1")
@@ -183,7 +183,7 @@ def recall(product: str = typer.Argument(..., help="Product id.")) -> None:
     from dsa110_assets.archive import cold
 
     _, store = _open()
-    console.say(f"{cold.recall(store, store.find(product).id).id} is here, and pinned: unpin it to let it go")
+    console.say(f"{cold.recall(store, store.find(product).id).id} is back and pinned; unpin it to allow its removal")
 
 
 @commands.command(epilog="Example: dsa110 archive pin light_curves-20260125-v1 --reason 'in the paper'")
@@ -191,24 +191,24 @@ def pin(
     product: str = typer.Argument(..., help="Product id or path."),
     reason: str = typer.Option("pinned", help="Why it is kept."),
 ) -> None:
-    """Keep a product, and everything it was made from, from retention."""
+    """Protect a product, and everything it was made from, against retention."""
     _, store = _open()
     console.say(f"{store.pin(store.find(product).id, reason).id} is pinned: {reason}")
 
 
 @commands.command(epilog="Example: dsa110 archive unpin light_curves-20260125-v1")
 def unpin(product: str = typer.Argument(..., help="Product id or path.")) -> None:
-    """Let retention judge a product again."""
+    """Let retention consider a product again."""
     _, store = _open()
     console.say(f"{store.unpin(store.find(product).id).id} is no longer pinned")
 
 
 @commands.command(epilog="Example: dsa110 archive survey /data/www/dsa110")
 def survey(
-    out: Annotated[Path, typer.Argument(help="Directory of the survey: hips and weights are made in it, or brought up to date.")],
+    out: Annotated[Path, typer.Argument(help="Directory of the survey, in which hips and weights are made or updated.")],
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """One HiPS of all nights, beside each night's own: the mean of the current night mosaics, by weight."""
+    """Make one HiPS of all nights, besides those of single nights: the weighted mean of the current night mosaics."""
     from dsa110_assets.archive.files import exclusive_lock
     from dsa110_assets.mosaics.survey import Night, write_survey
     from dsa110_assets.orchestration.specification.recipes import all_usable
@@ -218,8 +218,10 @@ def survey(
     if not nights:
         raise NotFoundError("there is no night_mosaic that may be used yet: run `dsa110 process`, and see `dsa110 status`")
     out.mkdir(parents=True, exist_ok=True)
-    me = f"process {os.getpid()}"
-    with exclusive_lock(out / ".lock", me, lambda who: f"{out} is being written by {who}; wait for its end, or name another directory"):
+    process = f"process {os.getpid()}"
+    with exclusive_lock(
+        out / ".lock", process, lambda writer: f"{out} is being written by {writer}; wait until it has finished, or name another directory"
+    ):
         figures = write_survey(nights, out)
     if as_json:
         console.emit_json(figures)
@@ -237,5 +239,5 @@ def _open() -> tuple[Settings, Archive]:
 
 
 def _kind(reason: str) -> str:
-    """Reasons with an age in them are one kind: the table counts kinds."""
+    """Return a retention reason without the age in it, so that the table counts such reasons together."""
     return reason.split(" days old, ")[-1] if " days old, " in reason else reason

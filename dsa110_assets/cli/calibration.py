@@ -1,4 +1,4 @@
-"""`dsa110 calibration`: which tables there are, which is in force, and marking one as bad."""
+"""`dsa110 calibration`: list the tables, show which are in force, import and solve sets, and mark one as bad."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 SET_HELP = "Set id, its last part, its product id, or a path of one of its tables."
 commands = typer.Typer(
-    help="Calibration tables: which there are and is in force; by hand: import, solve, reject, retire.", no_args_is_help=True
+    help="Calibration tables: list them, show which are in force; by hand: import, solve, reject, retire.", no_args_is_help=True
 )
 app.add_typer(commands, name="calibration")
 
 
 @commands.command("list", epilog="Example: dsa110 calibration list --json")
 def list_sets(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> None:
-    """Every set of tables, oldest first."""
+    """List all sets of tables, oldest first."""
     from dsa110_assets.archive.caltable_registry import sets
 
     found = sets(_store())
@@ -53,26 +53,26 @@ def show(
     table: str = typer.Argument(..., help=SET_HELP),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """One set: its tables, validity, antennas and quality figures."""
+    """Show one set: its tables, validity, antennas and quality figures."""
     from dsa110_assets.archive import caltable_registry
 
-    found = caltable_registry.find(_store(), table)
+    registered = caltable_registry.find(_store(), table)
     if as_json:
-        console.emit_json(found)
+        console.emit_json(registered)
         return
-    reference = _reference(found)
+    reference = _reference(registered)
     console.table(
-        ("", found.set_id),
+        ("", registered.set_id),
         [
-            ("status", f"{found.status}{f': {found.reason}' if found.reason else ''}"),
-            ("calibrator", f"{found.calibrator}, flux scale {found.anchor}"),
-            ("transit", f"{console.cell(timegrid.mjd_to_datetime(found.mid_mjd))} UTC at declination {found.dec_deg:.3f} deg"),
-            ("valid", f"{_valid(found)} UTC"),
+            ("status", f"{registered.status}{f': {registered.reason}' if registered.reason else ''}"),
+            ("calibrator", f"{registered.calibrator}, flux scale {registered.anchor}"),
+            ("transit", f"{console.cell(timegrid.mjd_to_datetime(registered.mid_mjd))} UTC at declination {registered.dec_deg:.3f} deg"),
+            ("valid", f"{_valid(registered)} UTC"),
             ("reference antenna", reference),
-            *(("by hand", line) for line in found.history),
-            ("antennas", f"{len(found.antennas)}: {' '.join(sorted(found.antennas))}"),
-            *(("table", str(path)) for path in found.paths),
-            *((name, console.cell(value)) for name, value in sorted(found.figures.items())),
+            *(("by hand", line) for line in registered.history),
+            ("antennas", f"{len(registered.antennas)}: {' '.join(sorted(registered.antennas))}"),
+            *(("table", str(path)) for path in registered.paths),
+            *((name, console.cell(value)) for name, value in sorted(registered.figures.items())),
         ],
     )
 
@@ -80,9 +80,9 @@ def show(
 @commands.command(epilog="Example: dsa110 calibration reject caltables-20260125-v1 --reason 'antenna 5 swapped'")
 def reject(
     table: str = typer.Argument(..., help=SET_HELP),
-    reason: str = typer.Option("", help="Why; recorded for ever. Default: rejected by you."),
+    reason: str = typer.Option("", help="The reason, recorded permanently; default: rejected by you."),
 ) -> None:
-    """Mark a set as bad: it is not chosen again, and exactly the products made with it become stale."""
+    """Mark a set as bad: it is not chosen again, and the products made with it, no others, become stale."""
     from dsa110_assets.archive import caltable_registry
     from dsa110_assets.archive.stale import stale
 
@@ -100,11 +100,11 @@ def reject(
 @commands.command(epilog="Example: dsa110 calibration retire caltables-20260125-v1 --from 2026-01-26T04:00 --reason 'antenna 5 moved'")
 def retire(
     table: str = typer.Argument(..., help=SET_HELP),
-    start: str | None = typer.Option(None, "--from", help="UTC time from which on it is not used; default: since ever."),
-    end: str | None = typer.Option(None, "--until", help="UTC time until which it is not used; default: for ever."),
+    start: str | None = typer.Option(None, "--from", help="UTC time from which it is not used; default: from the beginning."),
+    end: str | None = typer.Option(None, "--until", help="UTC time until which it is not used; default: without end."),
     reason: str = typer.Option("", help="Why; recorded for ever."),
 ) -> None:
-    """Keep a set from being used for a span of time; `calibration reject` keeps it from all, `calibration restore` gives it back."""
+    """Exclude a set from use in a span of time; `calibration reject` excludes it from all times, `calibration restore` allows it again."""
     from dsa110_assets.archive import caltable_registry
 
     if start is None and end is None:
@@ -112,23 +112,23 @@ def retire(
     store = _store()
     found = caltable_registry.find(store, table)
     span = _mjd(start), _mjd(end)
-    told = caltable_registry.line(f"retired {_span_text(start, end)}", getpass.getuser(), reason)
-    caltable_registry.retire(store, found.set_id, *span, told)
-    used = caltable_registry.made_with(store, found, span)
+    note = caltable_registry.line(f"retired {_span_text(start, end)}", getpass.getuser(), reason)
+    caltable_registry.retire(store, found.set_id, *span, note)
+    affected = caltable_registry.made_with(store, found, span)
     console.say(f"retired {found.set_id} {_span_text(start, end)}")
-    console.say(f"{len(used)} products were made with it there; `dsa110 process` makes them again with the next best tables")
-    for product_id in used:
+    console.say(f"{len(affected)} products were made with it there; `dsa110 process` makes them again with the next best tables")
+    for product_id in affected:
         console.say(f"  {product_id}")
 
 
 @commands.command(epilog="Example: dsa110 calibration extend caltables-20260125-v1 --until 2026-01-27T06:00")
 def extend(
     table: str = typer.Argument(..., help=SET_HELP),
-    start: str | None = typer.Option(None, "--from", help="UTC time from which on it is valid; default: as it is."),
-    end: str | None = typer.Option(None, "--until", help="UTC time until which it is valid; default: as it is."),
+    start: str | None = typer.Option(None, "--from", help="UTC time from which it is valid; default: unchanged."),
+    end: str | None = typer.Option(None, "--until", help="UTC time until which it is valid; default: unchanged."),
     reason: str = typer.Option("", help="Why; recorded for ever."),
 ) -> None:
-    """Have a set be valid longer, or less long: outside its validity it is used only if nothing else is there."""
+    """Lengthen or shorten the validity of a set: outside its validity it is used only if no other set is available."""
     from dsa110_assets.archive import caltable_registry
 
     if start is None and end is None:
@@ -141,40 +141,40 @@ def extend(
 
 @commands.command(epilog="Example: dsa110 calibration restore caltables-20260125-v1")
 def restore(table: str = typer.Argument(..., help=SET_HELP)) -> None:
-    """Take a rejection and retirements back."""
+    """Cancel the rejection and retirements of a set."""
     from dsa110_assets.archive import caltable_registry
 
     store = _store()
-    told = caltable_registry.line("restored", getpass.getuser())
-    restored = caltable_registry.restore(store, caltable_registry.find(store, table).set_id, told)
+    note = caltable_registry.line("restored", getpass.getuser())
+    restored = caltable_registry.restore(store, caltable_registry.find(store, table).set_id, note)
     console.say(f"{restored.set_id} is {restored.status} again")
 
 
 @commands.command(epilog="Example: dsa110 calibration compare caltables-20260125-v1 caltables-20260126-v1")
 def compare(
     first: str = typer.Argument(..., help=SET_HELP),
-    second: str = typer.Argument(..., help="The set it is compared with."),
+    second: str = typer.Argument(..., help="The set to compare it with."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Every receptor's gain in one set over its gain in another: ratio of amplitudes, phase, delay, and scatter of the phases."""
+    """Divide each receptor's gain in one set by that in another: ratio of amplitudes, phase, delay, and scatter of the phases."""
     import numpy as np
 
     from dsa110_assets.archive import caltable_registry
     from dsa110_assets.calibration import caltables
-    from dsa110_assets.calibration.table_comparison import compare as against
+    from dsa110_assets.calibration.table_comparison import compare as compare_tables
 
     store = _store()
     sets = [caltable_registry.find(store, name) for name in (first, second)]
     with store.hold(*(one.product_id for one in sets)):
-        found = against(*([caltables.read(path) for path in one.paths] for one in sets))
-    rows = found.differences
+        comparison = compare_tables(*([caltables.read(path) for path in one.paths] for one in sets))
+    rows = comparison.differences
     if as_json:
-        console.emit_json({"first": sets[0].set_id, "second": sets[1].set_id, "reference": found.reference, "differences": rows})
+        console.emit_json({"first": sets[0].set_id, "second": sets[1].set_id, "reference": comparison.reference, "differences": rows})
         return
     console.table(
         ("antenna", "receptor", "ratio", "phase deg", "delay ns", "scatter deg"),
         [(d.antenna, d.receptor, d.ratio, d.phase_deg, d.delay_ns, d.scatter_deg) for d in rows if np.isfinite(d.ratio)],
-        title=f"{sets[0].set_id} over {sets[1].set_id}, phases about antenna {found.reference}",
+        title=f"{sets[0].set_id} over {sets[1].set_id}, phases about antenna {comparison.reference}",
     )
     ratios, phases = (np.array([getattr(row, name) for row in rows]) for name in ("ratio", "phase_deg"))
     solved = np.isfinite(ratios)
@@ -182,38 +182,40 @@ def compare(
         console.say("no receptor is solved in both")
         return
     worst = rows[int(np.nanargmax(np.abs(np.log(ratios))))]
-    turned = rows[int(np.nanargmax(np.abs(phases)))]
+    largest_phase = rows[int(np.nanargmax(np.abs(phases)))]
     console.say(
         f"{int(solved.sum())} of {len(rows)} receptors solved in both: median ratio {np.median(ratios[solved]):.4f} (flux scale "
         f"{np.median(ratios[solved]) ** 2:.4f}), farthest {worst.antenna}{worst.receptor} {worst.ratio:.3f}; "
-        f"most turned {turned.antenna}{turned.receptor} {turned.phase_deg:.1f} deg"
+        f"largest phase {largest_phase.antenna}{largest_phase.receptor} {largest_phase.phase_deg:.1f} deg"
     )
 
 
-Calibrator = Annotated[str | None, typer.Option(help="The calibrator they were solved on; default: the field their tables name.")]
+Calibrator = Annotated[str | None, typer.Option(help="The calibrator they were solved on; default: the field named in the tables.")]
 Anchor = Annotated[
-    str | None, typer.Option(help="What their flux scale rests on, as PB17:3C286; default: the calibrator's, if it is known.")
+    str | None, typer.Option(help="What their flux scale rests on, such as PB17:3C286; default: the calibrator's, if known.")
 ]
 Dec = Annotated[float | None, typer.Option(min=-90, max=90, help="Apparent declination of their strip [deg]; default: that of --check.")]
-Check = Annotated[Path | None, typer.Option(help="Measurement set they are tried on; default: the archive's nearest in time.")]
+Check = Annotated[Path | None, typer.Option(help="Measurement set on which they are tested; default: the nearest in time in the archive.")]
 By = Annotated[str | None, typer.Option(help="Who made them, for the record; default: you.")]
 
 
 @commands.command("import", epilog="Example: dsa110 calibration import /data/casa/3C286 --check /data/casa/check.ms --by 'A. Colleague'")
 def import_(
-    directory: Annotated[Path, typer.Argument(help="The folder in which the tables of one transit lie.")],
+    directory: Annotated[Path, typer.Argument(help="The folder that contains the tables of one transit.")],
     name: Annotated[str | None, typer.Option(help="Name of the set; default: calibrator and folder.")] = None,
     calibrator: Calibrator = None,
     anchor: Anchor = None,
     dec: Dec = None,
-    start: Annotated[str | None, typer.Option("--from", help="UTC time from which on they are valid; default: half a day before.")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="UTC time from which they are valid; default: half a day before.")] = None,
     end: Annotated[str | None, typer.Option("--until", help="UTC time until which they are valid; default: half a day after.")] = None,
-    order: Annotated[str | None, typer.Option(help="Their names in the order they apply, by commas; default: K, B, G, finer G.")] = None,
+    order: Annotated[
+        str | None, typer.Option(help="Names of the tables in the order they apply, separated by commas; default: K, B, G, finer G.")
+    ] = None,
     check: Check = None,
     by: By = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Register tables of CASA or of a colleague, once a measurement set calibrated with them is found sound."""
+    """Register tables of CASA or of a colleague, after a measurement set calibrated with them has passed its checks."""
     from dsa110_assets.orchestration.calibrating.tables_by_hand import Stated, import_set
 
     names = tuple(part.strip() for part in (order or "").split(",") if part.strip())
@@ -228,7 +230,7 @@ def import_(
 
 @commands.command(epilog="Example: dsa110 calibration scan /data/casa --check /data/casa/check.ms")
 def scan(
-    directory: Annotated[Path, typer.Argument(help="Every folder below it in which tables lie is a set.")],
+    directory: Annotated[Path, typer.Argument(help="Every folder below it that contains tables is a set.")],
     check: Check = None,
     by: By = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
@@ -238,16 +240,16 @@ def scan(
     from dsa110_assets.orchestration.calibrating import tables_by_hand
 
     configured, store, limits = _platform()
-    there = tables_by_hand.folders(directory)
-    known = {one.figures.get("imported_from") for one in _sets(store)}
+    folders = tables_by_hand.folders(directory)
+    registered_before = {one.figures.get("imported_from") for one in _sets(store)}
     rows: list[dict[str, Any]] = []
-    for place in there:
-        row: dict[str, Any] = {"folder": place, "set_id": None, "reason": ""}
-        if str(place.absolute()) in known:
+    for folder in folders:
+        row: dict[str, Any] = {"folder": folder, "set_id": None, "reason": ""}
+        if str(folder.absolute()) in registered_before:
             row["reason"] = "registered before"
         else:
             try:
-                made = tables_by_hand.import_set(store, configured, limits, place, tables_by_hand.Stated(), by or getpass.getuser(), check)
+                made = tables_by_hand.import_set(store, configured, limits, folder, tables_by_hand.Stated(), by or getpass.getuser(), check)
                 row["set_id"] = made.set_id
             except BadDataError as error:
                 row["reason"] = f"refused: {error}"
@@ -256,7 +258,7 @@ def scan(
         console.emit_json(rows)
     else:
         console.table(("folder", "set", "why not"), [(str(row["folder"]), row["set_id"], row["reason"]) for row in rows])
-    if not there:
+    if not folders:
         raise NotFoundError(f"{directory} holds no caltable (a folder with a table.dat), nor does any folder below it")
     if any(row["reason"].startswith("refused") for row in rows):
         raise typer.Exit(EXIT_UNDONE)
@@ -268,7 +270,7 @@ def solve(
     night: str | None = typer.Option(None, help="UTC night; default: the last with measurement sets."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Solve the transit of a calibrator of your choice, also one that the platform would not take, and register its tables."""
+    """Solve the transit of any calibrator, even one that the platform would not choose, and register its tables."""
     from dsa110_assets.orchestration.calibrating.tables_by_hand import solve_set
 
     configured, store, limits = _platform()
@@ -282,7 +284,7 @@ def solve(
 
 def _say_registered(made: RegisteredSet) -> None:
     console.say(f"{made.set_id} is registered: {made.calibrator}, flux scale {made.anchor}, valid {_valid(made)} UTC")
-    console.say("observations to which it is the nearest get it with the next `dsa110 process`")
+    console.say("the next `dsa110 process` uses it for the observations to which it is the nearest")
 
 
 @commands.command(epilog="Example: dsa110 calibration active --at 2026-01-25T22:25")
@@ -290,7 +292,7 @@ def active(
     at: str = typer.Option("now", "--at", help="UTC time."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """The set in force at a time, or both: what an observation taken then would be calibrated with now."""
+    """Show the set in force at a time, or both sets: those with which an observation taken then would be calibrated now."""
     from dsa110_assets.analyst import open_archive
 
     found = open_archive().caltables(at=parse_time(at))
@@ -315,24 +317,24 @@ def active(
             console.say(f"  {path}")
 
 
-def _reference(found: RegisteredSet) -> str:
-    """Which antenna the phases are about, and why it and no other: those of the chain before it were passed over."""
+def _reference(registered: RegisteredSet) -> str:
+    """Return the reference antenna and why it was chosen: the earlier ones of the chain were passed over."""
     from dsa110_assets.archive.files import read_json
 
-    refant = found.figures.get("refant")
-    if refant is None or found.removed:
+    refant = registered.figures.get("refant")
+    if refant is None or registered.removed:
         return str(refant or "unknown")
-    transits = read_json(found.paths[0].parents[1] / "transits.json") or {"transits": []}
-    own = [one["figures"] for one in transits["transits"] if one["name"] == found.set_id.partition("/")[2]]
-    passed = own[0].get("refants_passed_over", {}) if own else {}
-    if not own:
+    transits = read_json(registered.paths[0].parents[1] / "transits.json") or {"transits": []}
+    of_transit = [one["figures"] for one in transits["transits"] if one["name"] == registered.set_id.partition("/")[2]]
+    passed = of_transit[0].get("refants_passed_over", {}) if of_transit else {}
+    if not of_transit:
         return f"{refant}, as the tables say"
     why = "; ".join(f"{name} {reason}" for name, reason in passed.items())
     return f"{refant}, passed over: {why}" if why else f"{refant}, the first of the chain"
 
 
-def _valid(one: RegisteredSet) -> str:
-    start, end = (console.cell(timegrid.mjd_to_datetime(t)) for t in (one.valid_start_mjd, one.valid_end_mjd))
+def _valid(registered: RegisteredSet) -> str:
+    start, end = (console.cell(timegrid.mjd_to_datetime(t)) for t in (registered.valid_start_mjd, registered.valid_end_mjd))
     return f"{start} to {end}"
 
 

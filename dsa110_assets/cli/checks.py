@@ -1,4 +1,4 @@
-"""`dsa110 checks`: what the rules said against products, with figure and limit."""
+"""`dsa110 checks`: the checks that products failed, with figure and limit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def checks(
     asset: str | None = typer.Option(None, help="Only this asset, for example tile_image."),
     since: str | None = typer.Option(None, help=f"From this UTC time on; default: the last {RECENT_NIGHTS} nights with data."),
     until: str | None = typer.Option(None, help="Up to this UTC time; a date alone includes its whole day."),
-    every: bool = typer.Option(False, "--all", help="Also what passed."),
+    every: bool = typer.Option(False, "--all", help="Also the checks that passed."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> None:
-    """Checks that failed: of which product, by which figure and limit, how severe; ERROR first."""
+    """List the checks that failed, with product, figure, limit and severity; ERROR first."""
     from dsa110_assets.analyst import known_asset, open_archive
     from dsa110_assets.portal.rows import check_rows
 

@@ -1,15 +1,15 @@
-"""The code server: Dagster's own, except for how runs begin and how they are cancelled.
+"""The code server: Dagster's own, with a different way of starting and cancelling runs.
 
 Dagster starts a run in a new interpreter, which spends seconds of processor time on imports before the first
-step. Here a fork server holds Dagster, the definitions and the science, and no open archive; a run is
-a fork of it, as isolated as before, and shares its memory.
+step. Here a fork server holds Dagster, the definitions and the science code, but no open archive. A run is
+a fork of it, which is as isolated as a new interpreter and shares the server's memory.
 
 Dagster cancels a run by an event that the run's process must acknowledge, and holds the lock of all runs until it
-does: one that is stopped, or hangs where no Python runs, would keep every later run from starting. Here it gets a
-signal every SIGNAL_INTERVAL_S, and what has not ended after CANCEL_GRACE_S is killed with all it started.
+does. A process that is stopped, or hangs outside Python, would keep every later run from starting. Here a cancelled run gets
+a signal every SIGNAL_INTERVAL_S, and if it has not ended after CANCEL_GRACE_S it is killed with all its child processes.
 
-SIGTERM lets it begin no more runs, and ends it when those that it began have ended: until then it watches over them, and cancels
-them if it is asked to. So another can take its place meanwhile, at another socket.
+After SIGTERM the server starts no more runs, and ends when those it started have ended. Until then it watches them, and cancels
+them on request. So another server can take its place meanwhile, at another socket.
 """
 
 import argparse
@@ -35,18 +35,18 @@ from dsa110_assets.orchestration.running import internals
 
 MODULE = "dsa110_assets.definitions"
 CANCEL_GRACE_S = 30.0
-"""From a run's cancelling to its killing: what computes outside Python takes a signal only when it comes back."""
+"""Time from cancelling a run to killing it: code that computes outside Python handles a signal only when it returns."""
 SIGNAL_INTERVAL_S = 5.0
-"""Between the signals to a cancelled run. One is not enough: Python drops an exception that is raised while it collects
-garbage, which takes most of the first 0.2 s of a run. Long enough for a run to clear up."""
+"""Time between the signals to a cancelled run. One signal is not enough: Python drops an exception that is raised while it
+collects garbage, which takes most of the first 0.2 s of a run. The interval is long enough for a run to clean up."""
 _log = logging.getLogger("dagster.code_server")
 
 
 class WarmServer(internals.DagsterApiServer):
     """Dagster's code server with its runs forked from a warm process instead of spawned, and cancelled without waiting.
 
-    `_termination_times` holds when each run was asked to end [unix s], `_last_signals` when it was last signalled; the
-    lock of all runs is never held while anything outside this process is waited for.
+    `_termination_times` holds when each run was asked to end [unix s], `_last_signals` when it was last signalled. The
+    lock of all runs is never held while waiting for anything outside this process.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -56,7 +56,7 @@ class WarmServer(internals.DagsterApiServer):
         self._last_signals: dict[str, float] = {}
 
     def CancelExecution(self, request: Any, _context: Any) -> Any:
-        """Ask a run to end, once; False if there is none of this id here."""
+        """Ask a run to end, once; the reply is False if no run of this id is here."""
         run_id = internals.deserialize_value(request.serialized_cancel_execution_request, internals.CancelExecutionRequest).run_id
         with self._execution_lock:
             found = self._ask_to_end(run_id)
@@ -64,7 +64,7 @@ class WarmServer(internals.DagsterApiServer):
         return internals.dagster_api_pb2.CancelExecutionReply(serialized_cancel_execution_result=internals.serialize_value(result))
 
     def _ask_to_end(self, run_id: str) -> bool:
-        """Signal a run, the first time; False if it is not here. Assumes that the lock is held."""
+        """Signal a run unless it was signalled before; False if it is not here. Assumes that the lock is held."""
         if run_id not in self._executions:
             return False
         if run_id not in self._termination_times:
@@ -73,7 +73,7 @@ class WarmServer(internals.DagsterApiServer):
         return True
 
     def _ask_again(self) -> None:
-        """Signal the runs that were asked to end and go on, every SIGNAL_INTERVAL_S."""
+        """Signal the runs that were asked to end and still run, every SIGNAL_INTERVAL_S."""
         with self._execution_lock:
             for run_id in self._last_signals.keys() - self._executions.keys():
                 del self._last_signals[run_id]
@@ -83,30 +83,30 @@ class WarmServer(internals.DagsterApiServer):
                     _signal(self._executions[run_id][0], signal.SIGINT)
 
     def end_when_idle(self) -> None:
-        """Begin no more runs, and end the server when there are none."""
-        _log.info("%d runs are waited for; none begins here any more", len(self._executions))
+        """Start no more runs, and end the server when none is left."""
+        _log.info("waiting for %d runs to end; no more are started here", len(self._executions))
         self._shutdown_once_executions_finish_event.set()
 
     def CanCancelExecution(self, request: Any, _context: Any) -> Any:
-        """Whether a run is here and was not asked to end yet."""
+        """Whether a run is here and has not been asked to end."""
         run_id = internals.deserialize_value(request.serialized_can_cancel_execution_request, internals.CanCancelExecutionRequest).run_id
         with self._execution_lock:
             result = internals.CanCancelExecutionResult(can_cancel=run_id in self._executions and run_id not in self._termination_times)
         return internals.dagster_api_pb2.CanCancelExecutionReply(serialized_can_cancel_execution_result=internals.serialize_value(result))
 
     def _check_for_orphaned_runs(self) -> None:
-        """Dagster's look, twice a second, at runs that ended; before it, at those that were cancelled and did not end."""
+        """Dagster's check for ended runs, twice a second; before it, a check of cancelled runs that have not ended."""
         try:
             self._ask_the_finished()
             self._ask_again()
             self._end_cancelled()
             super()._check_for_orphaned_runs()
         except Exception:  # noqa: BLE001
-            # the only thread that ever looks; a database that is away for a minute must not end it
-            _log.exception("looking after the runs failed; it is tried again")
+            # the only thread that checks runs; a database that is unavailable for a minute must not end it
+            _log.exception("checking the runs failed; it is tried again")
 
     def _ask_the_finished(self) -> None:
-        """Now and then: ask processes to end whose run the daemon gave up, for it took too long to start or to end.
+        """Every CANCEL_GRACE_S, ask processes to end whose run the daemon abandoned because it took too long to start or to end.
 
         Each of them that hangs would keep a thread of this server, of which there are few.
         """
@@ -114,8 +114,8 @@ class WarmServer(internals.DagsterApiServer):
             return
         self._next_look_s = time.time() + CANCEL_GRACE_S
         with self._execution_lock:
-            going_on = {run_id: ref for run_id, (_, ref) in self._executions.items() if run_id not in self._termination_times}
-        for run_id, instance_ref in going_on.items():
+            running = {run_id: ref for run_id, (_, ref) in self._executions.items() if run_id not in self._termination_times}
+        for run_id, instance_ref in running.items():
             with DagsterInstance.from_ref(instance_ref) as instance:
                 run = instance.get_run_by_id(run_id)
             if run is None or run.is_finished:
@@ -123,11 +123,11 @@ class WarmServer(internals.DagsterApiServer):
                     self._ask_to_end(run_id)
 
     def _end_cancelled(self) -> None:
-        """Kill what was cancelled and goes on; a run that was cancelled ends as such, however its process ended."""
+        """Kill cancelled runs that have not ended; a cancelled run is reported as cancelled, however its process ended."""
         with self._execution_lock:
-            asked = [(run_id, *self._executions[run_id], since) for run_id, since in self._termination_times.items()]
-            alive = {run_id for run_id, process, _, _ in asked if process.is_alive()}
-        for run_id, process, instance_ref, since in asked:
+            cancelled = [(run_id, *self._executions[run_id], since) for run_id, since in self._termination_times.items()]
+            alive = {run_id for run_id, process, _, _ in cancelled if process.is_alive()}
+        for run_id, process, instance_ref, since in cancelled:
             overdue = time.time() - since > CANCEL_GRACE_S
             if run_id in alive and not overdue:
                 continue
@@ -135,8 +135,10 @@ class WarmServer(internals.DagsterApiServer):
                 with DagsterInstance.from_ref(instance_ref) as instance:
                     run = instance.get_run_by_id(run_id)
                     if run is not None and not run.is_finished:
-                        how = f"had not ended {CANCEL_GRACE_S:.0f} s after it was cancelled and is killed" if run_id in alive else "is gone"
-                        instance.report_run_canceled(run, f"The process of the cancelled run {how}.")
+                        outcome = (
+                            f"had not ended {CANCEL_GRACE_S:.0f} s after it was cancelled and is killed" if run_id in alive else "is gone"
+                        )
+                        instance.report_run_canceled(run, f"The process of the cancelled run {outcome}.")
             finally:
                 if run_id in alive:
                     children.kill_tree(_pid(process))
@@ -148,7 +150,7 @@ def _signal(process: multiprocessing.Process, number: signal.Signals) -> None:
 
 
 def _pid(process: multiprocessing.Process) -> int:
-    assert process.pid is not None, "a run is known once its process has started"
+    assert process.pid is not None, "a run is registered once its process has started"
     return process.pid
 
 
@@ -161,7 +163,7 @@ def serve(host: str, port: int | None, socket: Path | None) -> None:
     internals.write_run_lines(partial(logs.run_logger, form))
     sockets.fit()
     multiprocessing.set_forkserver_preload([WARM])
-    multiprocessing.forkserver.ensure_running()  # now, not at the first run: it warms up while this server loads
+    multiprocessing.forkserver.ensure_running()  # now, not at the first run, so that it warms up while this server loads
     logger = logging.getLogger("dagster.code_server")
     ended, pool = threading.Event(), internals.FuturesAwareThreadPoolExecutor(max_workers=None)
     servicer = WarmServer(
@@ -191,9 +193,9 @@ def serve(host: str, port: int | None, socket: Path | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="loopback only: whoever reaches this port runs code here")
+    parser.add_argument("--host", default="127.0.0.1", help="loopback only: anyone who can reach this port can run code here")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--port", type=int)
-    where.add_argument("--socket", type=Path, help="a socket in the file system: only who may write it runs code here")
+    where.add_argument("--socket", type=Path, help="a socket in the file system: only users who may write to it can run code here")
     given = parser.parse_args()
     serve(given.host, given.port, given.socket)

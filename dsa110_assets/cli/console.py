@@ -1,4 +1,4 @@
-"""What the commands print: tables and sentences for people, pure JSON for programs, progress on stderr."""
+"""Output of the commands: tables and sentences for people, pure JSON for programs, progress on stderr."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from dsa110_assets.plain_json import jsonable
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDE = 4096  # columns when nobody is looking at a terminal: a piped table is never cut or folded
+WIDE = 4096  # columns if the output is not a terminal, so that a piped table is never cut or folded
 
 NAMED = 5
 
 
 class Progress(Protocol):
-    """Called with what is done, what there is to do, and what is being worked on."""
+    """Called with the amount done, the total amount, and the item in progress."""
 
     def __call__(self, done: int, total: int, label: str = "", /) -> None: ...
 
 
 def make_streams_fit() -> None:
-    """Have the standard streams take whatever is printed: what a terminal cannot show is replaced, what is closed leads nowhere.
+    """Make the standard streams accept any text: characters that a terminal cannot show are replaced, closed streams are discarded.
 
-    A closed one is opened on the null device also for the libraries that write to its number: the next file opened, a
-    product say, would have that number.
+    A closed stream is opened on the null device because libraries write to its file number: otherwise the next file opened,
+    such as a product, would have that number.
     """
     for number in range(3):
         try:
@@ -52,7 +52,7 @@ def make_streams_fit() -> None:
 
 
 def is_lost(stream: TextIO) -> bool:
-    """Whether what is printed on a stream cannot go where it leads: its disk is full, say. Tried with an empty line."""
+    """Whether a stream cannot be written, for example because its disk is full; tested by writing an empty line."""
     try:
         stream.write("\n")
         stream.flush()
@@ -62,17 +62,17 @@ def is_lost(stream: TextIO) -> bool:
 
 
 def give_up(stream: TextIO) -> None:
-    """Lead a stream nowhere, with what waits in it, so that the end of the process does not stumble over it."""
+    """Redirect a stream and its buffered text to the null device, so that the end of the process does not fail on it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def out() -> Console:
-    """The console on standard output; wide when piped, so that no identifier is ever cut."""
+    """Return the console on standard output; wide when piped, so that no identifier is ever cut."""
     return Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
 
 
 def err() -> Console:
-    """The console on standard error: progress, warnings and the sentence that says what went wrong."""
+    """Return the console on standard error, for progress, warnings and error sentences."""
     return Console(stderr=True, width=None if sys.stderr.isatty() else WIDE, highlight=False)
 
 
@@ -82,7 +82,7 @@ def say(text: str) -> None:
 
 
 def mention(text: str) -> None:
-    """As `say`, for what goes on without it: where it cannot be written, nothing stops."""
+    """Print as `say` does, but continue if standard output cannot be written."""
     try:
         say(text)
         sys.stdout.flush()
@@ -91,7 +91,7 @@ def mention(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a line of plain text on standard error; one that cannot be written there stops no work."""
+    """Print a line of plain text on standard error; continue if it cannot be written."""
     try:
         err().print(escape(text))
     except OSError:
@@ -105,7 +105,7 @@ def emit_json(value: Any) -> None:
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a data frame as JSON-ready dictionaries; missing values are null."""
+    """Return the rows of a data frame as JSON-ready dictionaries; missing values are null."""
     return [
         {str(key): None if entry is None or entry != entry else jsonable(entry) for key, entry in row.items()}
         for row in frame.to_dict(orient="records")
@@ -113,23 +113,23 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> None:
-    """Print rows under a heading; numbers to the right, absent values as a dash."""
+    """Print rows under a heading; numbers are right-aligned, missing values are a dash."""
     out().print(grid(columns, rows, title=title))
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, title: str = "") -> Table:
-    """The table that `table` prints."""
-    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    """Return the table that `table` prints."""
+    grid_table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for position, name in enumerate(columns):
         numeric = any(isinstance(row[position], int | float) for row in rows)
-        made.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 0)
+        grid_table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=position == 0)
     for row in rows:
-        made.add_row(*(escape(cell(entry)) for entry in row))
-    return made
+        grid_table.add_row(*(escape(cell(entry)) for entry in row))
+    return grid_table
 
 
 def cell(value: Any) -> str:
-    """One table cell: four significant figures for floats, a dash for what is absent."""
+    """Return the text of a table cell: four significant figures for floats, a dash for missing values."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, bool):
@@ -142,24 +142,24 @@ def cell(value: Any) -> str:
 
 
 def age_text(hours: float) -> str:
-    """A span of hours as people read it: 12 min, 3.4 h, 2.1 d."""
+    """Return a span of hours in a suitable unit: 12 min, 3.4 h, 2.1 d."""
     if abs(hours) < 1:
         return f"{hours * 60:.0f} min"
     return f"{hours:.1f} h" if abs(hours) < 48 else f"{hours / 24:.1f} d"
 
 
 def failed_checks_text(failed: Sequence[tuple[str, str]]) -> str:
-    """How many checks of severity ERROR failed, and the first of them as (product, check)."""
+    """Return how many checks of severity ERROR failed, and name the first of them; `failed` holds (product, check)."""
     if not failed:
         return "no check of severity ERROR failed"
     named = ", ".join(f"{product_id} {check}" for product_id, check in failed[:NAMED])
-    more = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-    return f"{len(failed)} {'check' if len(failed) == 1 else 'checks'} of severity ERROR failed: {named}{more}"
+    rest = f" and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+    return f"{len(failed)} {'check' if len(failed) == 1 else 'checks'} of severity ERROR failed: {named}{rest}"
 
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Progress]:
-    """A progress bar on stderr; where stderr is no terminal, one line for every tenth part done."""
+    """A progress bar on stderr; if stderr is not a terminal, one line for every tenth done."""
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -177,8 +177,8 @@ def progress_bar(label: str) -> Iterator[Progress]:
 
 
 class _TenthLines:
-    """Progress for logs: a line whenever another tenth of the work, or of its next phase, is done; with the time left of it, if
-    the rest goes on as fast."""
+    """Progress for logs: a line whenever another tenth of the work, or of its next phase, is done, with the time left at the
+    speed so far."""
 
     def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.label, self.tenth, self.clock = label, -1, clock
@@ -194,6 +194,6 @@ class _TenthLines:
             warn(f"{label or self.label}: {done} of {total}" + (f", about {age_text(left)} left" if left else ""))
 
     def _left_h(self, done: int, total: int) -> float:
-        """Hours left; 0 while nothing is done, or all is."""
+        """Return the hours left; 0 while nothing is done, or when everything is."""
         each_s = (self.clock() - self.began_s) / max(done - self.began_at, 1)
         return each_s * (total - done) / 3600 if done > self.began_at else 0.0

@@ -1,4 +1,4 @@
-"""`dsa110 docs`: the book, built from the repository's pages and the code, and shown on this machine."""
+"""`dsa110 docs`: build the book from the repository's pages and the code, and serve it on this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dsa110_assets.errors import ConfigurationError, ResourceError
 
 NEEDED = ("mkdocs", "material", "mkdocstrings")
 PAGES = "mkdocs.yml"
-OUT = typer.Option(None, help="Only build it, into this directory, for a web server of your own.")
+OUT = typer.Option(None, help="Only build it, into this directory, for another web server.")
 SOURCE = typer.Option(None, help="The repository with its pages (default: that of this program, or the current directory).")
 
 
@@ -41,9 +41,9 @@ def docs(
         console.say(str(out / "index.html"))
         return
     services.require_port("127.0.0.1", port, "--port")
-    with tempfile.TemporaryDirectory(prefix="dsa110-book-") as place:
-        _build(repository, Path(place))
-        with ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=place)) as server:
+    with tempfile.TemporaryDirectory(prefix="dsa110-book-") as folder:
+        _build(repository, Path(folder))
+        with ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=folder)) as server:
             console.say(f"http://127.0.0.1:{port}")
             console.mention("Ctrl-C stops it.")
             with contextlib.suppress(KeyboardInterrupt):
@@ -51,29 +51,29 @@ def docs(
 
 
 def _repository(source: Path | None) -> Path:
-    """Where the pages are. Raises ConfigurationError where there are none: they are not part of the installed package."""
-    places = [source] if source is not None else [Path(dsa110_assets.__file__).parents[1], Path.cwd()]
-    for place in places:
-        if (place / PAGES).is_file():
-            return place.resolve()
-    looked = " or ".join(map(str, places))
-    raise ConfigurationError(f"no {PAGES} in {looked}: name a checkout of the repository with --source")
+    """Return the folder with the pages. Raises ConfigurationError if there is none: the installed package does not include them."""
+    folders = [source] if source is not None else [Path(dsa110_assets.__file__).parents[1], Path.cwd()]
+    for folder in folders:
+        if (folder / PAGES).is_file():
+            return folder.resolve()
+    searched = " or ".join(map(str, folders))
+    raise ConfigurationError(f"no {PAGES} in {searched}: name a checkout of the repository with --source")
 
 
 def _build(repository: Path, site: Path) -> None:
-    """Build the site. Raises ResourceError with the first thing that is wrong."""
-    console.mention("Building the book, some seconds ...")
+    """Build the site. Raises ResourceError with the first warning or error."""
+    console.mention("Building the book takes some seconds ...")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site.absolute())]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if line.strip()]
-        first = next((line for line in told if line.startswith(("WARNING", "ERROR"))), told[-1] if told else "no message")
-        raise ResourceError(f"the book was not built: {first}; `mkdocs build --strict` in {repository} tells all")
+        messages = [line for line in done.stderr.splitlines() if line.strip()]
+        first = next((line for line in messages if line.startswith(("WARNING", "ERROR"))), messages[-1] if messages else "no message")
+        raise ResourceError(f"the book was not built: {first}; `mkdocs build --strict` in {repository} shows all")
 
 
 class _Quiet(SimpleHTTPRequestHandler):
-    """Files of a directory, without a line for each on the terminal."""
+    """Serves the files of a directory without printing a line for each request."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
+        """Print nothing."""

@@ -27,7 +27,7 @@ ENGINES = {
     "ducc0": "ducc0",
 }
 IMPORT_DEADLINE_S = 120.0
-MIN_FREE_BYTES = 20e9  # an observation's products at full scale are 4 GB; five of them are no reserve at all
+MIN_FREE_BYTES = 20e9  # an observation's products at full scale are 4 GB; room for five of them is no reserve
 
 
 @app.command(epilog="Example: dsa110 doctor --casa")
@@ -35,7 +35,7 @@ def doctor(
     casa: bool = typer.Option(False, help="Also start CASA in its child process (some seconds)."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> None:
-    """Check settings, directories, database, disk and engines; exit status 0 only if all is well."""
+    """Check settings, directories, database, disk and engines; exit status 0 only if every check passes."""
     findings = examine(casa=casa)
     if as_json:
         console.emit_json(findings)
@@ -49,7 +49,7 @@ def doctor(
 
 
 def examine(*, casa: bool) -> list[Finding]:
-    """Every check in turn; what depends on a setting that cannot be read is left out."""
+    """Run every check in turn; those that depend on an unreadable setting are left out."""
     from dsa110_assets.orchestration.watching.history import POSTGRES_VARIABLE
     from dsa110_assets.settings import is_given
 
@@ -86,74 +86,74 @@ def _settings() -> tuple[Settings | None, Finding]:
 
 def _inbox(inbox: Path) -> Finding:
     if not os.path.isdir(inbox):
-        return Finding("inbox", False, f"{inbox} is no directory", "make it, or set DSA110_INBOX to where files arrive")
+        return Finding("inbox", False, f"{inbox} is not a directory", "make it, or set DSA110_INBOX to where files arrive")
     if not os.access(inbox, os.R_OK | os.X_OK):
         return Finding("inbox", False, f"{inbox} cannot be read", "let this user read it (chmod, group membership)")
-    from dsa110_assets.orchestration.ingest import inbox as looking
+    from dsa110_assets.orchestration.ingest import inbox as ingest_inbox
 
     try:
-        names = looking.listing(inbox)
+        names = ingest_inbox.listing(inbox)
     except DsaError as error:
         return Finding("inbox", False, str(error), "let this user read it, or wait until its file server is back")
-    strange = [path for path, _ in names.foreign if looking.looks_like_data(path)]
-    others = f", {len(names.foreign)} others that are not read" if names.foreign else ""
-    found = f"{inbox}, {len(names.finished)} subband files{others}"
-    if strange:
-        remedy = f"name them {looking.SUBBAND_NAME}, or take them away; `dsa110 groups` lists all"
-        return Finding("inbox", False, f"{found}, among them {ascii(strange[0].name)[1:-1]} that looks like data", remedy)
-    return Finding("inbox", True, found)
+    misnamed = [path for path, _ in names.foreign if ingest_inbox.looks_like_data(path)]
+    foreign_text = f", {len(names.foreign)} others that are not read" if names.foreign else ""
+    summary = f"{inbox}, {len(names.finished)} subband files{foreign_text}"
+    if misnamed:
+        remedy = f"name them {ingest_inbox.SUBBAND_NAME}, or remove them; `dsa110 groups` lists all"
+        return Finding("inbox", False, f"{summary}, among them {ascii(misnamed[0].name)[1:-1]} that looks like data", remedy)
+    return Finding("inbox", True, summary)
 
 
 def _archive(archive: Path) -> Finding:
-    place = nearest(archive)
+    folder = nearest(archive)
     try:
-        with tempfile.TemporaryFile(dir=place) as probe:
+        with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"dsa110 doctor")
             probe.flush()
             os.fsync(probe.fileno())
     except OSError as error:
         remedy = "make it writable for this user, or set DSA110_ARCHIVE to a place that is"
-        return Finding("archive", False, f"{place} cannot be written: {error.strerror}", remedy)
-    return Finding("archive", True, f"{archive}" if place == archive else f"{archive}, made on first use")
+        return Finding("archive", False, f"{folder} cannot be written: {error.strerror}", remedy)
+    return Finding("archive", True, f"{archive}" if folder == archive else f"{archive}, made on first use")
 
 
 def _thresholds(path: Path) -> Finding:
     from dsa110_assets import thresholds
     from dsa110_assets.orchestration.graph import specifications
 
-    remedy = "correct it; until then the limits that were last in force stay, or, where none are known, the defaults; these remove nothing"
+    remedy = "correct it; until then the limits last in force apply, or, where none are known, the defaults, which remove nothing"
     try:
         limits = thresholds.read(path)
     except DsaError as error:
         return Finding("thresholds", False, str(error), remedy)
     if unknown := sorted(limits.retention_days.keys() - specifications().keys()):
-        known = ", ".join(specifications())
-        return Finding("thresholds", False, f"{path}: retention_days names no asset: {', '.join(unknown)}", f"choose of {known}")
+        assets = ", ".join(specifications())
+        return Finding("thresholds", False, f"{path}: retention_days names no asset: {', '.join(unknown)}", f"choose from {assets}")
     return Finding("thresholds", True, f"{path}" if path.exists() else f"defaults; {path} is not there")
 
 
 def _catalogue(configured: Settings, path: Path) -> Finding:
-    """What the asset `source_catalog` would make of one of DSA110_CATALOGUES: read by the same function."""
+    """Check a file of DSA110_CATALOGUES by reading it with the function that the asset `source_catalog` uses."""
     from dsa110_assets.orchestration.assets.catalogues import read_configured
 
     try:
         frame = read_configured(configured, path)
     except (DsaError, OSError) as error:
-        remedy = "mend the file, DSA110_CATALOGUES or DSA110_CATALOGUE_FREQUENCIES_MHZ; until then source_catalog and all after it fail"
+        remedy = "correct the file, DSA110_CATALOGUES or DSA110_CATALOGUE_FREQUENCIES_MHZ; until then source_catalog and all after it fail"
         return Finding("catalogue", False, str(error), remedy)
     mhz = sorted({round(float(hz) / 1e6, 3) for hz in frame["frequency_hz"].dropna()})
-    at = f"{mhz[0]:g} MHz" if len(mhz) == 1 else f"{mhz[0]:g} to {mhz[-1]:g} MHz"
-    found = f"{path}: {len(frame)} sources of {frame['catalogue'].iloc[0]} at {at}"
+    frequency_text = f"{mhz[0]:g} MHz" if len(mhz) == 1 else f"{mhz[0]:g} to {mhz[-1]:g} MHz"
+    summary = f"{path}: {len(frame)} sources of {frame['catalogue'].iloc[0]} at {frequency_text}"
     left_out, blank = frame.attrs["n_repeats"], int(frame["flux_jy"].isna().sum())
-    return Finding("catalogue", True, f"{found}, {left_out} repeats left out, {blank} without a flux")
+    return Finding("catalogue", True, f"{summary}, {left_out} repeats left out, {blank} without a flux")
 
 
 def _disk(archive: Path) -> Finding:
-    place = nearest(archive)
-    free = shutil.disk_usage(place).free
-    found = f"{plain_text.size(free)} free on {place}"
-    remedy = "free some, `dsa110 archive retain --dry-run` says what may go"
-    return Finding("disk", free >= MIN_FREE_BYTES, found, remedy)
+    folder = nearest(archive)
+    free = shutil.disk_usage(folder).free
+    summary = f"{plain_text.size(free)} free on {folder}"
+    remedy = "free some space: `dsa110 archive retain --dry-run` says what may be removed"
+    return Finding("disk", free >= MIN_FREE_BYTES, summary, remedy)
 
 
 def _dagster_home(configured: Settings) -> Finding:
@@ -189,33 +189,33 @@ def _database(configured: Settings) -> Finding:
 
 
 def _channels(configured: Settings) -> Iterator[Finding]:
-    """Whether each channel for alerts is of a kind that is known; whether it works, `dsa110 alerts test` says."""
+    """Check that each alert channel is of a known kind; `dsa110 alerts test` checks whether it works."""
     from dsa110_assets.orchestration.watching import sending
 
     for name, channel in configured.alert_channels.items():
         try:
             sending.require_known(channel)
         except DsaError as error:
-            yield Finding(f"channel {name}", False, str(error), "correct DSA110_ALERT_CHANNELS; until then it takes no alert")
+            yield Finding(f"channel {name}", False, str(error), "correct DSA110_ALERT_CHANNELS; until then no alert is sent to it")
         else:
-            yield Finding(f"channel {name}", True, f"from {channel.severity}; `dsa110 alerts test` tries it")
+            yield Finding(f"channel {name}", True, f"from {channel.severity}; `dsa110 alerts test` tests it")
     if not configured.alert_channels:
         yield Finding("alerts", True, "to the log only: DSA110_ALERT_CHANNELS names no channel")
 
 
 def _engine(package: str, module: str) -> Finding:
-    """Import an engine in a child: two of them together, or a broken binary, can kill a process."""
+    """Import an engine in a child process, because two of them together, or a broken binary, can kill a process."""
     remedy = f"reinstall it: {Path(sys.executable).name} -m pip install --force-reinstall {package}"
     try:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return Finding(package, False, "not installed", remedy)
-    found = _in_child((sys.executable, "-c", f"import {module}"))
-    return Finding(package, found is None, f"{version}{'' if found is None else f': {found}'}", remedy)
+    failure = _in_child((sys.executable, "-c", f"import {module}"))
+    return Finding(package, failure is None, f"{version}{'' if failure is None else f': {failure}'}", remedy)
 
 
 def _in_child(command: tuple[str, ...]) -> str | None:
-    """None if the child ends well, else the last line it left."""
+    """Return None if the child process succeeds, else the last line of its output."""
     from dsa110_assets import children
 
     with tempfile.TemporaryDirectory() as directory:

@@ -1,4 +1,4 @@
-"""`dsa110 drain`: nothing new is begun, what runs is made to its end; for a new version, a restart or a move."""
+"""`dsa110 drain`: start nothing new and let running work finish, before a new version, a restart or a move."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 STILL_S = 5.0
-"""The queue is looked at every second: nothing can begin any more once nothing ran for so long."""
+"""The queue is read every second: after this long without a run, no run can begin any more."""
 
 
 @app.command(epilog="Example: dsa110 drain --reason 'version 2' --timeout 20")
 def drain(
-    off: bool = typer.Option(False, "--off", help="Let the platform go on."),
-    reason: str = typer.Option("a new version", help="Why, for whoever looks at the status."),
-    timeout: float = typer.Option(30.0, min=0.0, max=1440.0, help="Minutes to wait for what runs; the platform stays drained after them."),
+    off: bool = typer.Option(False, "--off", help="Let the platform resume."),
+    reason: str = typer.Option("a new version", help="The reason, shown by the status."),
+    timeout: float = typer.Option(
+        30.0, min=0.0, max=1440.0, help="Minutes to wait for running work; the platform stays drained afterwards."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> int:
-    """Begin nothing new, wait for what runs, and say how that stands."""
+    """Start nothing new, wait for running work, and report the state."""
     from dsa110_assets import settings
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.ingest import pausing
@@ -52,15 +54,15 @@ def drain(
         console.say(f"nothing runs; {len(queued)} queued runs wait for: dsa110 drain --off")
     else:
         names = "; ".join(f"{run.run_id[:8]} {', '.join(run.assets)} {run.partition or ''}".strip() for run in running)
-        console.warn(f"after {timeout:g} min there still run: {names}; the platform stays drained: wait on, or dsa110 runs --cancel")
+        console.warn(f"still running after {timeout:g} min: {names}; the platform stays drained: wait longer, or dsa110 runs --cancel")
     return 0 if off or drained else EXIT_UNDONE
 
 
 def wait(home: Path, statuses: tuple[str, ...], seconds: float) -> list[Run]:
-    """Wait for the end of all runs of these states, at most so long; what is left of them."""
+    """Wait until all runs of these states have ended, at most this long; return those that have not."""
     from dsa110_assets.orchestration.watching import history
 
-    until, still_since, told = time.monotonic() + seconds, None, -1
+    until, still_since, reported = time.monotonic() + seconds, None, -1
     while True:
         running, now = history.runs(home, statuses), time.monotonic()
         still_since = None if running else still_since or now
@@ -68,14 +70,14 @@ def wait(home: Path, statuses: tuple[str, ...], seconds: float) -> list[Run]:
             return []
         if running and now >= until:
             return running
-        if len(running) != told:
-            console.warn(f"{len(running)} runs are waited for")
-            told = len(running)
+        if len(running) != reported:
+            console.warn(f"waiting for {len(running)} runs")
+            reported = len(running)
         time.sleep(LOOK_S)
 
 
 def _queue_is_held(home: Path) -> bool:
-    """Whether what is queued stays so; a dagster.yaml of an earlier version has Dagster's own queue."""
+    """Whether queued runs stay queued; a dagster.yaml of an earlier version uses Dagster's own queue."""
     from dsa110_assets.orchestration.running import instance
 
     with instance.open_instance(home) as dagster:

@@ -1,4 +1,4 @@
-"""`dsa110 export`: light curves, sources and lists of images as files; the coverage and the HiPS of a night."""
+"""`dsa110 export`: write light curves, sources and lists of images to files; also the coverage and the HiPS of a night."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Out = Annotated[Path, typer.Argument(help="File to write: .vot, .fits, .ecsv, .p
 Ra = Annotated[str | None, typer.Option(help="Right ascension: degrees, or 05:21:10 or 5h21m10s.")]
 Dec = Annotated[str | None, typer.Option(help="Declination: degrees, or +16:38:22 or 16d38m22s.")]
 Radius = Annotated[str | None, typer.Option(help="Radius about that position: degrees, or 30arcmin; 0.05 deg unless given.")]
-MinFlux = Annotated[float | None, typer.Option(min=0, help="Least mean flux density [Jy].")]
+MinFlux = Annotated[float | None, typer.Option(min=0, help="Smallest mean flux density [Jy].")]
 MaxFlux = Annotated[float | None, typer.Option(min=0, help="Largest mean flux density [Jy].")]
 Since = Annotated[str | None, typer.Option(help="From this UTC time on.")]
 Until = Annotated[str | None, typer.Option(help="Up to this UTC time; a date alone includes its whole day.")]
-commands = typer.Typer(help="Files for others: light-curves, sources, images, moc, hips.", no_args_is_help=True)
+commands = typer.Typer(help="Export to files: light-curves, sources, images, moc, hips.", no_args_is_help=True)
 app.add_typer(commands, name="export")
 
 
@@ -40,7 +40,7 @@ app.add_typer(commands, name="export")
 def sources(
     out: Out, ra: Ra = None, dec: Dec = None, radius: Radius = None, min_flux_jy: MinFlux = None, max_flux_jy: MaxFlux = None
 ) -> None:  # fmt: skip
-    """Sources with a light curve, as `dsa110 sources` lists them."""
+    """Write the sources with a light curve, as `dsa110 sources` lists them."""
     from dsa110_assets.analyst import open_archive
 
     _check(out)
@@ -61,7 +61,7 @@ def light_curves(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """Light curves of many sources as one table, a row per source and epoch."""
+    """Write light curves of many sources as one table, with a row per source and epoch."""
     from dsa110_assets.analyst import open_archive
 
     _check(out)
@@ -73,7 +73,7 @@ def light_curves(
 
 
 def _mjd(text: str | None, otherwise: float) -> float:
-    """A bound as MJD; of a date alone that ends a range, the end of its day."""
+    """Return a bound as MJD; a date alone that ends a range means the end of that day."""
     bound = parse_bound(text)
     if bound is None or text is None:
         return otherwise
@@ -87,19 +87,19 @@ def images(
     since: Since = None,
     until: Until = None,
 ) -> None:
-    """A list of images: where each lies, its centre, frequency, beam and noise."""
+    """Write a list of images: path, centre, frequency, beam and noise of each."""
     from astropy.table import QTable
 
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.orchestration.graph import specifications
 
     _check(out)
-    known = [one.name for one in specifications().values() if one.image]
-    if asset not in known:
-        raise ConfigurationError(f"--asset {asset}: is no image; choose of {', '.join(known)}")
+    image_assets = [specification.name for specification in specifications().values() if specification.image]
+    if asset not in image_assets:
+        raise ConfigurationError(f"--asset {asset}: is no image; choose from {', '.join(image_assets)}")
     found = open_archive().store.products(asset, parse_bound(since), parse_bound(until))
     if not found:
-        raise NotFoundError(f"there is no {asset} to list; `dsa110 products` lists what there is")
+        raise NotFoundError(f"there is no {asset} to list; `dsa110 products` lists all products")
     rows = [_image(product) for product in found]
     table = QTable({name: [row[name] for row in rows] for name in rows[0]}, meta={"product_id": found[-1].id})
     for name, unit in (("ra", "deg"), ("dec", "deg"), ("frequency", "Hz"), ("beam_major", "arcsec"), ("beam_minor", "arcsec"),
@@ -109,7 +109,7 @@ def images(
 
 
 def _image(product: Product) -> dict[str, Any]:
-    """What the list says of an image; NaN where its record does not say."""
+    """Return an image's row of the list; NaN where its record has no value."""
     from astropy.io import fits
 
     from dsa110_assets.analyst_views import Image
@@ -135,10 +135,10 @@ def moc(
     out: Annotated[Path, typer.Argument(help="File to write: .fits, or .json for Aladin Lite.")],
     night: str = typer.Option(..., "--night", help="UTC night."),
 ) -> None:
-    """The part of the sky a night covers, as a MOC (IVOA)."""
+    """Write the part of the sky a night covers, as a MOC (IVOA)."""
     coverage = _night(night).path / "coverage.moc.fits"
     if out.suffix not in (".fits", ".json"):
-        raise ConfigurationError(f"{out}: its suffix names no format of a MOC; use .fits or .json")
+        raise ConfigurationError(f"{out}: its suffix is not a MOC format; use .fits or .json")
     from mocpy import MOC
 
     with _writing(out):
@@ -151,10 +151,10 @@ def hips(
     out: Annotated[Path, typer.Argument(help="Directory to make.")],
     night: str = typer.Option(..., "--night", help="UTC night."),
 ) -> None:
-    """A night's image as a HiPS for Aladin and other viewers; `dsa110 archive survey` makes one of all nights."""
+    """Write a night's image as a HiPS for Aladin and other viewers; `dsa110 archive survey` makes one of all nights."""
     source = _night(night).path / "hips"
     if out.exists():
-        raise ConfigurationError(f"{out} is there: name a directory that is not, so that no tile of another night is left in it")
+        raise ConfigurationError(f"{out} exists: name a new directory, so that no tile of another night is left in it")
     with _writing(out):
         shutil.copytree(source, out)
     console.warn(f"HiPS of {night} in {out}")
@@ -167,7 +167,7 @@ def _night(night: str) -> Product:
 
 
 def _check(out: Path) -> None:
-    """Raise ConfigurationError for a file name whose suffix is no format: before anything long is done."""
+    """Raise ConfigurationError for a suffix that is not a format, before any long work is done."""
     from dsa110_assets.analyst_files import TABLE_FORMATS
 
     if out.suffix not in (*FRAME_FORMATS, *TABLE_FORMATS):
@@ -175,12 +175,12 @@ def _check(out: Path) -> None:
 
 
 def _write(table: Table, out: Path, what: str) -> None:
-    """Write a table in the format of the file's suffix. Raises NotFoundError where there is nothing to write."""
+    """Write a table in the format of the file's suffix. Raises NotFoundError if the table is empty."""
     from dsa110_assets.analyst_files import write_table
     from dsa110_assets.portal.rows import table_rows
 
     if not len(table):
-        raise NotFoundError(f"there are no {what} to write to {out}: nothing lies within what was asked for")
+        raise NotFoundError(f"there are no {what} to write to {out}: nothing matches the request")
     with _writing(out):
         if out.suffix in FRAME_FORMATS:
             import pandas as pd

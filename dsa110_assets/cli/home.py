@@ -1,4 +1,4 @@
-"""Dagster's home as the commands use it."""
+"""Setup of Dagster's home for the commands."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def with_dagster_home(configured: Settings) -> Settings:
-    """The settings with Dagster's home filled in, made on first use and named in this process's environment.
+    """Return the settings with Dagster's home filled in, which is made on first use and set in this process's environment.
 
-    Raises ConfigurationError when it cannot be written.
+    Raises ConfigurationError if it cannot be written.
     """
     from dsa110_assets.orchestration.running.instance import prepare_home
 
     home = prepare_home(configured.home_path)
-    os.environ["DAGSTER_HOME"] = str(home)  # for the children, and for what Dagster opens by itself
+    os.environ["DAGSTER_HOME"] = str(home)  # for child processes, and for instances that Dagster opens itself
     return configured.model_copy(update={"dagster_home": home})

@@ -1,4 +1,4 @@
-"""`dsa110 groups`: what lies in the inbox, and what is or will be done with it."""
+"""`dsa110 groups`: list the files in the inbox, and how they are or will be processed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One group as it is listed; `state` is complete, semi-complete, waiting or quarantined."""
+    """One group in the listing; `state` is complete, semi-complete, waiting or quarantined."""
 
     observation: str
     state: str
@@ -38,7 +38,7 @@ IGNORED = "ignored"
 
 @dataclass(frozen=True)
 class FileRow:
-    """One file that is in no usable group; `state` is waiting, quarantined or ignored: no subband file."""
+    """One file that is in no usable group; `state` is waiting, quarantined or ignored (not a subband file)."""
 
     path: str
     state: str
@@ -48,10 +48,10 @@ class FileRow:
 @app.command(epilog="Example: dsa110 groups /data/incoming --json")
 def groups(
     inbox: Annotated[Path | None, typer.Argument(help="Directory of subband files; default: the setting `inbox`.")] = None,
-    release: str | None = typer.Option(None, help="Let a quarantined file, observation or record (its key) be tried again."),
+    release: str | None = typer.Option(None, help="Allow a quarantined file, observation or record (its key) to be tried again."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> None:
-    """What is there: groups complete, waiting or quarantined, and why."""
+    """List the groups of files that are complete, waiting or quarantined, and why."""
     configured, archive = _open(inbox)
     if release is not None:
         _release(archive, release)
@@ -73,24 +73,24 @@ def groups(
         console.say("")
         console.table(("file", "state", "why"), [(Path(f.path).name, f.state, f.reason) for f in files])
     done = sum(row.product_id is not None for row in rows)
-    console.warn(f"{len(rows)} groups, {done} taken up, {len(files)} single files in {configured.inbox}")
+    console.warn(f"{len(rows)} groups, {done} in the archive, {len(files)} single files in {configured.inbox}")
 
 
 def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow], list[FileRow]]:
-    """Every group and every other file of the inbox, opened and judged as `dsa110 process` would."""
+    """Return every group and every other file of the inbox, opened and judged as `dsa110 process` would do it."""
     from dsa110_assets.archive.quarantine import quarantined
-    from dsa110_assets.orchestration.ingest import inbox as looking
+    from dsa110_assets.orchestration.ingest import inbox as ingest_inbox
     from dsa110_assets.orchestration.planning import plan
 
-    refused = looking.refused(archive) if archive else frozenset()
-    seen = plan.scan_without_archive(configured, looking.Known(refused=refused))
+    refused = ingest_inbox.refused(archive) if archive else frozenset()
+    scanned = plan.scan_without_archive(configured, ingest_inbox.Known(refused=refused))
     records = quarantined(archive) if archive else []
-    rows = [_row(c, configured.subbands, archive.current("subband_group", c.observation) if archive else None) for c in seen.candidates]
-    files = [FileRow(_shown(path), "quarantined", reason) for path, reason in seen.unusable]
-    files += [FileRow(_shown(path), "waiting", reason) for path, reason in seen.waiting]
-    files += [FileRow(_shown(path), IGNORED, reason) for path, reason in seen.foreign]
+    rows = [_row(c, configured.subbands, archive.current("subband_group", c.observation) if archive else None) for c in scanned.candidates]
+    files = [FileRow(_shown(path), "quarantined", reason) for path, reason in scanned.unusable]
+    files += [FileRow(_shown(path), "waiting", reason) for path, reason in scanned.waiting]
+    files += [FileRow(_shown(path), IGNORED, reason) for path, reason in scanned.foreign]
     listed = {file.path for file in files} | {
-        _shown(header.path) for candidate in seen.candidates for header in candidate.group.files.values()
+        _shown(header.path) for candidate in scanned.candidates for header in candidate.group.files.values()
     }
     files += [
         FileRow(_shown(path), "quarantined", record.reason)
@@ -102,34 +102,34 @@ def survey(configured: Settings, archive: Archive | None) -> tuple[list[GroupRow
 
 
 def _shown(path: Path) -> str:
-    """A path as it can be shown: anybody may have put the file there, under any name."""
+    """Return a path as printable text: the file may have any name."""
     text = str(path)
     return text if text.isprintable() else ascii(text)[1:-1]
 
 
-def _row(candidate: Candidate, subbands: int, taken: Product | None) -> GroupRow:
+def _row(candidate: Candidate, subbands: int, product: Product | None) -> GroupRow:
     group = candidate.group
     missing = group.missing(subbands)
     ready = "semi-complete" if missing else "complete"
     state = {"ready": ready, "unusable": "quarantined"}.get(candidate.state, candidate.state)
     return GroupRow(
         observation=candidate.observation, state=state, subbands=len(group.files), missing=missing,
-        pointing_dec_deg=group.pointing_dec_deg, mjd_start=group.mjd_start, product_id=taken.id if taken else None,
+        pointing_dec_deg=group.pointing_dec_deg, mjd_start=group.mjd_start, product_id=product.id if product else None,
         reason=candidate.reason,
     )  # fmt: skip
 
 
 def _open(inbox: Path | None) -> tuple[Settings, Archive | None]:
-    """The settings with this inbox, and the archive if there is one: looking at files needs none."""
+    """Return the settings with this inbox, and the archive if there is one; listing files does not need it."""
     from dsa110_assets import settings
     from dsa110_assets.archive.store import MARKER, Archive
 
     unset = inbox is not None and not settings.is_given("DSA110_ARCHIVE")
-    # looking only: a place that does not exist stands in for the archive that was not named
+    # only a listing: a path that does not exist replaces an archive that was not named
     stand_in = inbox.absolute().parent / ".no-archive-named" if inbox is not None and unset else None
     configured = settings.load(inbox=inbox, archive=stand_in)
-    there = (configured.archive / MARKER).is_file()
-    return configured, Archive(configured.archive, configured.database_url) if there else None
+    exists = (configured.archive / MARKER).is_file()
+    return configured, Archive(configured.archive, configured.database_url) if exists else None
 
 
 def _release(archive: Archive | None, name: str) -> None:
@@ -138,5 +138,5 @@ def _release(archive: Archive | None, name: str) -> None:
     if archive is None:
         raise ConfigurationError("nothing is quarantined: there is no archive yet (DSA110_ARCHIVE)")
     for record in release(archive, name):
-        console.say(f"released {', '.join(path.name for path in record.paths)}, put aside because: {record.reason}")
-    console.warn("the next `dsa110 process`, or the running platform, judges them afresh")
+        console.say(f"released {', '.join(path.name for path in record.paths)}, quarantined because: {record.reason}")
+    console.warn("the next `dsa110 process`, or the running platform, judges them again")

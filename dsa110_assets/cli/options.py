@@ -1,4 +1,4 @@
-"""Options of commands from the fields of option dataclasses: their default, range and line of help, each said once."""
+"""Command options made from the fields of option dataclasses, which define default, range and help text in one place."""
 
 from __future__ import annotations
 
@@ -14,26 +14,31 @@ from pydantic.fields import FieldInfo
 from dsa110_assets.errors import ConfigurationError
 
 T = TypeVar("T")
-SET_HELP = "Any further option, NAME=VALUE as in clean_gain=0.05 (dsa110 settings lists them with their meaning); repeatable."
+SET_HELP = "Any further option, NAME=VALUE as in clean_gain=0.05 (dsa110 settings lists and explains them); repeatable."
 
 
 def described(annotation: Any) -> tuple[Any, FieldInfo, dict[str, Any]]:
-    """The type of an annotated field, what is said of it, and its range as typer takes it."""
+    """Return the type of an annotated field, its description, and its range in typer's form."""
     kind, *notes = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     info = next((note for note in notes if isinstance(note, FieldInfo)), FieldInfo())
-    limits = {how: getattr(note, name) for note in info.metadata for name, how in (("ge", "min"), ("le", "max")) if hasattr(note, name)}
+    limits = {
+        typer_name: getattr(note, name)
+        for note in info.metadata
+        for name, typer_name in (("ge", "min"), ("le", "max"))
+        if hasattr(note, name)
+    }
     return kind, info, limits
 
 
 def of_field(options: type[Any], name: str, flag: str) -> Any:
-    """A typer option for a field of an options dataclass."""
+    """Return a typer option for a field of an options dataclass."""
     _, info, limits = described(typing.get_type_hints(options, include_extras=True)[name])
     default = next(field.default for field in dataclasses.fields(options) if field.name == name)
     return typer.Option(default, flag, help=info.description, **limits)
 
 
 def validated(options: type[T], values: Mapping[str, Any], flags: Mapping[str, str]) -> T:
-    """The options with these values. Raises ConfigurationError naming the flag (`flags`: of those that are not --field-name)."""
+    """Return the options with these values. Raises ConfigurationError naming the flag (`flags` has those that are not --field-name)."""
     try:
         return TypeAdapter(options).validate_python(dict(values))
     except ValidationError as error:
@@ -44,7 +49,7 @@ def validated(options: type[T], values: Mapping[str, Any], flags: Mapping[str, s
 
 
 def assigned(options: type[Any], texts: Sequence[str] | None) -> dict[str, str]:
-    """Values of fields from NAME=VALUE texts. Raises typer.BadParameter for what is no field, saying which there are."""
+    """Return field values from NAME=VALUE texts. Raises typer.BadParameter, listing the fields, for a name that is not one."""
     known = [field.name for field in dataclasses.fields(options)]
     values = {}
     for text in texts or ():

@@ -1,4 +1,4 @@
-"""`dsa110 process` and `dsa110 backfill`: the graph, worked off now, or queued for the running platform."""
+"""`dsa110 process` and `dsa110 backfill`: run the graph now, or queue nights for the running platform."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ def process(
     since: str | None = typer.Option(None, help="Only observation windows from this UTC time on."),
     until: str | None = typer.Option(None, help="Only observation windows before this UTC time."),
     through: str | None = typer.Option(None, help="Stop after this asset, for example tile_image."),
-    improve: bool = typer.Option(False, "--improve", help="Only what nearer calibration tables are there for than it was made with."),
-    at_once: int | None = typer.Option(None, min=1, help="Observations made at a time (default: one a core, as memory allows)."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be made, and change nothing."),
+    improve: bool = typer.Option(
+        False, "--improve", help="Only products for which nearer calibration tables exist than those they were made with."
+    ),
+    at_once: int | None = typer.Option(
+        None, min=1, help="Observations processed at the same time (default: one per core, as memory allows)."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show what would be made, and change nothing."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Make everything that is missing or out of date, to completion, through Dagster.
 
-    Exit status 0 only if everything asked for is made and no check of severity ERROR failed; 3 if all is made and one did.
-    Killed and started again, it goes on.
+    Exit status 0 only if everything requested is made and no check of severity ERROR failed; 3 if all is made and one did fail.
+    Killed and started again, it continues.
     """
     from dsa110_assets import settings
     from dsa110_assets.cli.home import with_dagster_home
@@ -44,9 +48,9 @@ def process(
         Archive.create(configured.archive, configured.database_url).close()
         configured = with_dagster_home(configured)
     if improve:
-        from dsa110_assets.orchestration.planning.improve import improve as work_off
+        from dsa110_assets.orchestration.planning.improve import improve as run_graph
     else:
-        from dsa110_assets.orchestration.running.process import process as work_off
+        from dsa110_assets.orchestration.running.process import process as run_graph
     from dsa110_assets.orchestration.running import capacity
     from dsa110_assets.orchestration.running.process import SideBySide
 
@@ -56,7 +60,7 @@ def process(
         def progress(now: Progress) -> None:
             bar(now.done, now.total, f"{now.phase} {now.text}".strip())
 
-        report = work_off(configured, start, end, through, dry_run, progress=progress, side_by_side=side_by_side)
+        report = run_graph(configured, start, end, through, dry_run, progress=progress, side_by_side=side_by_side)
     if as_json:
         console.emit_json(report)
     else:
@@ -99,32 +103,32 @@ def _list(title: str, lines: list[str] | tuple[str, ...]) -> None:
 def backfill(
     nights: str = typer.Option(..., "--nights", help="UTC nights D1..D2, both included, or one night."),
     asset: str | None = typer.Option(None, help="Only this asset; default: everything."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be queued, and change nothing."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show what would be queued, and change nothing."),
     as_json: bool = typer.Option(False, "--json", help="Print what was queued as JSON."),
 ) -> None:
     """Queue historical nights for the running platform (`dsa110 up`), behind live observations."""
     from dsa110_assets import settings
     from dsa110_assets.cli.home import with_dagster_home
 
-    wanted = parse_nights(nights)
+    night_range = parse_nights(nights)
     configured = settings.load()
     if not dry_run:
         configured = with_dagster_home(configured)
     from dsa110_assets.orchestration.running.backfill import backfill as queue
 
-    launches = queue(configured, wanted[0], wanted[-1], asset, dry_run=dry_run)
+    launches = queue(configured, night_range[0], night_range[-1], asset, dry_run=dry_run)
     if as_json:
         console.emit_json(launches)
         return
     console.table(
         ("backfill", "partitions", "from", "to", "assets"),
         [
-            (one.backfill_id, len(one.partitions), *(one.partitions[:1] or ("–",)),
-             *(one.partitions[-1:] or ("–",)), ", ".join(one.assets))
-            for one in launches
+            (launch.backfill_id, len(launch.partitions), *(launch.partitions[:1] or ("–",)),
+             *(launch.partitions[-1:] or ("–",)), ", ".join(launch.assets))
+            for launch in launches
         ],
     )  # fmt: skip
-    for one in launches:
-        _list("left out", one.left_out)
+    for launch in launches:
+        _list("left out", launch.left_out)
     if not dry_run:
-        console.warn("queued; the daemon of `dsa110 up` runs them, and its web UI shows how far they are")
+        console.warn("queued; the daemon of `dsa110 up` runs them, and its web UI shows their progress")

@@ -1,4 +1,4 @@
-"""`dsa110 products`, `lightcurve` and `lineage`: what the archive holds, and where it comes from."""
+"""`dsa110 products`, `lightcurve`, `spectrum` and `lineage`: the content of the archive, and its origin."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def products(
     since: str | None = typer.Option(None, help="From this UTC time on."),
     until: str | None = typer.Option(None, help="Up to this UTC time; a date alone includes its whole day."),
     state: str = typer.Option("current", help="current, superseded, rejected or all."),
-    trial: str | None = typer.Option(None, help="What this trial made, in the place of what science did."),
+    trial: str | None = typer.Option(None, help="The products of this trial, instead of those of science."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """What has been published."""
+    """List the published products."""
     from dsa110_assets.analyst import known_asset, open_archive
     from dsa110_assets.archive.trials import Trial
     from dsa110_assets.portal.rows import product_row
@@ -34,8 +34,8 @@ def products(
     if state not in ("current", "superseded", "rejected", "all"):
         raise typer.BadParameter(f"--state {state!r}: use current, superseded, rejected or all")
     store = open_archive(trial=trial).store
-    listed = store.own if isinstance(store, Trial) else store.products
-    found = listed(known_asset(store, asset), parse_bound(since), parse_bound(until), None if state == "all" else state)
+    list_products = store.own if isinstance(store, Trial) else store.products
+    found = list_products(known_asset(store, asset), parse_bound(since), parse_bound(until), None if state == "all" else state)
     if as_json:
         console.emit_json([product_row(product) for product in found])
         return
@@ -52,7 +52,7 @@ def lightcurve(
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
     out: Annotated[Path | None, typer.Option(help="Write to this file: .csv, .ecsv, .fits, .vot, .parquet or .json.")] = None,
 ) -> None:
-    """The light curve of a source: flux, error, limit, and the product each point was measured in."""
+    """Show the light curve of a source: flux, error, limit, and the product in which each point was measured."""
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.portal.rows import light_curve_json
 
@@ -81,19 +81,22 @@ def spectrum(
     epoch: Annotated[str | None, typer.Option(help="An epoch of its light curve; default: the last whose data are kept.")] = None,
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """A source's flux density in every subband, measured in the calibrated visibilities."""
+    """Show a source's flux density in every subband, measured in the calibrated visibilities."""
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.portal.rows import spectrum_json
 
-    told = spectrum_json(open_archive().spectrum(source, epoch))
+    measured = spectrum_json(open_archive().spectrum(source, epoch))
     if as_json:
-        console.emit_json(told)
+        console.emit_json(measured)
         return
-    index = "" if told["spectral_index"] is None else f"  index {told['spectral_index']:.3f} ± {told['spectral_index_err']:.3f}"
+    index = "" if measured["spectral_index"] is None else f"  index {measured['spectral_index']:.3f} ± {measured['spectral_index_err']:.3f}"
     console.table(
         ("subband", "MHz", "flux mJy", "error"),
-        [(one["subband"], f"{one['frequency_hz'] / 1e6:.2f}", _milli(one["flux_jy"]), _milli(one["error_jy"])) for one in told["subbands"]],
-        title=f"{told['source_id']}  {told['epoch']}  in {told['product_id']}{index}",
+        [
+            (subband["subband"], f"{subband['frequency_hz'] / 1e6:.2f}", _milli(subband["flux_jy"]), _milli(subband["error_jy"]))
+            for subband in measured["subbands"]
+        ],
+        title=f"{measured['source_id']}  {measured['epoch']}  in {measured['product_id']}{index}",
     )
 
 
@@ -102,7 +105,7 @@ def lineage(
     product: str = typer.Argument(..., help="Product id, or a path inside a product."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """What a product was made from, down to the subband files."""
+    """Show what a product was made from, down to the subband files."""
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.portal.rows import lineage_json
 
@@ -136,7 +139,7 @@ def _write(curve: Any, rows: dict[str, Any], out: Path) -> None:
         elif out.suffix in TABLE_FORMATS:
             write_light_curve(curve, out)
         else:
-            known = ", ".join([".csv", ".parquet", ".json", *TABLE_FORMATS])
-            raise ConfigurationError(f"--out {out}: its suffix names no format; use {known}")
+            formats = ", ".join([".csv", ".parquet", ".json", *TABLE_FORMATS])
+            raise ConfigurationError(f"--out {out}: its suffix is not a known format; use {formats}")
     except OSError as error:
         raise ConfigurationError(f"--out {out} cannot be written: {error.strerror}") from error

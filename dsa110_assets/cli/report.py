@@ -1,4 +1,4 @@
-"""`dsa110 report`: what the platform promises, computed from what happened."""
+"""`dsa110 report`: the figures that the platform promises, computed from what happened."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dsa110_assets.cli.app import app
 from dsa110_assets.cli.times import parse_time
 
 SHOWN = 3
-"""Cases told of each figure; --json has all."""
+"""Number of cases shown for each figure; --json has all."""
 
 
 @app.command(epilog="Example: dsa110 report --since 2026-01-25")
 def report(
-    since: str = typer.Option(..., help="Observations from this UTC time on, and runs of that time."),
-    until: str | None = typer.Option(None, help="Before this one; default: now."),
+    since: str = typer.Option(..., help="Observations and runs from this UTC time on."),
+    until: str | None = typer.Option(None, help="Observations and runs before this UTC time; default: now."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON, and nothing else, on standard output."),
 ) -> None:
-    """Success measured: zero-touch share, recovery, calibration, latency, queue, lost files, uptime; each with its definition."""
+    """Measure success: zero-touch share, recovery, calibration, latency, queue, lost files, uptime; each with its definition."""
     from dsa110_assets import settings
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.planning import plan
@@ -31,14 +31,14 @@ def report(
     begin, end = parse_time(since), parse_time(until) if until else datetime.now(UTC)
     if end <= begin:
         raise typer.BadParameter(f"--until {until}: it is not after --since {since}")
-    seen = plan.scan_for_display(store, configured)
-    found = success.figures(store, configured.home_path, configured.inbox, seen, begin, end)
+    scanned = plan.scan_for_display(store, configured)
+    figures = success.figures(store, configured.home_path, configured.inbox, scanned, begin, end)
     if as_json:
-        console.emit_json({"since": begin, "until": end, "figures": found})
+        console.emit_json({"since": begin, "until": end, "figures": figures})
         return
     console.table(
         ("what", "figure", "of", "promised", "against it"),
-        [(one.name, success.text_of(one), one.number, one.promised, ", ".join(one.cases[:SHOWN])) for one in found],
+        [(figure.name, success.text_of(figure), figure.number, figure.promised, ", ".join(figure.cases[:SHOWN])) for figure in figures],
     )
-    broken = [one.name for one in found if one.kept is False]
-    console.warn(f"not kept: {', '.join(broken)}" if broken else "all that was promised was kept, as far as it is known")
+    broken = [figure.name for figure in figures if figure.kept is False]
+    console.warn(f"not kept: {', '.join(broken)}" if broken else "every promise was kept, as far as known")

@@ -1,4 +1,4 @@
-"""`dsa110 requested`: mosaics on request, of any time, tiles or place."""
+"""`dsa110 requested`: mosaics on request, of any time, tiles or position."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dsa110_assets.orchestration.requested.requested_mosaics import Standing
 
 commands = typer.Typer(
-    help="Mosaics on request, of any time, tiles or place, kept in the archive: make, list, show, delete.", no_args_is_help=True
+    help="Mosaics on request, of any time, tiles or position, kept in the archive: make, list, show, delete.", no_args_is_help=True
 )
 app.add_typer(commands, name="requested")
 NAME: Any = typer.Argument(..., help="The request's name: lower-case letters, digits and _.")
@@ -31,55 +31,58 @@ NAME: Any = typer.Argument(..., help="The request's name: lower-case letters, di
 def make(
     name: str = NAME,
     since: str | None = typer.Option(None, help="Tiles of observations that begin from this UTC time on."),
-    until: str | None = typer.Option(None, help="And before this UTC time."),
-    tile: Annotated[list[str] | None, typer.Option(help="A tile, by product id or partition, in place of a time; repeatable.")] = None,
-    centre: str | None = typer.Option(None, help="Middle of the mosaic, RA,DEC: 218.5,16.3 [deg] or 14:34:00,+16:18:00."),
-    radius: float = typer.Option(1.0, help="Of the circle about the middle that the mosaic holds [deg]."),
+    until: str | None = typer.Option(None, help="Tiles of observations that begin before this UTC time."),
+    tile: Annotated[list[str] | None, typer.Option(help="A tile, by product id or partition, instead of a time; repeatable.")] = None,
+    centre: str | None = typer.Option(None, help="Centre of the mosaic, RA,DEC: 218.5,16.3 [deg] or 14:34:00,+16:18:00."),
+    radius: float = typer.Option(1.0, help="Radius of the circle about the centre that the mosaic covers [deg]."),
     calibrator: Annotated[
-        list[str] | None, typer.Option(help="Tiles around this one's transit, centred on it; repeatable: then NAME_CALIBRATOR for each.")
+        list[str] | None,
+        typer.Option(help="Tiles around this calibrator's transit, centred on it; repeatable: then NAME_CALIBRATOR for each."),
     ] = None,
-    at: str | None = typer.Option(None, help="Of the calibrator's transits the nearest to this UTC time; default: to the newest tile."),
-    timespan: float = typer.Option(60.0, help="Middles of tiles lie within half of this of the transit [min]."),
+    at: str | None = typer.Option(None, help="Use the calibrator's transit nearest to this UTC time; default: to the newest tile."),
+    timespan: float = typer.Option(60.0, help="Tiles whose middle lies within half of this of the transit [min]."),
     tier: str = typer.Option("science", help="science, or quick: a quarter of the pixels."),
-    by: str | None = typer.Option(None, help="Who asks; default: the user's name."),
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say which tiles it would be made of; keep and make nothing."),
+    by: str | None = typer.Option(None, help="Who makes the request; default: the user's name."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Show which tiles would be used; record and make nothing."),
     as_json: bool = JSON,
 ) -> None:
-    """Ask for a mosaic and make it; asked for again it is made again if its tiles or settings have changed."""
+    """Request a mosaic and make it; a repeated request makes it again if its tiles or settings have changed."""
     from dsa110_assets import settings
     from dsa110_assets.cli.home import with_dagster_home
     from dsa110_assets.orchestration.requested import requested_mosaics, requesting
 
     if tier not in ("science", "quick"):
         raise typer.BadParameter(f"--tier {tier!r}: use science or quick")
-    start, end, near = (parse_time(text) if text else None for text in (since, until, at))
-    place = parse_direction(centre, "--centre")
-    asked = requesting.Asked(start, end, tuple(tile or ()), place, radius, at=near, timespan_min=timespan)
-    asked = replace(asked, tier="quick" if tier == "quick" else "science")
+    start, end, nearest_to = (parse_time(text) if text else None for text in (since, until, at))
+    centre_direction = parse_direction(centre, "--centre")
+    parsed = requesting.Asked(start, end, tuple(tile or ()), centre_direction, radius, at=nearest_to, timespan_min=timespan)
+    parsed = replace(parsed, tier="quick" if tier == "quick" else "science")
     configured = with_dagster_home(settings.load())
     made, failed = [], []
-    for own, one in requested_mosaics.of_calibrators(name, asked, calibrator or ()).items():
+    for request_name, one in requested_mosaics.of_calibrators(name, parsed, calibrator or ()).items():
         try:
-            with console.progress_bar(f"requested {own}") as bar:
-                made.append(requested_mosaics.request(configured, own, one, by or getpass.getuser(), dry_run=dry_run, progress=bar))
+            with console.progress_bar(f"requested {request_name}") as bar:
+                made.append(
+                    requested_mosaics.request(configured, request_name, one, by or getpass.getuser(), dry_run=dry_run, progress=bar)
+                )
         except DsaError as error:
             if len(calibrator or ()) < 2:
                 raise
-            failed.append(f"{own}: {error}")
+            failed.append(f"{request_name}: {error}")
     if as_json:
         console.emit_json([_made_row(*one) for one in made])
     else:
         rows = [(r.name, len(found), p.id if p else "would be made", p.path if p else "") for r, found, p in made]
         console.table(("request", "tiles", "product", "path"), rows)
         for _, _, product in made:
-            _tell_checks(product)
+            _warn_of_failed_checks(product)
     if failed:
         raise ConfigurationError(f"{len(made)} made; not made: {'; '.join(failed)}")
 
 
 @commands.command("list", epilog="Example: dsa110 requested list --json")
 def list_requests(as_json: bool = JSON) -> None:
-    """Every request: what it is of, its mosaic, and whether that is to be made again."""
+    """List every request: its content, its mosaic, and whether that has to be made again."""
     from dsa110_assets import settings
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.archive import requested
@@ -96,7 +99,7 @@ def list_requests(as_json: bool = JSON) -> None:
 
 @commands.command(epilog="Example: dsa110 requested show virgo_2026")
 def show(name: str = NAME, as_json: bool = JSON) -> None:
-    """One request: what it is of, its tiles, figures and checks."""
+    """Show one request: its content, tiles, figures and checks."""
     from dsa110_assets import settings
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.archive import requested
@@ -117,24 +120,24 @@ def show(name: str = NAME, as_json: bool = JSON) -> None:
         rows += [("product", product.id), ("path", product.path), ("tiles", ", ".join(product.inputs))]
         rows += [(key, product.metadata[key]) for key in ("rms_jy", "area_deg2", "measured_over_noise", "overlap_flux_ratio")]
     console.table((request.name, ""), rows)
-    _tell_checks(product)
+    _warn_of_failed_checks(product)
 
 
 @commands.command(epilog="Example: dsa110 requested delete virgo_2026")
 def delete(name: str = NAME) -> None:
-    """Remove a request and its mosaic's data; records stay, for lineage."""
+    """Remove a request and its mosaic's data; records are kept for lineage."""
     from dsa110_assets import settings
     from dsa110_assets.cli.home import with_dagster_home
     from dsa110_assets.orchestration.requested import requested_mosaics
 
-    gone = requested_mosaics.delete(with_dagster_home(settings.load()), name)
-    console.say(f"{name}: {len(gone)} products, {plain_text.size(sum(product.size_bytes for product in gone))} removed")
+    removed = requested_mosaics.delete(with_dagster_home(settings.load()), name)
+    console.say(f"{name}: {len(removed)} products, {plain_text.size(sum(product.size_bytes for product in removed))} removed")
 
 
-def _row(one: Standing) -> dict[str, Any]:
+def _row(standing: Standing) -> dict[str, Any]:
     from dsa110_assets.portal.rows import product_row
 
-    return {"request": one.request, "product": one.product and product_row(one.product), "due": one.due}
+    return {"request": standing.request, "product": standing.product and product_row(standing.product), "due": standing.due}
 
 
 def _made_row(request: Request, tiles: list[Product], product: Product | None) -> dict[str, Any]:
@@ -143,8 +146,8 @@ def _made_row(request: Request, tiles: list[Product], product: Product | None) -
     return {"request": request, "tiles": [one.id for one in tiles], "product": product and product_row(product)}
 
 
-def _tell_checks(product: Product | None) -> None:
-    """What checks of severity ERROR say against the mosaic."""
+def _warn_of_failed_checks(product: Product | None) -> None:
+    """Print the checks of severity ERROR that the mosaic failed."""
     from dsa110_assets.orchestration.judging import checks
 
     for failed in checks.failed([product] if product else []):

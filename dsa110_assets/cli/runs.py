@@ -1,4 +1,4 @@
-"""`dsa110 runs`, `dsa110 queue` and `dsa110 watch`: what is being made, what waits for it, and what failed."""
+"""`dsa110 runs`, `dsa110 queue` and `dsa110 watch`: work that is running, waiting or failed."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 JSON_HELP = "Print JSON, and nothing else, on standard output."
 STATES = {"QUEUED": "queued", "NOT_STARTED": "queued", "STARTING": "running", "STARTED": "running", "CANCELING": "being cancelled"}
-"""Of the states of a run in Dagster's words: our own."""
+"""Dagster's states of a run, and the platform's words for them."""
 SHOWN = 15
 """Rows of a table that `watch` shows."""
 
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run that is not done: queued, running, being cancelled or failed; `age_h` is how long it has been so."""
+    """A run that is not done: queued, running, being cancelled or failed; `age_h` is how long it has been in this state."""
 
     run_id: str
     state: str
@@ -47,11 +47,11 @@ class RunRow:
 
 @app.command(epilog="Example: dsa110 runs --retry 3f9b5738")
 def runs(
-    cancel: str | None = typer.Option(None, help="End this run (its id, or the beginning of it)."),
-    retry: str | None = typer.Option(None, help="Queue what this failed run was to make; the daemon of `dsa110 up` makes it."),
+    cancel: str | None = typer.Option(None, help="End this run (its id, or the beginning of its id)."),
+    retry: str | None = typer.Option(None, help="Queue again the work of this failed run; the daemon of `dsa110 up` does it."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Dagster's runs: queued, running, and those that failed and that nothing has made good since, with the reasons."""
+    """List Dagster's runs: queued, running, and those that failed and were not made good since, with the reasons."""
     configured, archive, home = _open()
     if cancel is not None or retry is not None:
         if cancel is not None:
@@ -69,7 +69,7 @@ def runs(
 
 
 def run_rows(home: Path, archive: AnalystArchive) -> list[RunRow]:
-    """The runs that are not done, and those that failed and were not made good, newest first."""
+    """Return the runs that are not done, and those that failed and were not made good, newest first."""
     from dsa110_assets.orchestration.running.instance import LANE_TAG
     from dsa110_assets.orchestration.watching import history
 
@@ -92,15 +92,15 @@ def _runs_grid(rows: list[RunRow]) -> RenderableType:
 
 
 def _find(home: Path, name: str) -> Any:
-    """The run of this id or beginning of one. Raises NotFoundError."""
+    """Return the run with this id or beginning of an id. Raises NotFoundError unless exactly one fits."""
     from dsa110_assets.orchestration.watching import history
 
-    known = history.runs(home)
-    found = [run for run in known if run.run_id.startswith(name)]
-    if len(found) != 1:
-        newest = ", ".join(run.run_id[:13] for run in (found or known)[:5]) or "none"
-        raise NotFoundError(f"{name} names {len(found) or 'no'} runs; the newest are {newest} (dsa110 runs)")
-    return found[0]
+    all_runs = history.runs(home)
+    matches = [run for run in all_runs if run.run_id.startswith(name)]
+    if len(matches) != 1:
+        newest = ", ".join(run.run_id[:13] for run in (matches or all_runs)[:5]) or "none"
+        raise NotFoundError(f"{name} names {len(matches) or 'no'} runs; the newest are {newest} (dsa110 runs)")
+    return matches[0]
 
 
 def _cancel(home: Path, name: str) -> None:
@@ -108,7 +108,7 @@ def _cancel(home: Path, name: str) -> None:
 
     run = _find(home, name)
     cancel(home, run)
-    console.say(f"run {run.run_id} of {', '.join(run.assets)} {run.partition or ''} is cancelled; nothing half made is published")
+    console.say(f"run {run.run_id} of {', '.join(run.assets)} {run.partition or ''} is cancelled; nothing incomplete is published")
 
 
 def _retry(configured: Settings, home: Path, name: str) -> None:
@@ -121,22 +121,22 @@ def _retry(configured: Settings, home: Path, name: str) -> None:
 
 @app.command(epilog="Example: dsa110 queue --state failed")
 def queue(
-    state: str | None = typer.Option(None, help="Only those collecting, pending, in-progress, completed or failed."),
+    state: str | None = typer.Option(None, help="Only observations of this state: collecting, pending, in-progress, completed or failed."),
     since: str | None = typer.Option(None, help="Completed ones from this UTC night on; default: the last night with data."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Observations by state: collecting their subbands, pending, in progress, completed, failed; and for how long."""
+    """List observations by state (collecting their subbands, pending, in progress, completed, failed), and for how long in it."""
     from dsa110_assets.portal.queue import STATES as KNOWN
 
-    wanted = state.replace("-", " ") if state else None
-    if wanted is not None and wanted not in KNOWN:
+    state_name = state.replace("-", " ") if state else None
+    if state_name is not None and state_name not in KNOWN:
         raise typer.BadParameter(f"--state {state!r}: use {', '.join(known.replace(' ', '-') for known in KNOWN)}")
     configured, archive, home = _open()
     listed = _observations(configured, archive, home, parse_date(since).isoformat() if since else None)
-    shown = [one for one in listed if wanted in (None, one.state)]
+    shown = [observation for observation in listed if state_name in (None, observation.state)]
     if as_json:
         now = datetime.now(UTC)
-        counts = Counter(one.state for one in listed)
+        counts = Counter(observation.state for observation in listed)
         rows = [{"observation": o.observation, "state": o.state, "step": o.step, "age_h": o.age_h(now), "reason": o.reason} for o in shown]
         console.emit_json({"counts": {known: counts[known] for known in KNOWN}, "observations": rows})
         return
@@ -155,36 +155,39 @@ def _observations(configured: Settings, archive: AnalystArchive, home: Path, sin
 def _counted(listed: list[Observation]) -> str:
     from dsa110_assets.portal.queue import STATES as KNOWN
 
-    counts = Counter(one.state for one in listed)
+    counts = Counter(observation.state for observation in listed)
     return ", ".join(f"{counts[known]} {known}" for known in KNOWN)
 
 
 def _queue_grid(shown: list[Observation]) -> RenderableType:
     now = datetime.now(UTC)
-    rows = [(one.observation, one.state, one.step, console.age_text(one.age_h(now)), one.reason) for one in shown]
+    rows = [
+        (observation.observation, observation.state, observation.step, console.age_text(observation.age_h(now)), observation.reason)
+        for observation in shown
+    ]
     return console.grid(("observation", "state", "step", "for", ""), rows)
 
 
 @app.command(epilog="Example: dsa110 watch --every 10")
 def watch(
-    every: float = typer.Option(5.0, min=1.0, max=3600.0, help="Seconds from one look to the next."),
+    every: float = typer.Option(5.0, min=1.0, max=3600.0, help="Seconds from one update to the next."),
     once: bool = typer.Option(False, "--once", help="Print one frame and stop."),
 ) -> None:
-    """Status, queue and runs in the terminal, looked at again and again; Ctrl-C ends it."""
-    look = partial(frame, *_open())
+    """Show status, queue and runs in the terminal, updated repeatedly; Ctrl-C ends it."""
+    draw = partial(frame, *_open())
     if once:
-        console.out().print(look())
+        console.out().print(draw())
         return
     from rich.live import Live
 
-    with Live(look(), console=console.out(), screen=True, auto_refresh=False) as live:
+    with Live(draw(), console=console.out(), screen=True, auto_refresh=False) as live:
         while True:
             time.sleep(every)
-            live.update(look(), refresh=True)
+            live.update(draw(), refresh=True)
 
 
 def frame(configured: Settings, archive: AnalystArchive, home: Path) -> RenderableType:
-    """What `watch` shows of now."""
+    """Return one frame of `watch`, of the present state."""
     from rich.console import Group
     from rich.text import Text
 
@@ -194,11 +197,11 @@ def frame(configured: Settings, archive: AnalystArchive, home: Path) -> Renderab
 
     now = overview.status(archive, configured.inbox, look=partial(plan.scan_for_display, settings=configured))
     runs_now, observed = run_rows(home, archive), _observations(configured, archive, home, None)
-    open_ones = [one for one in observed if one.state != "completed"]
+    unfinished = [observation for observation in observed if observation.state != "completed"]
     parts: list[RenderableType] = [Text(f"{now.now}  {now.archive}"), console.grid(("", ""), short(now)), Text("")]
-    parts += [Text(f"observations: {_counted(observed)}", style="bold"), _queue_grid(open_ones[:SHOWN])]
-    if len(open_ones) > SHOWN:
-        parts.append(Text(f"… and {len(open_ones) - SHOWN} more: dsa110 queue"))
+    parts += [Text(f"observations: {_counted(observed)}", style="bold"), _queue_grid(unfinished[:SHOWN])]
+    if len(unfinished) > SHOWN:
+        parts.append(Text(f"… and {len(unfinished) - SHOWN} more: dsa110 queue"))
     parts += [Text(""), Text(f"runs: {len(runs_now)}", style="bold"), _runs_grid(runs_now[:SHOWN]), Text("")]
     parts.append(Text(console.failed_checks_text([(row["product_id"], row["check"]) for row in now.failed_checks])))
     return Group(*parts)

@@ -1,8 +1,8 @@
-"""Long-running services as one: started in process groups of their own, watched, stopped with no survivor.
+"""Long-running services managed together: each started in its own process group, watched, and stopped without survivors.
 
-Every child leads its own process group, so that Ctrl-C reaches only this process and it decides the order
+Every child leads its own process group, so that Ctrl-C reaches only this process, which decides the order
 of stopping. This process also adopts orphans (Linux: child subreaper), so a grandchild that left its group,
-a pipeline run's CASA child for one, is still found and ended.
+such as a pipeline run's CASA child, is still found and ended.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Service:
 
 
 class Stopped(Exception):
-    """A signal asked for the end; carries its number."""
+    """Raised when a signal requests the end; carries its number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -56,30 +56,30 @@ class Stopped(Exception):
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on at the moment."""
+    """Return a TCP port that is free at the moment."""
     with socket.create_server((host, 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def require_port(host: str, port: int, setting: str) -> None:
-    """Raise ConfigurationError, naming the setting, when `port` is taken or cannot be had."""
+    """Raise ConfigurationError, naming the setting, when `port` is taken or not permitted."""
     try:
         with socket.create_server((host, port)):
             return
     except OSError as error:
         raise ConfigurationError(
-            f"port {port} on {host} is not free ({error.strerror}): another `dsa110 up`, perhaps; stop it or set {setting}"
+            f"port {port} on {host} is not free ({error.strerror}): perhaps another `dsa110 up` runs; stop it or set {setting}"
         ) from error
 
 
 def run(
     services: Sequence[Service], announce: Callable[[str], None], on_ready: Callable[[], None], keep_logs: Callable[[Path], object]
 ) -> None:
-    """Start `services` in order, each once the one before answers; return when a signal ends them all. `keep_logs` is given each
-    log every few seconds.
+    """Start `services` in order, each after the previous one answers; return when a signal ends them all. `keep_logs` is called
+    with each log every few seconds.
 
     Raises ResourceError, with the end of its log, when a service dies by itself or never answers.
-    Whatever happens, no process started here or below is left when this returns.
+    In every case, no process started here or by a child is left when this returns.
     """
     _adopt_orphans()
     started: dict[str, subprocess.Popen[bytes]] = {}
@@ -132,7 +132,7 @@ def _start(service: Service) -> subprocess.Popen[bytes]:
 
 
 def _end_with_parent() -> None:
-    """In the child, before it becomes the service: have the kernel end it should this process be killed."""
+    """Make the kernel end the child if this process is killed; called in the child before it becomes the service."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
@@ -173,7 +173,7 @@ def _tail(service: Service) -> str:
 
 
 def _stop(started: Mapping[str, subprocess.Popen[bytes]]) -> None:
-    """Ask every group to end, then whoever is left, orphans included; then end those by force."""
+    """Ask every group to end, then all remaining processes, including orphans; then kill those still left."""
     for process in reversed(list(started.values())):
         _signal_group(process.pid, signal.SIGTERM)
     if _all_gone(started, STOP_DEADLINE_S):

@@ -1,4 +1,4 @@
-"""`dsa110 simulate`: the simulator's options, as it declares them, on the command line."""
+"""`dsa110 simulate`: the options of the simulator, as it declares them, on the command line."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def _flag(field: str) -> str:
 
 
 def _parameter(field: dataclasses.Field[Any], annotation: Any) -> inspect.Parameter:
-    """A typer option for one field of SimulationOptions: its flag, type, default, range and line of help."""
+    """Return a typer option for one field of SimulationOptions: its flag, type, default, range and line of help."""
     kind, info, limits = described(annotation)
     default: Any = field.default
     if kind is bool:
-        declared = f"{_flag(field.name)}/{_flag(field.name).replace('--', '--no-', 1)}"
-        option: Any = typer.Option(default, declared, help=info.description)
+        flag_text = f"{_flag(field.name)}/{_flag(field.name).replace('--', '--no-', 1)}"
+        option: Any = typer.Option(default, flag_text, help=info.description)
     elif get_origin(kind) is tuple:
         kind = Union[list[str], None]  # noqa: UP007  typer reads it at run time
         option = typer.Option(None, _flag(field.name), help=f"{info.description}, listed below; repeatable")
@@ -76,7 +76,7 @@ def _register() -> None:
     hints = typing.get_type_hints(SimulationOptions, include_extras=True)
     out = inspect.Parameter(
         "out", inspect.Parameter.KEYWORD_ONLY, annotation=Path,
-        default=typer.Argument(..., help="Directory to write into; made when missing."),
+        default=typer.Argument(..., help="Directory to write into; created if missing."),
     )  # fmt: skip
     as_json = inspect.Parameter(
         "json", inspect.Parameter.KEYWORD_ONLY, annotation=bool,

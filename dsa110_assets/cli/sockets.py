@@ -1,4 +1,4 @@
-"""Where local sockets lie: their address has to fit into 107 bytes, whatever TMPDIR says."""
+"""The place of local sockets: their address must fit into 107 bytes, for any TMPDIR."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from dsa110_assets.errors import ConfigurationError
 
 LONGEST_ADDRESS_BYTES = 107
-"""On Linux (sun_path, without its end)."""
+"""The limit on Linux (sun_path, without its terminating byte)."""
 LONGEST_PLACE_BYTES = LONGEST_ADDRESS_BYTES - 32
-"""Of the directory of temporary files: the rest is what multiprocessing appends to it."""
+"""Longest path of the directory of temporary files: the rest is for what multiprocessing appends to it."""
 SHORT = ("/tmp", "/var/tmp")
 
 
 def fit() -> None:
-    """Have multiprocessing make its sockets in a directory with a short name, where that of temporary files has a long one.
+    """Make multiprocessing put its sockets in a directory with a short name, if that of temporary files has a long one.
 
-    Raises ConfigurationError where there is none.
+    Raises ConfigurationError if there is no such directory.
     """
     place = tempfile.gettempdir()
     if len(os.fsencode(place)) <= LONGEST_PLACE_BYTES:
@@ -29,12 +29,12 @@ def fit() -> None:
     short = next((folder for folder in SHORT if os.access(folder, os.W_OK | os.X_OK)), None)
     if short is None:
         raise ConfigurationError(f"TMPDIR={place} is too long a path for sockets; set it to one of at most {LONGEST_PLACE_BYTES} bytes")
-    own = Path(tempfile.mkdtemp(prefix="dsa110-", dir=short))
-    atexit.register(_remove, own, os.getpid())
-    process.current_process()._config["tempdir"] = str(own)  # type: ignore[attr-defined]
+    socket_directory = Path(tempfile.mkdtemp(prefix="dsa110-", dir=short))
+    atexit.register(_remove, socket_directory, os.getpid())
+    process.current_process()._config["tempdir"] = str(socket_directory)  # type: ignore[attr-defined]
 
 
 def _remove(place: Path, maker: int) -> None:
-    """At the end of the process that made it, and not of those forked from it."""
+    """Remove the directory at the end of the process that made it, but not of processes forked from that one."""
     if os.getpid() == maker:
         shutil.rmtree(place, ignore_errors=True)

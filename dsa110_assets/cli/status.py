@@ -1,4 +1,4 @@
-"""`dsa110 status`, `dsa110 settings` and `dsa110 thresholds`: how things stand."""
+"""`dsa110 status`, `dsa110 settings` and `dsa110 thresholds`: the present state of the platform."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FAR_DAYS = 3650.0
 
 @app.command(epilog="Example: dsa110 status --json")
 def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> None:
-    """What was processed, what waits or failed, how old the calibration is, what comes next."""
+    """Show what was processed, what waits or failed, how old the calibration is, and what comes next."""
     from dsa110_assets import settings
     from dsa110_assets.analyst import AnalystArchive
     from dsa110_assets.archive.store import Archive
@@ -41,19 +41,19 @@ def status(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> Non
 
 
 def short(now: Status) -> list[tuple[str, str | None]]:
-    """The first lines: archive, inbox, latest observation, strip, calibration, next transit, disk."""
-    rows: list[tuple[str, str | None]] = [*(("halted", told) for told in now.halted), ("archive", now.archive)]
+    """Return the first lines: archive, inbox, latest observation, strip, calibration, next transit, disk."""
+    rows: list[tuple[str, str | None]] = [*(("halted", reason) for reason in now.halted), ("archive", now.archive)]
     rows += [("inbox", now.inbox), ("latest observation", now.latest_observation)]
     if now.pointing_dec_deg is not None:
         rows.append(("strip", f"{now.pointing_dec_deg:.2f} deg declination"))
     if now.calibration:
-        then = console.age_text(now.calibration["age_at_latest_observation_h"])
-        since = console.age_text(now.calibration["age_h"])
-        others = "".join(f", interpolated with {one['set_id']}" for one in now.calibration["interpolated_with"])
+        age_at_observation = console.age_text(now.calibration["age_at_latest_observation_h"])
+        age = console.age_text(now.calibration["age_h"])
+        interpolated = "".join(f", interpolated with {one['set_id']}" for one in now.calibration["interpolated_with"])
         rows.append(
             (
                 "calibration",
-                f"{now.calibration['set_id']}, {then} from the latest observation, {since} old{others}",
+                f"{now.calibration['set_id']}, {age_at_observation} from the latest observation, {age} old{interpolated}",
             )
         )
     else:
@@ -73,19 +73,19 @@ def _tell(now: Status, failed: list[FailedRun]) -> None:
     console.say("")
     counts = [(asset, count, now.latest_counts.get(asset, 0)) for asset, count in now.products.items()]
     console.table(("asset", "current products", f"of {now.latest_night}"), counts)
-    _some("waiting", [f"{row['observation']} for {row['next']}{row['reason'] and ': '}{row['reason']}" for row in now.waiting])
-    _some("in the inbox, in no group", [f"{row['path']}: {row['reason']}" for row in now.inbox_files])
-    _some("failed", [f"{', '.join(run.assets)} {run.partition or ''}: {run.reason}" for run in failed])
-    _some("quarantined", [f"{', '.join(row['paths'])}: {row['reason']}" for row in now.quarantined])
-    _some("held", [f"{row['product_id']}: {row['reason']}" for row in now.held])
-    _some("rejected", [f"{row['product_id']}: {row['reason']}" for row in now.rejected])
-    _some("check failed", [f"{row['product_id']}: {row['check']}: {row['reason']}" for row in now.failed_checks])
-    _some("could not be found out", now.troubles)
-    console.say(f"\n{_in_short(now, failed)}")
+    _say_list("waiting", [f"{row['observation']} for {row['next']}{row['reason'] and ': '}{row['reason']}" for row in now.waiting])
+    _say_list("in the inbox, in no group", [f"{row['path']}: {row['reason']}" for row in now.inbox_files])
+    _say_list("failed", [f"{', '.join(run.assets)} {run.partition or ''}: {run.reason}" for run in failed])
+    _say_list("quarantined", [f"{', '.join(row['paths'])}: {row['reason']}" for row in now.quarantined])
+    _say_list("held", [f"{row['product_id']}: {row['reason']}" for row in now.held])
+    _say_list("rejected", [f"{row['product_id']}: {row['reason']}" for row in now.rejected])
+    _say_list("check failed", [f"{row['product_id']}: {row['check']}: {row['reason']}" for row in now.failed_checks])
+    _say_list("could not be found out", now.troubles)
+    console.say(f"\n{_summary_line(now, failed)}")
 
 
-def _in_short(now: Status, failed: list[FailedRun]) -> str:
-    """The last line: what needs a person, in numbers."""
+def _summary_line(now: Status, failed: list[FailedRun]) -> str:
+    """Return the last line: the number of each thing that needs a person."""
     ready = (now.inbox_groups or {}).get("ready", 0)
     counts = (("runs failed", len(failed)), ("observations in the inbox not taken up", ready), ("held", len(now.held)))
     parts = [f"{count} {what}" for what, count in counts if count]
@@ -93,7 +93,7 @@ def _in_short(now: Status, failed: list[FailedRun]) -> str:
     return ", ".join([*parts, f"{checks} in the last two nights"])
 
 
-def _some(title: str, lines: list[str]) -> None:
+def _say_list(title: str, lines: list[str]) -> None:
     if lines:
         console.say(f"\n{title}: {len(lines)}")
     for line in lines[:SHOWN]:
@@ -104,7 +104,7 @@ def _some(title: str, lines: list[str]) -> None:
 
 @app.command("settings", epilog="Example: dsa110 settings --json")
 def show_settings(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> None:
-    """Every setting: its value, where that came from, its range and what it means."""
+    """List every setting: its value, the origin of the value, its range and its meaning."""
     from dsa110_assets import settings
 
     rows = settings.describe(settings.load())
@@ -119,10 +119,10 @@ def show_settings(as_json: bool = typer.Option(False, "--json", help=JSON_HELP))
 
 @app.command("thresholds", epilog="Example: dsa110 thresholds flux")
 def show_thresholds(
-    text: str = typer.Argument("", help="Only those with this in their name, meaning or checks."),
+    text: str = typer.Argument("", help="Only thresholds with this text in their name, meaning or checks."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Limits of checks, alerts and retention that are in force, what each limits, and which checks fail by it."""
+    """List the limits of checks, alerts and retention in force, what each limits, and which checks it decides."""
     from dsa110_assets import settings, thresholds
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.judging import rules
@@ -131,10 +131,10 @@ def show_thresholds(
     platform = Platform(settings.load())
     assets = graph.specifications().values()
     rows = [(*row, ", ".join(rules.decided_by(row[0], assets))) for row in thresholds.describe(platform.thresholds)]
-    found = [row for row in rows if text.lower() in f"{row[0]} {row[3]} {row[4]}".lower()]
+    selected = [row for row in rows if text.lower() in f"{row[0]} {row[3]} {row[4]}".lower()]
     if as_json:
-        console.emit_json([dict(zip(("name", "value", "unit", "help", "checks"), row, strict=True)) for row in found])
+        console.emit_json([dict(zip(("name", "value", "unit", "help", "checks"), row, strict=True)) for row in selected])
         return
-    console.table(("threshold", "value", "unit", "what it limits", "checks"), found)
+    console.table(("threshold", "value", "unit", "what it limits", "checks"), selected)
     refused = platform.refused_thresholds
     console.warn(f"{platform.settings.thresholds_path}: {refused or 'a line such as max_flux_offset = 0.03 there changes one at once'}")

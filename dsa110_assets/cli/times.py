@@ -1,4 +1,4 @@
-"""Times and spans of nights as observers type them."""
+"""Parsing of times and spans of nights as observers type them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ FORMS = "2026-01-25, 2026-01-25T22:25:00 (UTC), an MJD such as 61065.93, or now"
 
 
 def parse_time(text: str) -> datetime:
-    """UTC time from an ISO 8601 date or time (UTC unless it says otherwise), an MJD, or `now`.
+    """Return the UTC time of an ISO 8601 date or time (UTC unless it has another zone), an MJD, or `now`.
 
-    Raises typer.BadParameter (exit status 2) that says the forms.
+    Raises typer.BadParameter (exit status 2), which lists the accepted forms.
     """
     word = text.strip()
     if word.lower() == "now":
@@ -36,7 +36,7 @@ def parse_time(text: str) -> datetime:
 
 
 def parse_bound(text: str | None) -> datetime | str | None:
-    """A bound of a time range: a date alone stays text and means its whole day. Raises typer.BadParameter."""
+    """Return a bound of a time range; a date alone stays text and means its whole day. Raises typer.BadParameter."""
     if text is None:
         return None
     moment = parse_time(text)
@@ -44,21 +44,21 @@ def parse_bound(text: str | None) -> datetime | str | None:
 
 
 def parse_date(text: str) -> date:
-    """A UTC night: a day, or today as `now`. Raises typer.BadParameter that says the forms.
+    """Return a UTC night from a date, or today from `now`. Raises typer.BadParameter, which lists the accepted forms.
 
-    A time of day is refused: a night has none, and whoever wrote one means less than the whole of it.
+    A time of day is refused, because it suggests that only part of the night is meant.
     """
     moment = parse_time(text)
     if moment.time() != time(0) and text.strip().lower() != "now":
         raise typer.BadParameter(
-            f"{text!r} is a time, and a night is a whole UTC day: write {moment:%Y-%m-%d}; "
-            "for hours there is `dsa110 process --since T1 --until T2`"
+            f"{text!r} is a time, but a night is a whole UTC day: write {moment:%Y-%m-%d}; "
+            "for part of a night use `dsa110 process --since T1 --until T2`"
         )
     return moment.date()
 
 
 def parse_nights(text: str) -> list[str]:
-    """Night keys of `D1..D2` (both ends in) or of one night. Raises typer.BadParameter."""
+    """Return the night keys of `D1..D2` (both included) or of one night. Raises typer.BadParameter."""
     first, separator, last = text.partition("..")
     start = parse_date(first)
     end = parse_date(last) if separator else start

@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: dsa110 transits --date 2026-01-25 --calibrator 3C286 --json")
 def transits(
     date: str = typer.Option(..., "--date", help="UTC night, for example 2026-01-25."),
-    calibrator: str | None = typer.Option(None, help="Only this one, by its VLA, 3C or catalogue name."),
-    dec: float | None = typer.Option(None, min=-90, max=90, help="Pointing declination [deg]; default: the latest data's."),
-    limit: int = typer.Option(20, min=1, help="How many to list, best first (with --dec or data)."),
+    calibrator: str | None = typer.Option(None, help="Only this calibrator, by its VLA, 3C or catalogue name."),
+    dec: float | None = typer.Option(None, min=-90, max=90, help="Pointing declination [deg]; default: that of the latest data."),
+    limit: int = typer.Option(20, min=1, help="Number to list, best first (with --dec or data)."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON."),
 ) -> None:
-    """Calibrator transits of a UTC night, best calibrator of the strip first.
+    """List calibrator transits of a UTC night, best calibrator of the strip first.
 
-    Without --dec and without data to take the pointing from, the primary flux standards are listed.
+    If neither --dec nor data give the pointing, the primary flux standards are listed.
     """
     from dsa110_assets.portal import overview
 
@@ -58,7 +58,7 @@ def transits(
 
 
 def _archive() -> AnalystArchive | None:
-    """The archive; None if there is none, for transits need none."""
+    """Return the archive, or None if there is none, because transits do not need it."""
     from dsa110_assets.analyst import open_archive
 
     try:

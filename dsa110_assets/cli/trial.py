@@ -1,4 +1,4 @@
-"""`dsa110 trial`: products made with other than the platform's settings, beside science."""
+"""`dsa110 trial`: products made with settings other than the platform's, kept apart from science products."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ JSON_HELP = "Print JSON, and nothing else, on standard output."
 )
 def make(
     name: str = typer.Argument(..., help="The trial's name: lower-case letters, digits and _."),
-    change: Annotated[list[str] | None, typer.Option("--set", help="A setting to change, as imaging.robust=0; several times.")] = None,
+    change: Annotated[list[str] | None, typer.Option("--set", help="A setting to change, such as imaging.robust=0; repeatable.")] = None,
     asset: str = typer.Option("tile_image", help="The first asset to make."),
-    through: str | None = typer.Option(None, help="Go on up to this asset, for example hour_mosaic; default: the first alone."),
+    through: str | None = typer.Option(None, help="Continue up to this asset, for example hour_mosaic; default: only the first."),
     since: str | None = typer.Option(None, help="Only windows from this UTC time on."),
     until: str | None = typer.Option(None, help="Only windows before this UTC time."),
     as_json: bool = typer.Option(False, "--json", help=JSON_HELP),
 ) -> None:
-    """Make part of the graph again with other settings, for a trial. Science products stay as they are."""
+    """Make part of the graph again with other settings, for a trial. Science products are not changed."""
     from dsa110_assets import settings
     from dsa110_assets.cli.home import with_dagster_home
     from dsa110_assets.portal.rows import product_row
@@ -41,7 +41,7 @@ def make(
     pairs = [text.partition("=") for text in change or ()]
     for key, equals, _ in pairs:
         if not equals:
-            raise typer.BadParameter(f"--set {key}: write NAME=VALUE, as imaging.robust=0")
+            raise typer.BadParameter(f"--set {key}: write NAME=VALUE, such as imaging.robust=0")
     start, end = (parse_time(text) if text else None for text in (since, until))
     configured = with_dagster_home(settings.load())
     from dsa110_assets.orchestration.running import trial_runs
@@ -61,7 +61,7 @@ def make(
 
 @commands.command("list", epilog="Example: dsa110 trial list --json")
 def list_trials(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -> None:
-    """Every trial: its settings, and when it was first made."""
+    """List every trial: its settings, and when it was first made."""
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.archive import trials
 
@@ -69,18 +69,20 @@ def list_trials(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -
     if as_json:
         console.emit_json(found)
         return
-    console.table(("trial", "settings", "first made (UTC)"), [(one.name, trials.told(one.settings), one.created_at) for one in found])
+    console.table(
+        ("trial", "settings", "first made (UTC)"), [(trial.name, trials.told(trial.settings), trial.created_at) for trial in found]
+    )
     console.warn(f"{len(found)} trials")
 
 
 @commands.command(epilog="Example: dsa110 trial delete robust_0")
 def delete(name: str = typer.Argument(..., help="The trial's name.")) -> None:
-    """Remove a trial's data; its records stay."""
+    """Remove a trial's data; its records are kept."""
     from dsa110_assets import settings
     from dsa110_assets.archive import trials
     from dsa110_assets.archive.store import Archive
 
     configured = settings.load()
     with Archive(configured.archive, configured.database_url) as archive:
-        gone = trials.delete(archive, name)
-    console.say(f"{name}: {len(gone)} products, {plain_text.size(sum(product.size_bytes for product in gone))} removed")
+        removed = trials.delete(archive, name)
+    console.say(f"{name}: {len(removed)} products, {plain_text.size(sum(product.size_bytes for product in removed))} removed")

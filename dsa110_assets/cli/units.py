@@ -1,4 +1,4 @@
-"""`dsa110 services`: the services of this machine's platform where systemd keeps them, and restarting one."""
+"""`dsa110 services`: show the platform's services on this machine if systemd runs them, and restart one."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from dsa110_assets.cli.app import app
 @app.command(epilog="Example: dsa110 services --restart daemon")
 def services(
     restart: Annotated[
-        str | None, typer.Option(help="Have systemd restart this one: code-server, daemon, webserver, portal or worker.")
+        str | None, typer.Option(help="Make systemd restart this service: code-server, daemon, webserver, portal or worker.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")] = False,
 ) -> int:
-    """Say how the platform's services stand, by systemd; or have it restart one of them."""
+    """Show the state of the platform's services as systemd has it, or make systemd restart one of them."""
     from dsa110_assets.orchestration.running import units
 
     if restart is not None:
-        said = units.restart(restart)
+        message = units.restart(restart)
         if as_json:
-            console.emit_json({"restarted": restart, "told": said})
+            console.emit_json({"restarted": restart, "told": message})
         else:
-            console.say(said)
+            console.say(message)
         return 0
     found = units.services()
     if as_json:
-        console.emit_json([asdict(one) for one in found])
+        console.emit_json([asdict(unit) for unit in found])
     else:
         console.table(
             ("service", "unit", "state", "since"),
-            [(one.name, one.unit, one.state if one.there else "not installed", one.since) for one in found],
+            [(unit.name, unit.unit, unit.state if unit.there else "not installed", unit.since) for unit in found],
         )
     return 0

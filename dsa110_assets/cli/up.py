@@ -1,4 +1,4 @@
-"""`dsa110 up`: Dagster's servers and daemon, and the portal, as one thing to start and stop."""
+"""`dsa110 up`: start and stop Dagster's servers and daemon and the portal together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dsa110_assets.orchestration import LOCATION
 from dsa110_assets.portal.guard import LOOPBACK
 
 LOGS = "service-logs"
-"""Not `logs`: what lies there Dagster takes for its telemetry, uploads and deletes, even with telemetry off."""
+"""Not `logs`: Dagster takes files there for its telemetry, and uploads and deletes them even with telemetry off."""
 QUIET = {"DAGSTER_DISABLE_TELEMETRY": "1"}
 """The setting in dagster.yaml stops the recording; this stops the uploader."""
 
@@ -44,7 +44,7 @@ def up(
     Archive.create(configured.archive, configured.database_url).close()
     home = with_dagster_home(configured).dagster_home
     assert home is not None
-    open_instance(home).dispose()  # what is wrong with it is said here, not by each server in a traceback
+    open_instance(home).dispose()  # reports a problem of the instance once, instead of a traceback from each server
 
     def on_ready() -> None:
         if bind not in LOOPBACK:
@@ -61,32 +61,32 @@ def up(
 
 
 def _services(home: Path, host: str, web_port: int, portal_port: int) -> list[services.Service]:
-    """Code server first: the other two read the definitions from it, so they are loaded once."""
+    """Return the services, the code server first: the others read the definitions from it, so that they are loaded once."""
     code_port = services.free_port()
-    python, place = sys.executable, home / LOGS
+    python, log_directory = sys.executable, home / LOGS
     workspace = home / "workspace.yaml"
     workspace.write_text(f"load_from:\n  - grpc_server:\n      host: 127.0.0.1\n      port: {code_port}\n      location_name: {LOCATION}\n")
-    shown = "127.0.0.1" if host == "0.0.0.0" else host
+    reachable_host = "127.0.0.1" if host == "0.0.0.0" else host
     environment = {"DAGSTER_HOME": str(home), **QUIET}
     return [
         services.Service(
             "code server",
             (python, "-m", "dsa110_assets.cli.code_server", "--port", str(code_port)),
-            place / "code-server.log", ready_port=code_port, environment=environment,
+            log_directory / "code-server.log", ready_port=code_port, environment=environment,
         ),
         services.Service(
             "web server",
             (python, "-m", "dsa110_assets.portal.door", *(["--local"] if host in LOOPBACK else []), "--host", host,
              "--port", str(web_port), "--workspace", str(workspace)),
-            place / "webserver.log", ready_url=f"http://{shown}:{web_port}/server_info",
+            log_directory / "webserver.log", ready_url=f"http://{reachable_host}:{web_port}/server_info",
             environment=environment,
         ),
         services.Service(
             "daemon", (python, "-m", "dsa110_assets.orchestration.running.daemon", "--workspace", str(workspace)),
-            place / "daemon.log", environment=environment,
+            log_directory / "daemon.log", environment=environment,
         ),
         services.Service(
             "portal", (python, "-m", "dsa110_assets.portal", "--host", host, "--port", str(portal_port)),
-            place / "portal.log", ready_url=f"http://{shown}:{portal_port}/health", environment=environment,
+            log_directory / "portal.log", ready_url=f"http://{reachable_host}:{portal_port}/health", environment=environment,
         ),
     ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Imports what the steps of the graph import, so that a run forked from here has it already: see code_server.
+"""Imports what the steps of the graph import, so that a run forked from this process has it already: see code_server.
 
-Nothing is opened by importing this, and the only threads are pools of libraries that know how to be forked
-(OpenBLAS, jemalloc). CASA stays out, as everywhere.
+Importing this opens nothing, and the only threads it starts are pools of libraries that support forking
+(OpenBLAS, jemalloc). CASA is not imported, as everywhere else.
 """
 
 import pkgutil
@@ -26,7 +26,7 @@ from dsa110_assets import (
 from dsa110_assets.orchestration.running import internals
 
 LIBRARIES = ("casacore.tables", "ducc0", "reproject", "mocpy", "matplotlib", "pyarrow.parquet", "PIL.Image")
-"""What the science imports inside its functions."""
+"""Libraries that the science code imports inside its functions."""
 
 for _package in (telescope, sky, visibilities, calibration, imaging, mosaics, photometry, variability, archive):
     for _module in pkgutil.walk_packages(_package.__path__, f"{_package.__name__}."):

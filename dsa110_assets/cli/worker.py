@@ -1,6 +1,6 @@
-"""`dsa110 worker`: one of several hosts takes runs, by Dagster's own Celery tasks. The broker and all else are dagster.yaml's.
+"""`dsa110 worker`: take runs on one of several hosts, by Dagster's own Celery tasks. dagster.yaml sets the broker and the rest.
 
-Dagster's imports and the science's are done once, here: a run is a fork of this process, and ends with its own.
+Dagster and the science code are imported once, here: each run is a fork of this process, which ends with its run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: dsa110 worker --queue imaging --queue solving --slots 8")
 def worker(
-    queue: Annotated[list[str] | None, typer.Option(help="Take runs of this queue; repeatable (default: of all there are).")] = None,
-    slots: int | None = typer.Option(None, min=1, help="Runs at a time (default: one a core, as memory allows)."),
+    queue: Annotated[list[str] | None, typer.Option(help="Take runs of this queue; repeatable (default: all queues).")] = None,
+    slots: int | None = typer.Option(None, min=1, help="Runs at the same time (default: one per core, as memory allows)."),
 ) -> None:
     """Take runs on this host, as one of several that share an archive; Ctrl-C ends it once its runs have ended."""
     from dsa110_assets import settings
@@ -38,12 +38,14 @@ def worker(
 
     configured = with_dagster_home(settings.load())
     pools = {asset.pool for asset in specifications().values() if asset.pool}
-    known = [routing.ANY, routing.INGEST, routing.HOUSEKEEPING, *sorted(pools)]
-    if unknown := [name for name in queue or () if name not in known]:
-        raise ConfigurationError(f"--queue {unknown[0]}: no run is ever put there; choose of {', '.join(known)}")
+    queues = [routing.ANY, routing.INGEST, routing.HOUSEKEEPING, *sorted(pools)]
+    if unknown := [name for name in queue or () if name not in queues]:
+        raise ConfigurationError(f"--queue {unknown[0]}: no run uses this queue; choose from {', '.join(queues)}")
     if configured.database_url is None or normalise_url(configured.database_url).get_backend_name() != "postgresql":
-        raise ConfigurationError("DSA110_DATABASE_URL names no PostgreSQL database: the index in the archive, SQLite's, is one machine's")
-    taken, places = queue or known, slots or capacity.fitting_runs()
+        raise ConfigurationError(
+            "DSA110_DATABASE_URL names no PostgreSQL database: the SQLite index in the archive serves only one machine"
+        )
+    served, places = queue or queues, slots or capacity.fitting_runs()
     application = _tasks(configured)
     root, host = Path(configured.archive), socket.gethostname()
     Archive.create(root, configured.database_url).close()
@@ -51,22 +53,22 @@ def worker(
 
     from dsa110_assets.cli import warm  # noqa: F401
 
-    _start_watch(configured.home_path)  # before this process has a second thread: it is a fork
-    beats.keep(root, host, {"queues": taken, "slots": places})
+    _start_watch(configured.home_path)  # a fork, so it must come before this process has a second thread
+    beats.keep(root, host, {"queues": served, "slots": places})
     hosts.tell(root)
     signals.worker_shutting_down.connect(lambda **_: beats.end(root, host), weak=False)
     signals.worker_shutdown.connect(lambda **_: hosts.leave(root), weak=False)
-    own = [routing.of_host(host, name) for name in taken]
+    local = [routing.of_host(host, name) for name in served]
     application.worker_main(
         [
-            "worker", "--loglevel=INFO", "-n", "dsa110@%h", "-Q", ",".join([*own, *taken]), "-c", str(places), "--max-tasks-per-child=1",
+            "worker", "--loglevel=INFO", "-n", "dsa110@%h", "-Q", ",".join([*local, *served]), "-c", str(places), "--max-tasks-per-child=1",
             "--without-gossip", "--without-mingle",
         ]
     )  # fmt: skip
 
 
 def _start_watch(home: Path) -> None:
-    """Fork what ends this worker's runs that are cancelled. It lives as long as the worker, and takes no Ctrl-C for itself."""
+    """Fork a process that ends this worker's cancelled runs. It lives as long as the worker, and ignores Ctrl-C."""
     from dsa110_assets.orchestration.running import workers
 
     worker = os.getpid()
@@ -79,7 +81,7 @@ def _start_watch(home: Path) -> None:
 
 
 def _tasks(configured: Settings) -> Any:
-    """The Celery application of the instance's launcher, with Dagster's tasks. Raises ConfigurationError if it has none."""
+    """Return the Celery application of the instance's launcher, with Dagster's tasks. Raises ConfigurationError if it has none."""
     from dsa110_assets.orchestration.running import instance as instances
 
     with instances.open_instance(configured.dagster_home) as dagster:
@@ -97,11 +99,11 @@ def _tasks(configured: Settings) -> Any:
     tasks.create_resume_job_task(application)
 
     def claim(kwargs: Mapping[str, Any], **_: Any) -> None:
-        """Before anything of the run is done: who is to be missed if this process is. Interrupts reach it as in the foreground."""
+        """Record, before the run does anything, which process works on it. Interrupts act as in a foreground process."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        told: Any = unpack_value(next(iter(kwargs.values())))
+        arguments: Any = unpack_value(next(iter(kwargs.values())))
         with instances.open_instance(configured.dagster_home) as dagster:
-            run = dagster.get_run_by_id(told.run_id)
+            run = dagster.get_run_by_id(arguments.run_id)
             if run is not None and not run.is_finished:
                 instances.claim(dagster, run, configured.archive)
 

@@ -1,1 +1,1 @@
-"""Other people's programs behind our interfaces, for comparison: one module each, imported when asked for."""
+"""Other programs behind our interfaces, for comparison: one module each, imported only when used."""

@@ -13,9 +13,10 @@ STRATEGY = "data/flagging.lua"
 
 
 def flag(data: NDArray[np.complex64], flags: NDArray[np.bool_], cross: NDArray[np.bool_]) -> None:
-    """Flag (time, baseline, channel, pol), in place, on every cross-correlation that has unflagged data, XX and YY together.
+    """Add AOFlagger's flags to `flags` (time, baseline, channel, pol), in place, for every cross-correlation that has unflagged data.
+    XX and YY are flagged together.
 
-    Raises ConfigurationError where AOFlagger is not installed.
+    Raises ConfigurationError if AOFlagger is not installed.
     """
     try:
         import aoflagger

@@ -1,4 +1,4 @@
-"""The one door to CASA: its tasks run in a child process, offline, with a deadline.
+"""The only interface to CASA: its tasks run in a child process, offline, with a deadline.
 
 casatools and python-casacore crash each other inside one process, so CASA is never imported here.
 """
@@ -55,10 +55,10 @@ def write_site_config(work_dir: Path) -> Path:
 
 
 def run_task(task: str, parameters: Mapping[str, Any], *, work_dir: Path, deadline_s: float = DEADLINE_S) -> dict[str, Any]:
-    """Run one casatasks task with JSON parameters in a child process; what it returned.
+    """Run one casatasks task with JSON parameters in a child process and return its result.
 
-    A task that returns no dictionary gives {"returned": value}. Relative paths in `parameters` are relative
-    to `work_dir`, where the child also keeps its scratch directory, removed on success.
+    For a task that returns no dictionary the result is {"returned": value}. Relative paths in `parameters` are relative
+    to `work_dir`, where the child also keeps its scratch directory, which is removed afterwards.
 
     Raises BadDataError if the task raised or returned False (the message ends with CASA's log),
     ConfigurationError for an unknown task, and what `children.run` raises on overrun and crashes.

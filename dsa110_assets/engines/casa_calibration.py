@@ -1,4 +1,4 @@
-"""Stock CASA as a second engine for solving and applying: same arguments and results as our own.
+"""Stock CASA as a second engine for solving and applying, with the same arguments and results as our own.
 
 CASA runs in a child process on measurement sets written for it; see `engines.casa`.
 """
@@ -34,7 +34,7 @@ def solve(
     work_dir: Path,
     field_name: str = "",
 ) -> Solution:
-    """Like `calibration.solve.solve`, by CASA gaincal (phase), bandpass and gaincal. `delays` is always None.
+    """The same as `calibration.solve.solve`, by CASA gaincal (phase), bandpass and gaincal. `delays` is always None.
 
     Scratch files go to `work_dir` and are removed. Raises BadDataError with CASA's log if a task fails.
     """
@@ -55,7 +55,7 @@ def solve(
 
 
 def apply(vis: Visibilities, tables: Sequence[Gains], *, work_dir: Path) -> Visibilities:
-    """Like `calibration.apply.apply`, by CASA applycal (cross-correlations only: autos are not corrected)."""
+    """The same as `calibration.apply.apply`, by CASA applycal, for cross-correlations only: autocorrelations are not corrected."""
     work_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".casa-apply-", dir=work_dir) as scratch:
         ms = Path(scratch) / "apply.ms"
@@ -70,9 +70,9 @@ def apply(vis: Visibilities, tables: Sequence[Gains], *, work_dir: Path) -> Visi
 
 
 def solve_tables(ms: Path, directory: Path, options: SolveOptions, *, refant: str) -> tuple[Path, Path]:
-    """B and G caltables made by CASA from DATA and MODEL_DATA of `ms`, in `directory`.
+    """Make B and G caltables with CASA from DATA and MODEL_DATA of `ms`, in `directory`; return their paths.
 
-    A phase solution per interval goes before the bandpass and is replaced by amplitude-and-phase gains after.
+    Phases are solved per interval before the bandpass; amplitude-and-phase gains replace them afterwards.
     """
     directory.mkdir(parents=True, exist_ok=True)
     phase, bandpass, gains = (directory / name for name in ("phase.cal", "B.cal", "G.cal"))
@@ -96,12 +96,12 @@ def solve_tables(ms: Path, directory: Path, options: SolveOptions, *, refant: st
 
 
 def apply_tables(ms: Path, tables: Sequence[Path], corrected_ms: Path) -> Visibilities:
-    """CORRECTED_DATA of stock applycal on a copy of `ms`, made at `corrected_ms`; `ms` is not touched."""
+    """Return CORRECTED_DATA of stock applycal on a copy of `ms`, made at `corrected_ms`; `ms` is not changed."""
     shutil.copytree(ms, corrected_ms)
     parameters = {
         "vis": str(corrected_ms.resolve()),
         "gaintable": [str(path.resolve()) for path in tables],
-        # flagged channels must flag data instead of being interpolated over
+        # flagged channels must flag data, not be interpolated over
         "interp": ["nearest,nearestflag" if path.name.startswith("B") else "linear" for path in tables],
         "calwt": True,
         "applymode": "calflag",
@@ -117,18 +117,18 @@ def in_order_of(vis: Visibilities, other: Visibilities) -> Visibilities:
     Raises BadDataError unless both have the same baselines, each in the same orientation.
     """
     n = len(vis.antennas.names)
-    wanted, found = vis.ant1 * n + vis.ant2, other.ant1 * n + other.ant2
-    order = np.argsort(found)
-    place = order[np.minimum(np.searchsorted(found[order], wanted), found.size - 1)]
-    if not np.array_equal(found[place], wanted):
-        raise BadDataError("CASA returned other baselines than it was given")
+    required, given = vis.ant1 * n + vis.ant2, other.ant1 * n + other.ant2
+    order = np.argsort(given)
+    place = order[np.minimum(np.searchsorted(given[order], required), given.size - 1)]
+    if not np.array_equal(given[place], required):
+        raise BadDataError("CASA returned baselines that differ from those it was given")
     return replace(vis, data=other.data[:, place], flags=other.flags[:, place], weights=other.weights[:, place])
 
 
 def _task(name: str, parameters: dict[str, Any], product: Path) -> None:
     casa.run_task(name, parameters, work_dir=product.parent)
     if not product.is_dir():
-        raise BadDataError(f"CASA {name} found no solutions and wrote no {product.name}; look at flags and model")
+        raise BadDataError(f"CASA {name} found no solutions and wrote no {product.name}; check flags and model")
 
 
 def _uv_range(options: SolveOptions) -> str:
@@ -140,7 +140,7 @@ def _uv_range(options: SolveOptions) -> str:
 
 
 def _data_fraction(vis: Visibilities) -> NDArray[np.float64]:
-    """Share of an antenna's cross-correlations that are not flagged, relative to the best antenna's."""
+    """Share of each antenna's cross-correlations that are not flagged, relative to the best antenna's, shape (antenna,)."""
     good = (~vis.flags & (vis.weights > 0)).any(axis=3).sum(axis=(0, 2)) * ~vis.is_auto
     total = np.zeros(len(vis.antennas.names))
     np.add.at(total, vis.ant1, good)

@@ -1,4 +1,4 @@
-"""The child process in which CASA lives: `python -m dsa110_assets.engines.casa_child REQUEST ANSWER`.
+"""The child process in which CASA runs: `python -m dsa110_assets.engines.casa_child REQUEST ANSWER`.
 
 Reads {"task", "parameters"} from REQUEST and writes {"error", "error_kind", "value"} to ANSWER.
 """
@@ -17,7 +17,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def _plain(value: Any) -> Any:
-    """`value` with numpy arrays and scalars turned into what JSON can hold (complex: [real, imaginary])."""
+    """`value` with numpy arrays and scalars converted to types that JSON can hold (complex: [real, imaginary])."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):
@@ -49,10 +49,10 @@ def _run(task: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 def main(request: Path, answer: Path) -> None:
     """Run the requested task and write its answer."""
-    # when the parent dies without cleaning up (SIGKILL), do not go on alone
+    # end when the parent dies without cleaning up (SIGKILL)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    asked = json.loads(request.read_text())
-    result = _run(asked["task"], asked["parameters"])
+    requested = json.loads(request.read_text())
+    result = _run(requested["task"], requested["parameters"])
     answer.write_text(json.dumps(result))
 
 

@@ -1,8 +1,8 @@
-"""Stock CASA tclean as a second imager: the options and results of `imaging.tile.make_tile`.
+"""Stock CASA tclean as a second imager, with the options and results of `imaging.tile.make_tile`.
 
 Weights, image geometry, primary beam and figures are our own; dirty image, dirty beam, CLEAN, restoring beam
-and restored image are CASA's (gridder wproject, Hogbom CLEAN). tclean knows nothing of the sky drifting
-through the beam, so neither does its deconvolution.
+and restored image are CASA's (gridder wproject, Hogbom CLEAN). tclean does not account for the sky drifting
+through the beam, and neither does its deconvolution.
 """
 
 from __future__ import annotations
@@ -35,16 +35,17 @@ if TYPE_CHECKING:
     from dsa110_assets.sky.model import SkyModel
 
 _STANDARD_GRIDDER_DEG = 0.25
-"""Below this side w-terms turn the phase by under 0.1 rad even on the longest baseline: no w-projection."""
+"""For fields with sides below this, w-terms change the phase by less than 0.1 rad even on the longest baseline, so that no
+w-projection is needed."""
 _UNMASKED_SIGMA = 3.0
-"""tclean runs without a mask here, and must not go deeper: it would clean noise."""
+"""tclean runs without a mask here and must not clean deeper than this, because it would clean noise."""
 
 
 def make_tile(ms_path: Path, options: ImagingOptions, sky: SkyModel | None = None, *, work_dir: Path) -> TileImage:
-    """Like `tile.make_tile` on the data of a measurement set, by CASA tclean.
+    """The same as `tile.make_tile` on the data of a measurement set, by CASA tclean.
 
-    CASA works on a copy below `work_dir`, removed after: it would write into the set. Raises BadDataError
-    with CASA's log if tclean fails, and what `make_tile` raises.
+    CASA works on a copy below `work_dir`, which is removed afterwards, because it would write into the set. Raises BadDataError
+    with CASA's log if tclean fails, and the errors of `make_tile`.
     """
     started = time.monotonic()
     vis = measurement_set.read(ms_path)
@@ -94,7 +95,7 @@ def _parameters(options: ImagingOptions, scratch: Path, n_pixels: int, pixel_rad
         "vis": str(scratch / "tile.ms"),
         "imagename": str(scratch / "tile"),
         "datacolumn": "data",
-        # cross-correlations only: autos at the origin would count in CASA's Briggs density
+        # cross-correlations only: autocorrelations at the origin would count in CASA's Briggs density
         "antenna": "*&*",
         "imsize": [n_pixels, n_pixels],
         "cell": [f"{math.degrees(pixel_rad) * 3600:.9f}arcsec"],
@@ -110,7 +111,7 @@ def _parameters(options: ImagingOptions, scratch: Path, n_pixels: int, pixel_rad
         "niter": options.clean_iterations,
         "gain": options.clean_gain,
         "cyclefactor": 1.0,
-        "nmajor": -1,  # CASA's cycles are shorter than ours: their number says nothing here
+        "nmajor": -1,  # no limit: CASA's cycles are shorter than ours, so our number of cycles does not apply
         "threshold": f"{options.threshold_jy:.9f}Jy",
         "nsigma": max(options.auto_threshold_sigma, _UNMASKED_SIGMA),
         "restoration": True,
@@ -121,7 +122,7 @@ def _parameters(options: ImagingOptions, scratch: Path, n_pixels: int, pixel_rad
 
 
 def _plane(path: Path) -> NDArray[np.float32]:
-    """The one plane of a CASA image, (ny, nx) float32 with x towards west: FITS order."""
+    """The only plane of a CASA image, (ny, nx) float32 with x towards west, as in FITS."""
     if not path.is_dir():
         raise BadDataError(f"CASA tclean wrote no {path.name}; nothing could be imaged")
     image = casacore.images.image(str(path))
@@ -129,7 +130,7 @@ def _plane(path: Path) -> NDArray[np.float32]:
 
 
 def _restoring_beam(path: Path) -> Beam:
-    found = casacore.images.image(str(path)).info()["imageinfo"]["restoringbeam"]
+    entries = casacore.images.image(str(path)).info()["imageinfo"]["restoringbeam"]
     degrees = {"arcsec": 1 / 3600, "deg": 1.0, "rad": math.degrees(1.0)}
-    major, minor, angle = (float(found[name]["value"]) * degrees[found[name]["unit"]] for name in ("major", "minor", "positionangle"))
+    major, minor, angle = (float(entries[name]["value"]) * degrees[entries[name]["unit"]] for name in ("major", "minor", "positionangle"))
     return Beam(major, minor, angle)

@@ -1,4 +1,4 @@
-"""pyuvdata as a second reader of subband files: as it stands, unprojected, unchecked; only its arrays are used."""
+"""pyuvdata as a second reader of subband files: without projection or checks; only its arrays are used."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def load(
 ) -> None:
     """Fill (time, baseline, channel, pol) arrays, in place, from `rows` (time, baseline in the file) of a file.
 
-    `baselines` are (ant1, ant2) of the arrays, ant1 <= ant2; channels ascend. A sample that is not finite becomes 0, flagged, of
-    weight 0. Raises DsaError where pyuvdata reads other frequencies than `frequencies_hz` (channel,), in the file's order.
+    `baselines` are (ant1, ant2) of the arrays, ant1 <= ant2; channels ascend. A sample that is not finite becomes 0 and is flagged,
+    with weight 0. Raises DsaError if the frequencies that pyuvdata reads differ from `frequencies_hz` (channel,), in the file's order.
     """
     uvd = UVData()
     with earth.bulletins_as_installed():
@@ -39,12 +39,12 @@ def load(
     ant1, ant2 = (np.array([number[n] for n in ends[rows[0]]]) for ends in (uvd.ant_1_array, uvd.ant_2_array))
     pols = list(uvd.polarization_array)
     step = -1 if frequencies_hz.size > 1 and frequencies_hz[1] < frequencies_hz[0] else 1
-    for row, (one, other) in enumerate(zip(ant1, ant2, strict=True)):
-        to = int(np.flatnonzero((baselines[0] == min(one, other)) & (baselines[1] == max(one, other)))[0])
+    for row, (first, second) in enumerate(zip(ant1, ant2, strict=True)):
+        baseline = int(np.flatnonzero((baselines[0] == min(first, second)) & (baselines[1] == max(first, second)))[0])
         for p, code in enumerate(_XX_YY):
             value = values[:, row, ::step, pols.index(code)]
             bad = ~np.isfinite(value)
             value = np.where(bad, 0, value)
-            data[:, to, :, p] = value.conj() if one > other else value
-            flags[:, to, :, p] = marks[:, row, ::step, pols.index(code)] | bad
-            weights[:, to, :, p] = ~bad
+            data[:, baseline, :, p] = value.conj() if first > second else value
+            flags[:, baseline, :, p] = marks[:, row, ::step, pols.index(code)] | bad
+            weights[:, baseline, :, p] = ~bad

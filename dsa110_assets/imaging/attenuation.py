@@ -1,10 +1,10 @@
-"""How much a drifting sky is dimmed, on average over a tile and from sample to sample.
+"""Attenuation of a drifting sky by the primary beam: its mean over a tile, and its variation from sample to sample.
 
-The dishes point at hour angle 0 while the tile has one phase centre, so the sky moves through the beam by
-up to 1.3 degrees during a tile: a source a degree off axis fades to less than half. Its flux in the image
-is the mean of its attenuated fluxes over integrations and channels, weighted as the image is; what each
-sample saw of that mean is a smooth function of time, frequency and direction, and so a sum of few
-products of a function of the sample and one of the direction.
+The dishes point at hour angle 0 while the tile has one phase centre, so the sky moves through the beam by up to 1.3 degrees
+during a tile: a source a degree off axis fades to less than half. Its flux in the image is the mean of its attenuated fluxes
+over integrations and channels, with the weights of the image. The ratio of each sample's attenuation to that mean is a smooth
+function of time, frequency and direction, and therefore a sum of a few products of a function of the sample and one of the
+direction.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ from dsa110_assets.telescope import astrometry, beam
 from dsa110_assets.visibilities.types import Visibilities
 
 _COARSE_DEG = 0.06
-"""Spacing of the points where the beam is computed; cubic splines between them are good to 1e-6."""
+"""Spacing of the points where the beam is computed; cubic splines between them are accurate to 1e-6."""
 _FREQUENCIES = 8
-"""Frequencies where it is computed; linear between them, good to 5e-5."""
+"""Number of frequencies where the beam is computed; linear interpolation between them is accurate to 5e-5."""
 _FAINTEST = 0.02
-"""Mean response below which the course of the response is not followed: near the null its ratio to the
-mean runs away."""
+"""The mean response below which the variation of the response is not followed, because near the null its ratio to the mean diverges."""
 
 
 @dataclass(frozen=True)
 class Attenuation:
     """`mean` (ny, nx) float32: the tile's effective primary beam (and mean spectrum), finite everywhere.
 
-    A sample (time, channel) sees mean * (1 + sum of pattern * ratio) over `terms`, each a pattern (time,
+    The attenuation of a sample (time, channel) is mean * (1 + sum of pattern * ratio) over `terms`, each a pattern (time,
     channel) float32 and a ratio (ny, nx) float32.
     """
 
@@ -42,7 +41,7 @@ class Attenuation:
     terms: tuple[tuple[NDArray[np.float32], NDArray[np.float32]], ...]
 
     def ratios_near(self, rows: NDArray[Any], columns: NDArray[Any]) -> NDArray[np.float32]:
-        """(term, point) float32: the ratios at the pixels nearest to 0-based coordinates within the image."""
+        """Return (term, point) float32: the ratios at the pixels nearest to 0-based coordinates within the image."""
         at = np.rint(rows).astype(np.intp), np.rint(columns).astype(np.intp)
         return np.array([ratio[at] for _, ratio in self.terms], np.float32).reshape(len(self.terms), at[0].size)
 
@@ -55,10 +54,10 @@ def attenuation(
     n_terms: int = 0,
     spectral_index: float = 0.0,
 ) -> Attenuation:
-    """The attenuation of a square image, with the best `n_terms` terms (principal components).
+    """Return the attenuation of a square image, with the best `n_terms` terms (principal components).
 
-    `weight_time_channel` (time, channel): sums of the imaging weights. `spectral_index`: what sources typically have;
-    their flux at the header's RESTFRQ times `mean` is what the image shows, and the terms follow their spectra too.
+    `weight_time_channel` (time, channel): sums of the imaging weights. `spectral_index`: that of typical sources. The image
+    shows their flux at the header's RESTFRQ times `mean`, and the terms follow their spectra too.
     """
     coarse, ra, dec = _coarse_grid(header, n_pixels)
     frequencies, interpolation = _frequency_grid(vis.frequencies_hz)
@@ -71,7 +70,7 @@ def attenuation(
     weights = (weight_time_channel @ interpolation).reshape(-1)
     mean = weights @ power / weights.sum()
 
-    # a spline is linear in the values it goes through: it is a matrix along each axis
+    # a spline is linear in the values it interpolates, so it is a matrix along each axis
     to_pixels = make_interp_spline(coarse, np.eye(coarse.size))(np.arange(n_pixels, dtype=np.float64))
 
     def full(values: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -91,7 +90,7 @@ def attenuation(
 
 
 def _coarse_grid(header: Header, n_pixels: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Pixel coordinates of the coarse points along an axis; ICRS (ra, dec) [rad] of all of them."""
+    """Return the pixel coordinates of the coarse points along an axis, and ICRS (ra, dec) [rad] of all of them."""
     count = max(8, int(np.ceil(n_pixels * float(header["CDELT2"]) / _COARSE_DEG)))
     coarse = np.linspace(-1, n_pixels, count)
     columns, rows = np.meshgrid(coarse, coarse)
@@ -100,7 +99,7 @@ def _coarse_grid(header: Header, n_pixels: int) -> tuple[NDArray[np.float64], ND
 
 
 def _frequency_grid(frequencies_hz: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A few frequencies, and the matrix (channel, frequency) that interpolates linearly from them."""
+    """Return a few frequencies, and the matrix (channel, frequency) that interpolates linearly between them."""
     if frequencies_hz.size <= _FREQUENCIES:
         return frequencies_hz, np.eye(frequencies_hz.size)
     grid = np.linspace(frequencies_hz[0], frequencies_hz[-1], _FREQUENCIES)

@@ -1,9 +1,8 @@
 """CLEAN minor cycles after Clark (1980), with a dirty beam twice as wide as the image.
 
-DSA-110 is a T: its dirty beam has straight arms that do not fall off inside the field. A dirty beam no
-larger than the image (radler, WSClean) leaves the far half of a source's arms to be cleaned as if they
-were sources; one of twice the size subtracts every component from every pixel, so minor cycles cannot
-diverge that way.
+DSA-110 is a T: its dirty beam has straight arms that do not fall off inside the field. A dirty beam no larger than the image
+(radler, WSClean) leaves the far half of a source's arms in the residual, to be cleaned as if they were sources. One of twice
+the size subtracts every component from every pixel, so minor cycles cannot diverge that way.
 """
 
 from __future__ import annotations
@@ -21,33 +20,33 @@ from dsa110_assets.imaging.statistics import robust_rms
 
 Image = NDArray[np.float32]
 _MOST_ACTIVE = 40_000
-"""Pixels in one minor loop; more cost time in the loop, fewer cost Fourier transforms."""
+"""Pixels in one minor loop: with more the loop takes longer, with fewer there are more Fourier transforms."""
 _DEEPEST_ROUND = 0.15
-"""A round goes from its peak to at least this share of it before all pixels are looked at again."""
+"""A round may clean from its peak down to this share of it before all pixels are examined again."""
 _MOST_ROUNDS = 40
-_NEARLY = 1.25
-"""Times the auto-mask level at which the free clean ends: the rms falls with every cycle, so that the level itself is
-only crept up to. What still exceeds it joins the mask."""
+_FREE_CLEAN_END = 1.25
+"""Times the auto-mask level: where the free clean ends. The rms falls with every cycle, so the level itself would be approached
+only slowly. Pixels that still exceed the level join the mask."""
 _MASKED_CYCLES = 2
-"""Major cycles below the auto-mask level; what they leave lies under the noise, unless a peak has come out."""
+"""Major cycles below the auto-mask level; what they leave is below the noise, unless a new peak has emerged."""
 _KEPT_CYCLES = 4
-"""Major cycles of what is kept to sources, which begins with nearly all of them taken out."""
+"""Major cycles of the clean limited to sources, which begins with nearly all of them taken out."""
 _KEPT_DEPTH = 0.5
-"""Of the usual threshold: what is left at all sources adds up in its sidelobes. With 1, fluxes of 24 antennas were
-0.5 % and 0.15 sigma lower; with 0.2 the noise's rms was 3 % lower."""
+"""Of the usual threshold: residuals at all sources add up in their sidelobes. With 1, fluxes of 24 antennas were 0.5 % and 0.15
+sigma lower; with 0.2 the rms of the noise was 3 % lower."""
 _KEPT_PIXELS = 2
-"""About a source's: what is between two pixels needs them."""
+"""The pixels around a source's own: a source between two pixels needs them."""
 _MARGIN = 0.8
-"""Of a round's limit: pixels above this share are in its loop, as what is cleaned next to them may lift them over it."""
-_FEW = 60
-"""Components up to which shifting and adding the dirty beam is quicker than two Fourier transforms."""
+"""Of a round's limit: pixels above this share are included in its loop, because cleaning next to them may lift them above the limit."""
+_FEW_COMPONENTS = 60
+"""The number of components up to which shifting and adding the dirty beam is quicker than two Fourier transforms."""
 _DIVERGED = 1.5
-"""Growth of the exact residual's peak over the best so far at which the clean ends and the best is kept."""
+"""The growth of the exact residual's peak over the best so far at which the clean ends and the best is kept."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How deep to clean: see the options of the same names; `floor_jy` is never undercut."""
+    """How deep to clean: see the options of the same names; the clean never goes below `floor_jy`."""
 
     iterations: int
     gain: float
@@ -60,7 +59,7 @@ class Depth:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """`model` [Jy/pixel] and its exact `residual` [Jy/beam], (ny, nx) float32; the counts of both loops.
+    """`model` [Jy/pixel] and its exact `residual` [Jy/beam], (ny, nx) float32; the counts of major cycles and minor iterations.
 
     `settled` if nothing is left to clean: neither the iterations nor the cycles ran out.
     """
@@ -83,9 +82,10 @@ def clean(
 ) -> Cleaned:
     """CLEAN `dirty` (n, n) with `wide_psf` (2n, 2n), unit peak at pixel (n, n).
 
-    `residual_of(model)` is the exact residual of a model; None: that by the dirty beam is good enough. Down to `auto_mask_sigma`
-    anywhere, from there to `auto_threshold_sigma` only on and next to components, pixels above that level and those (rows, columns)
-    `known` to have had sources; the rms is measured afresh at every major cycle. Nothing is cleaned outside `within` (n, n), if given.
+    `residual_of(model)` is the exact residual of a model; None: the residual by the dirty beam is good enough. The clean goes
+    down to `auto_mask_sigma` anywhere. From there to `auto_threshold_sigma` it is limited to components and their neighbours,
+    pixels above that level, and the (rows, columns) `known` to have had sources. The rms is measured again at every major
+    cycle. Nothing is cleaned outside `within` (n, n), if given.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     model, residual = np.zeros_like(dirty), dirty.copy()
@@ -95,7 +95,7 @@ def clean(
     rms, highest = robust_rms(residual), _peak(residual, everywhere)
     for cycle in range(1, depth.max_major_cycles + 1):
         level = depth.auto_mask_sigma * rms
-        masked = masked or highest <= max(_NEARLY * level, depth.floor_jy)
+        masked = masked or highest <= max(_FREE_CLEAN_END * level, depth.floor_jy)
         limited, mask = masked and depth.auto_mask_sigma > 0, everywhere
         if limited:
             sources = (model != 0) | (np.abs(residual) > level)
@@ -106,20 +106,20 @@ def clean(
         if peak <= final:
             return replace(best, settled=True)
         stop = max(final, (1 - depth.major_gain) * peak)
-        fresh, iterations = _minor_cycle(residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads)
+        added, iterations = _minor_cycle(residual, mask, wide_psf, spectrum, depth, stop, depth.iterations - used, threads)
         used += iterations
-        model = model + fresh
+        model = model + added
         residual = residual_of(model) if residual_of is not None else dirty - convolved(model, spectrum, threads)
         rms, highest = robust_rms(residual), _peak(residual, everywhere)
-        now = Cleaned(model, residual, cycle, used)
+        latest = Cleaned(model, residual, cycle, used)
         if best.major_cycles and _peak(residual, mask) > _DIVERGED * _peak(best.residual, mask):
             break
-        best = now
+        best = latest
         masked_cycles += limited
-        out = highest > _NEARLY * depth.auto_mask_sigma * rms
+        peak_emerged = highest > _FREE_CLEAN_END * depth.auto_mask_sigma * rms
         if used >= depth.iterations:
             break
-        if masked_cycles >= _MASKED_CYCLES and not out:
+        if masked_cycles >= _MASKED_CYCLES and not peak_emerged:
             return replace(best, settled=True)
     return best
 
@@ -133,25 +133,26 @@ def kept_to(
     threads: int,
     within: NDArray[np.bool_] | None = None,
 ) -> Cleaned:
-    """What `first` found beside `sources` (n, n) put back, and what that gives these cleaned as well.
+    """Return `first` with the components outside `sources` (n, n) put back, and the flux this gives the sources cleaned as well.
 
-    What CLEAN took out of sidelobes it took from sources, of faint ones the larger share, and the more the fewer baselines there
-    are. What is put back is faint: as the dirty beam has it, until the visibilities are asked for all that changed.
+    The flux that CLEAN took out of sidelobes it took from sources: a larger share from faint ones, and more the fewer baselines
+    there are. The components put back are faint, so the dirty beam is accurate enough for them until all changes are predicted
+    from the visibilities together.
     """
     spectrum = scipy.fft.rfft2(np.fft.ifftshift(wide_psf), workers=threads)
     mask = binary_dilation(sources, iterations=_KEPT_PIXELS, mask=within)
     model = np.where(mask, first.model, np.float32(0))
     residual = first.residual + convolved(first.model - model, spectrum, threads)
-    now = replace(first, model=model, residual=residual, settled=True)
+    latest = replace(first, model=model, residual=residual, settled=True)
     for _ in range(_KEPT_CYCLES):
-        stop = max(_KEPT_DEPTH * depth.auto_threshold_sigma * robust_rms(now.residual), depth.floor_jy)
-        if _peak(now.residual, mask) <= stop:
+        stop = max(_KEPT_DEPTH * depth.auto_threshold_sigma * robust_rms(latest.residual), depth.floor_jy)
+        if _peak(latest.residual, mask) <= stop:
             break
-        left = depth.iterations - now.minor_iterations
-        fresh, iterations = _minor_cycle(now.residual, mask, wide_psf, spectrum, depth, stop, left, threads)
-        model = now.model + fresh
-        now = Cleaned(model, residual_of(model), now.major_cycles + 1, now.minor_iterations + iterations, settled=True)
-    return now if now.major_cycles > first.major_cycles else replace(now, residual=residual_of(model))
+        iterations_left = depth.iterations - latest.minor_iterations
+        added, iterations = _minor_cycle(latest.residual, mask, wide_psf, spectrum, depth, stop, iterations_left, threads)
+        model = latest.model + added
+        latest = Cleaned(model, residual_of(model), latest.major_cycles + 1, latest.minor_iterations + iterations, settled=True)
+    return latest if latest.major_cycles > first.major_cycles else replace(latest, residual=residual_of(model))
 
 
 def _peak(image: Image, mask: NDArray[np.bool_]) -> float:
@@ -168,29 +169,33 @@ def _minor_cycle(
     iterations: int,
     threads: int,
 ) -> tuple[Image, int]:
-    """Components that bring the masked residual down to `stop`, by rounds over its brightest pixels."""
-    left = residual.copy()
+    """Return the components that bring the masked residual down to `stop`, by rounds over its brightest pixels, and their number
+    of iterations."""
+    remaining = residual.copy()
     model = np.zeros_like(residual)
     used = 0
     for _ in range(_MOST_ROUNDS):
-        peak = _peak(left, mask)
+        peak = _peak(remaining, mask)
         if peak <= stop or used >= iterations:
             break
-        rows, columns, limit = _active(left, mask, max(stop, _DEEPEST_ROUND * peak))
-        fresh = np.zeros(rows.size, dtype=np.float32)
-        used += _loop(left[rows, columns], rows, columns, wide_psf, depth.gain, limit, iterations - used, fresh)
-        model[rows, columns] += fresh
-        new = np.flatnonzero(fresh)
-        if new.size <= _FEW:
-            _subtract(left, rows[new], columns[new], fresh[new], wide_psf)
+        rows, columns, limit = _active(remaining, mask, max(stop, _DEEPEST_ROUND * peak))
+        added = np.zeros(rows.size, dtype=np.float32)
+        used += _loop(remaining[rows, columns], rows, columns, wide_psf, depth.gain, limit, iterations - used, added)
+        model[rows, columns] += added
+        new = np.flatnonzero(added)
+        if new.size <= _FEW_COMPONENTS:
+            _subtract(remaining, rows[new], columns[new], added[new], wide_psf)
         else:
-            left = residual - convolved(model, spectrum, threads)
+            remaining = residual - convolved(model, spectrum, threads)
     return model, used
 
 
 def _active(image: Image, mask: NDArray[np.bool_], limit: float) -> tuple[NDArray[np.intp], NDArray[np.intp], float]:
-    """The pixels of a loop down to `limit`, or to the lowest level that takes no more than `_MOST_ACTIVE`: masked ones
-    above a margin below it, or all if the mask is as small as that."""
+    """Return the rows and columns of a loop's pixels, and its limit.
+
+    The limit is `limit`, or the lowest level that takes no more than `_MOST_ACTIVE` pixels. The pixels are the masked ones
+    above a margin below it, or the whole mask if that is small enough.
+    """
     if np.count_nonzero(mask) <= _MOST_ACTIVE:
         rows, columns = np.nonzero(mask)
         return rows, columns, limit
@@ -236,8 +241,11 @@ def _loop(values, rows, columns, psf, gain, limit, iterations, model):  # type: 
 
 
 def convolved(model: Image, spectrum: NDArray[np.complex64], threads: int) -> Image:
-    """`model` (n, n) convolved with what has this spectrum, the rfft2 of (2n, 2n). Rows that are 0, or that nobody wants, are not
-    transformed: of rfft2 and irfft2, whose bits these are, that is nearly half."""
+    """Return `model` (n, n) convolved with the kernel that has this spectrum, the rfft2 of (2n, 2n).
+
+    Bit for bit the same as with rfft2 and irfft2, but rows that are 0 or not needed are not transformed, which saves nearly
+    half.
+    """
     side = model.shape[0]
     wide = scipy.fft.fft(scipy.fft.rfft(model, 2 * side, workers=threads), 2 * side, axis=0, workers=threads, overwrite_x=True)
     wide *= spectrum

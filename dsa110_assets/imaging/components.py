@@ -1,4 +1,4 @@
-"""Visibilities of a few points of the sky, summed directly: exact, and quicker than gridding up to hundreds of them."""
+"""Visibilities of a few points, summed directly: exact, and quicker than gridding up to hundreds of points."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 
 def _series(function: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> tuple[np.float32, ...]:
-    """The polynomial in q = x^2, |x| <= 1/4, that interpolates `function` of x at Chebyshev's nodes."""
+    """Return the polynomial in q = x^2, |x| <= 1/4, that interpolates `function` of x at Chebyshev's nodes."""
     fitted = np.polynomial.Chebyshev.interpolate(lambda q: function(np.sqrt(q)), 4, domain=[0, 1 / 16])
     return tuple(np.float32(c) for c in fitted.convert(kind=np.polynomial.Polynomial).coef)
 
 
-# of sin(2 pi x) / x and cos(2 pi x): wrong by 4e-8 at most, and by 3e-7 with the sums' rounding in single precision
+# series of sin(2 pi x) / x and cos(2 pi x): errors are at most 4e-8, and 3e-7 with the rounding of the sums in single precision
 _S0, _S1, _S2, _S3, _S4 = _series(lambda x: np.sin(2 * np.pi * x) / x)
 _C0, _C1, _C2, _C3, _C4 = _series(lambda x: np.cos(2 * np.pi * x))
 
 _NOTHING = np.empty(0, np.float32), np.empty(0, np.float32)
 _CHUNKS = 64
 _BLOCK, _FEW = 1024, 16384
-"""Samples that are summed in single precision, and those that are looked at together: within a cache."""
+"""Samples that are summed in single precision, and samples processed together, few enough to stay in a cache."""
 
 
 def lmn_of_pixels(
@@ -32,7 +32,7 @@ def lmn_of_pixels(
     n_pixels: int,
     pixel_rad: float,
 ) -> NDArray[np.float64]:
-    """(3, point): l, m, n - 1 of 0-based pixel coordinates of an image of n_pixels a side, in the image's projection."""
+    """Return l, m, n - 1 (3, point) of 0-based pixel coordinates in an image of n_pixels a side, in the image's projection."""
     middle = n_pixels // 2
     l, m = (middle - columns) * pixel_rad, (rows - middle) * pixel_rad
     squared = l * l + m * m
@@ -47,11 +47,11 @@ def predict(
     ratios: NDArray[np.floating],
     spectra: Spectra | None = None,
 ) -> NDArray[np.complex64]:
-    """Visibilities (sample,) complex64 of points, at uvw (sample, 3) [wavelengths] and lmn (3, point).
+    """Return the visibilities (sample,) complex64 of points, at uvw (sample, 3) [wavelengths] and lmn (3, point).
 
-    Sample k sees a point of `flux_jy` times 1 + the sum of patterns[term, k] * ratios[term, point] over the terms, and
-    times exp(y) to second order, y the point's index times the sample's log frequency, if there are `spectra`. Single
-    precision but for the phases.
+    In sample k a point has `flux_jy` times 1 + the sum of patterns[term, k] * ratios[term, point] over the terms. With
+    `spectra` this is multiplied by exp(y) to second order, y being the point's index times the sample's log frequency. Single
+    precision except for the phases.
     """
     flux = flux_jy.astype(np.float32)
     out = np.empty(uvw.shape[0], dtype=np.complex64)
@@ -62,23 +62,23 @@ def predict(
 
 @dataclass(frozen=True)
 class Spectra:
-    """`log_frequency` (sample,) float32, ln(nu / nu_0); `index` (point,), what spectra are steeper by than the patterns have it."""
+    """`log_frequency` (sample,) float32, ln(nu / nu_0); `index` (point,), the spectral indices minus the one included in the patterns."""
 
     log_frequency: NDArray[np.float32]
     index: NDArray[np.floating]
 
 
 def beam_moments(patterns: NDArray[np.float32], log_frequency: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(3, term + 1, term + 1): sums over samples of weight times two patterns, the first being 1, times x^j, x `log_frequency`."""
+    """Return (3, term + 1, term + 1): sums over samples of weight times two patterns, the first being 1, times x^j, x `log_frequency`."""
     terms = patterns.shape[0] + 1
     sums = np.zeros((3, terms, terms))
     for start in range(0, weights.size, _FEW):
-        few = slice(start, start + _FEW)
-        seen = np.concatenate([np.ones((1, weights[few].size), np.float32), patterns[:, few]])
-        weighted = seen * weights[few]
+        chunk = slice(start, start + _FEW)
+        responses = np.concatenate([np.ones((1, weights[chunk].size), np.float32), patterns[:, chunk]])
+        weighted = responses * weights[chunk]
         for moment in sums:
-            moment += weighted @ seen.T
-            weighted *= log_frequency[few]
+            moment += weighted @ responses.T
+            weighted *= log_frequency[chunk]
     return sums
 
 
@@ -92,14 +92,14 @@ def steeper(
     weighted: NDArray[np.complex64],
     moments: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """(point,) by how much each point's spectral index must change to fit what is left of the samples [Jy], which is `weighted`.
+    """Return the change (point,) of each point's spectral index that best fits the residual samples [Jy], given as `weighted`.
 
-    Weighted least squares of a change of flux and one of index, each point alone: left = A (dS + S dalpha x), A its beam, x
-    `log_frequency`; `moments` are those of `beam_moments`. As Sault & Wieringa (1994), equation 4, have it for an image. NaN where
-    samples do not tell.
+    Weighted least squares for a change of flux and of index, each point by itself: residual = A (dS + S dalpha x), A its beam,
+    x `log_frequency`; `moments` are those of `beam_moments`. This is equation 4 of Sault & Wieringa (1994), which they give for
+    an image. NaN where the samples do not constrain the index.
     """
     sums = np.zeros((_CHUNKS, flux_jy.size, 2))
-    _along(uvw, np.ascontiguousarray(lmn), patterns, ratios.astype(np.float32), log_frequency, weighted, sums)
+    _projected_sums(uvw, np.ascontiguousarray(lmn), patterns, ratios.astype(np.float32), log_frequency, weighted, sums)
     flat, sloped = sums.sum(axis=0).T
     beam = np.concatenate([np.ones((1, flux_jy.size)), ratios])
     a, b, c = np.einsum("sp,jst,tp->jp", beam, moments, beam)
@@ -113,31 +113,31 @@ def _sum(uvw, lmn, flux, patterns, ratios, log_frequency, index, out):  # type: 
     n_points = flux.size
     l, m, n = lmn[0], lmn[1], lmn[2]
     for chunk in prange(_CHUNKS):
-        seen = np.empty_like(flux)
+        apparent = np.empty_like(flux)
         for k in range(chunk * out.size // _CHUNKS, (chunk + 1) * out.size // _CHUNKS):
             u, v, w = uvw[k, 0], uvw[k, 1], uvw[k, 2]
             for p in range(n_points):
-                seen[p] = flux[p]
+                apparent[p] = flux[p]
             for term in range(patterns.shape[0]):
                 pattern, ratio = patterns[term, k], ratios[term]
                 for p in range(n_points):
-                    seen[p] += pattern * ratio[p]
+                    apparent[p] += pattern * ratio[p]
             if index.size:
                 x = log_frequency[k]
                 for p in range(n_points):
                     y = index[p] * x
-                    seen[p] *= 1 + y * (1 + y / 2)
+                    apparent[p] *= 1 + y * (1 + y / 2)
             real, imag = np.float32(0), np.float32(0)
             for p in range(n_points):
                 cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
-                real += seen[p] * cosine
-                imag += seen[p] * sine
+                real += apparent[p] * cosine
+                imag += apparent[p] * sine
             out[k] = complex(real, imag)
 
 
 @njit(inline="always", fastmath=True)
 def _fringe(turns):  # type: ignore[no-untyped-def]
-    """cos and sin of 2 pi turns."""
+    """Return cos and sin of 2 pi turns."""
     x = np.float32(turns - np.floor(turns + 0.5))
     folded = np.float32(0.25) - abs(x)
     q = folded * folded
@@ -148,29 +148,29 @@ def _fringe(turns):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True, fastmath=True)
-def _along(uvw, lmn, patterns, ratios, log_frequency, weighted, out):  # type: ignore[no-untyped-def]
-    """Per chunk of samples and point, sums of A Re(weighted exp[-i phase]) times 1 and x: some samples at a time in single precision."""
+def _projected_sums(uvw, lmn, patterns, ratios, log_frequency, weighted, out):  # type: ignore[no-untyped-def]
+    """Sum A Re(weighted exp[-i phase]) times 1 and x, per chunk of samples and point: a block of samples at a time in single precision."""
     n_points = lmn.shape[1]
     l, m, n = lmn[0], lmn[1], lmn[2]
     for chunk in prange(out.shape[0]):
-        # three arrays: rows of one may overlap for all the compiler knows, which then makes no vectors of the loops (4 times as slow)
-        seen, flat, sloped = np.empty(n_points, np.float32), np.empty(n_points, np.float32), np.empty(n_points, np.float32)
+        # three arrays, because the compiler cannot exclude that rows of one overlap, and then does not vectorise (4 times as slow)
+        response, flat, sloped = np.empty(n_points, np.float32), np.empty(n_points, np.float32), np.empty(n_points, np.float32)
         last = (chunk + 1) * weighted.size // out.shape[0]
         for start in range(chunk * weighted.size // out.shape[0], last, _BLOCK):
             flat[:], sloped[:] = np.float32(0), np.float32(0)
             for k in range(start, min(start + _BLOCK, last)):
                 u, v, w = uvw[k, 0], uvw[k, 1], uvw[k, 2]
                 real, imag, x = weighted[k].real, weighted[k].imag, log_frequency[k]
-                seen[:] = np.float32(1)
+                response[:] = np.float32(1)
                 for term in range(patterns.shape[0]):
                     pattern, ratio = patterns[term, k], ratios[term]
                     for p in range(n_points):
-                        seen[p] += pattern * ratio[p]
+                        response[p] += pattern * ratio[p]
                 for p in range(n_points):
                     cosine, sine = _fringe(u * l[p] + v * m[p] + w * n[p])
-                    along = seen[p] * (real * cosine + imag * sine)
-                    flat[p] += along
-                    sloped[p] += along * x
+                    projection = response[p] * (real * cosine + imag * sine)
+                    flat[p] += projection
+                    sloped[p] += projection * x
             for p in range(n_points):
                 out[chunk, p, 0] += flat[p]
                 out[chunk, p, 1] += sloped[p]

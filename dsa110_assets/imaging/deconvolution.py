@@ -19,26 +19,29 @@ from dsa110_assets.imaging.statistics import robust_rms
 Image = NDArray[np.float32]
 _ROUNDING = 1e-6
 """Relative accuracy of sums of many products in single precision."""
-_ENOUGH = (0.15, 0.03, 0.03)
-"""Of a resolved source's height what is not looked into, time after time: at first other sources' faults are in it."""
-_SETTLED, _ALIKE = 1.0, 0.004
-"""Change of resolved sources below which CLEAN is not made again: in rms of the image, and beside it in what they are there. A fit
-scatters by less than the latter where other sources' components lie under the source; CLEAN finds such a rest."""
+_IGNORED_SHARES = (0.15, 0.03, 0.03)
+"""The share of a resolved source's height that components may leave, in successive searches: in the first, errors of other sources
+are still in it."""
+_SETTLED, _SETTLED_SHARE = 1.0, 0.004
+"""The change of resolved sources below which CLEAN is not repeated: in rms of the image, plus a share of the sources' own
+brightness there. A fit scatters by less than this share where other sources' components lie under the source; CLEAN finds what
+that leaves."""
 _QUICK_ROUNDS = 2
-"""In which a quick look takes points out: the brightest, whose drift through the beam would be noise everywhere, then those next to it
-and what the first were wrong by."""
+"""Rounds in which the quick clean takes out points: first the brightest, whose drift through the beam would be noise everywhere,
+then those next to them and the errors of the first."""
 _NOISIER = 1.01
-"""More than chance changes a residual's rms by."""
+"""The growth of a residual's rms that exceeds chance."""
 _NOISIER_KEPT = 1.05
-"""The same where fewer components are left, which fitted noise."""
+"""The same where fewer components are left; the others had fitted noise."""
 
 
 @dataclass(frozen=True)
 class Deconvolved:
-    """`model` [Jy/pixel] and `points`, the exact `residual` [Jy/beam] of both, and the counts of both loops.
+    """`model` [Jy/pixel] and `points`, the exact `residual` [Jy/beam] of both, and the counts of major cycles and minor
+    iterations.
 
-    `points` have resolved sources among them; `resolved_dropped` is how many were tried and dropped, so that there are none.
-    `index` and `index_err` (point,) are those of `points.spectral_indices`.
+    `points` include resolved sources; `resolved_dropped` is the number that were tried and dropped, in which case there are
+    none. `index` and `index_err` (point,) are those of `points.spectral_indices`.
     """
 
     model: Image
@@ -52,7 +55,7 @@ class Deconvolved:
 
     @property
     def resolved_ones(self) -> Points:
-        """Those of `points` that are Gaussians."""
+        """The `points` that are Gaussians."""
         return self.points.select(self.points.resolved)
 
 
@@ -67,13 +70,14 @@ def deconvolve(
     within: NDArray[np.bool_] | None = None,
     resolved_ones: Points = NO_POINTS,
 ) -> Deconvolved:
-    """Take bright points out of what was measured and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
+    """Take bright points out of the visibilities and CLEAN the rest, with the dirty beam (2n, 2n), unit peak at its centre.
 
-    The `resolved_ones` that nearly the same data had are taken out to begin with. Sources are looked for `within` (n, n). The quick cycles
-    stay in the image once the brightest points are out, as if every other source had the dirty beam of a steady one: no residual is
-    exact then. Else the returned residual is exact for the returned model and points, and those before it to a tenth of the noise. Never
-    deeper than accuracy allows: that of sums in single precision, as each cycle grids only what it found and sums the brightest of that
-    directly, so that the gridder's error is a share of what was left before it.
+    The `resolved_ones` found in nearly the same data are taken out first. Sources are searched for `within` (n, n). The
+    deconvolver "quick" takes only the brightest points out of the visibilities, then works in the image alone, as if every
+    other source had the dirty beam of a steady one: its residual is not exact. Otherwise the returned residual is exact for the
+    returned model and points, and earlier residuals are accurate to a tenth of the noise. The clean is never deeper than sums
+    in single precision are accurate: each cycle grids only what it found, and sums the brightest of that directly, so that the
+    gridder's error is a share of what was left before it.
     """
     dirty = measurement.image(ROUGH if options.clean_iterations else 0.0)
     if options.clean_iterations == 0:
@@ -88,25 +92,24 @@ def deconvolve(
         floor_jy=max(options.threshold_jy, _ROUNDING * float(np.abs(dirty).max())),
     )
     if options.deconvolver == "quick":
-        return _in_the_image(dirty, wide_psf, measurement, depth, threads, within)
+        return _quick_clean(dirty, wide_psf, measurement, depth, threads, within)
     if resolved_ones.flux_jy.size:
         measurement.without(resolved_ones)
         dirty = measurement.image(ROUGH)
-    made, dropped = _without_ripples(resolved_ones, dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
-    points, cleaned, rounds = made.points, made.cleaned, made.rounds
+    sources, dropped = _with_resolved(resolved_ones, dirty, wide_psf, measurement, depth, beam, math.degrees(pixel_rad), threads, within)
+    points, cleaned, rounds = sources.points, sources.cleaned, sources.rounds
     residual = measurement.image()
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     index, index_err = spectral_indices(points, measurement, robust_rms(residual))
     return Deconvolved(cleaned.model, points, residual, cycles, iterations, index, index_err, dropped)
 
 
-def _in_the_image(
+def _quick_clean(
     dirty: Image, wide_psf: Image, measurement: Measurement, depth: Depth, threads: int, within: NDArray[np.bool_] | None
 ) -> Deconvolved:
-    """The brightest points taken out of the visibilities; of the rest our own minor cycles, whose residuals come from image and dirty
-    beam."""
-    points, left, rounds = take_out(dirty, wide_psf, measurement, depth.floor_jy, within, _QUICK_ROUNDS)
-    cleaned = clean(left, wide_psf, None, depth, threads, points.nearest(), within)
+    """Take the brightest points out of the visibilities, and CLEAN the rest with residuals computed from the image and the dirty beam."""
+    points, residual, rounds = take_out(dirty, wide_psf, measurement, depth.floor_jy, within, _QUICK_ROUNDS)
+    cleaned = clean(residual, wide_psf, None, depth, threads, points.nearest(), within)
     unknown = np.full(points.flux_jy.size, np.nan)
     cycles, iterations = rounds + cleaned.major_cycles, points.flux_jy.size + cleaned.minor_iterations
     return Deconvolved(cleaned.model, points, cleaned.residual, cycles, iterations, unknown, unknown)
@@ -114,77 +117,78 @@ def _in_the_image(
 
 @dataclass(frozen=True)
 class _Sources:
-    """`points`, what CLEAN made of the rest, and how many `rounds` the points took."""
+    """`points`, the CLEAN of the rest, and the number of `rounds` for the points."""
 
     points: Points
     cleaned: Cleaned
     rounds: int
 
 
-def _without_ripples(
+def _with_resolved(
     taken: Points, residual: Image, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
     within: NDArray[np.bool_] | None,
 ) -> tuple[_Sources, int]:  # fmt: skip
-    """Points and what CLEAN makes of the rest, made again without what turns out to be resolved (`resolved`), which is with the
-    points then; and how many Gaussians were tried and dropped, as they explain nothing or made the residual noisier. Those `taken`
-    are out of the `residual` already.
+    """Return points and the CLEAN of the rest, repeated with resolved sources (`resolved`) taken out, which are then among the
+    points; and the number of Gaussians that were tried and dropped.
 
-    Of what CLEAN made of resolved sources, and of points found in them, nothing is kept: it may lie far away.
+    Gaussians are dropped if they explain nothing or made the residual noisier. Those in `taken` are out of the `residual`
+    already. Nothing that CLEAN found in resolved sources, and none of the points found in them, is kept, because it may lie far
+    away.
     """
 
-    def without(resolved_ones: Points, left: Image) -> _Sources:
-        points, left, rounds = take_out(left, wide_psf, measurement, depth.floor_jy, within)
+    def deconvolved(resolved_ones: Points, remaining: Image) -> _Sources:
+        points, remaining, rounds = take_out(remaining, wide_psf, measurement, depth.floor_jy, within)
         points = points.and_also(resolved_ones)
-        return _Sources(points, clean(left, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
+        return _Sources(points, clean(remaining, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
 
-    def kept(made: _Sources) -> _Sources:
-        cleaned = _without_sidelobes(made.cleaned, wide_psf, measurement, depth, beam, pixel_deg, threads, within)
-        return replace(made, cleaned=cleaned)
+    def limited(sources: _Sources) -> _Sources:
+        cleaned = _limited_to_sources(sources.cleaned, wide_psf, measurement, depth, beam, pixel_deg, threads, within)
+        return replace(sources, cleaned=cleaned)
 
-    first = without(taken, residual)
-    rms, rounds, form = robust_rms(first.cleaned.residual), first.rounds, flipped(beam.covariance) / pixel_deg**2
-    first = now = kept(first)
+    first = deconvolved(taken, residual)
+    rms, rounds, beam_pixels = robust_rms(first.cleaned.residual), first.rounds, flipped(beam.covariance) / pixel_deg**2
+    first = latest = limited(first)
     before, tried = measurement.state(), 0
-    for enough in _ENOUGH[-1:] if taken.flux_jy.size else _ENOUGH:
-        model, residual = now.cleaned.model, now.cleaned.residual
+    for ignored_share in _IGNORED_SHARES[-1:] if taken.flux_jy.size else _IGNORED_SHARES:
+        model, residual = latest.cleaned.model, latest.cleaned.residual
         image = restore(model, residual, beam, pixel_deg, threads)
-        add_points(image, now.points, beam, pixel_deg)
-        found = resolved.find(image, residual, model, now.points, wide_psf, form, enough)
+        add_points(image, latest.points, beam, pixel_deg)
+        found = resolved.find(image, residual, model, latest.points, wide_psf, beam_pixels, ignored_share)
         found = found if within is None else found.select(within[found.nearest()])
         if not (found.flux_jy.size or taken.flux_jy.size):
             break
-        shown, change = np.zeros_like(model), np.zeros_like(model)
-        add_points(shown, found, beam, pixel_deg)
-        add_points(change, found.and_also(taken.negative()), beam, pixel_deg)
-        if (np.abs(change) < _SETTLED * robust_rms(residual) + _ALIKE * np.abs(shown)).all():
-            if enough == _ENOUGH[-1]:
+        found_image, change_image = np.zeros_like(model), np.zeros_like(model)
+        add_points(found_image, found, beam, pixel_deg)
+        add_points(change_image, found.and_also(taken.negative()), beam, pixel_deg)
+        if (np.abs(change_image) < _SETTLED * robust_rms(residual) + _SETTLED_SHARE * np.abs(found_image)).all():
+            if ignored_share == _IGNORED_SHARES[-1]:
                 break
             continue
-        measurement.without(now.points.negative().and_also(found))
-        taken, now = found, without(found, measurement.residual_of(np.zeros_like(model)))
-        rounds += now.rounds
+        measurement.without(latest.points.negative().and_also(found))
+        taken, latest = found, deconvolved(found, measurement.residual_of(np.zeros_like(model)))
+        rounds += latest.rounds
         tried = max(tried, int(np.count_nonzero(taken.resolved)))
-    if now is first:
+    if latest is first:
         return first, 0
-    if taken.flux_jy.size and robust_rms(now.cleaned.residual) <= _NOISIER * rms:
-        return replace(kept(now), rounds=rounds), 0
+    if taken.flux_jy.size and robust_rms(latest.cleaned.residual) <= _NOISIER * rms:
+        return replace(limited(latest), rounds=rounds), 0
     measurement.back_to(before)
     return first, tried
 
 
-def _without_sidelobes(
+def _limited_to_sources(
     first: Cleaned, wide_psf: Image, measurement: Measurement, depth: Depth, beam: Beam, pixel_deg: float, threads: int,
     within: NDArray[np.bool_] | None,
 ) -> Cleaned:  # fmt: skip
-    """`first` kept to its sources, where it settled and what then is left is no noisier."""
+    """Return `first` limited to its sources if it settled and the new residual is no noisier; otherwise `first`."""
     if not (first.settled and depth.auto_mask_sigma):
         return first
-    seen = restore(first.model, first.residual, beam, pixel_deg, threads)
+    restored = restore(first.model, first.residual, beam, pixel_deg, threads)
     rms = robust_rms(first.residual)
-    sources = (first.model > 0) & (seen > depth.auto_mask_sigma * rms)
+    sources = (first.model > 0) & (restored > depth.auto_mask_sigma * rms)
     before = measurement.state()
-    kept = kept_to(sources, first, wide_psf, measurement.residual_of, depth, threads, within)
-    if robust_rms(kept.residual) <= _NOISIER_KEPT * rms:
-        return kept
+    limited = kept_to(sources, first, wide_psf, measurement.residual_of, depth, threads, within)
+    if robust_rms(limited.residual) <= _NOISIER_KEPT * rms:
+        return limited
     measurement.back_to(before)
     return first

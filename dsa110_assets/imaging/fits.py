@@ -1,4 +1,4 @@
-"""Images on disk: FITS with everything DS9, CARTA, CASA and PyBDSF need to place and scale them."""
+"""Images on disk: FITS files with everything that DS9, CARTA, CASA and PyBDSF need to place and scale them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Cards = Mapping[str, str | int | float | bool]
 
 @dataclass(frozen=True)
 class FitsImage:
-    """An image read back: `data` (ny, nx) float32, NaN where blank; its 2-axis `header`; its `beam`."""
+    """An image read from a file: `data` (ny, nx) float32, NaN where blank; its 2-axis `header`; its `beam`."""
 
     data: NDArray[np.float32]
     header: Header
@@ -38,10 +38,10 @@ class FitsImage:
 
 
 def write_tile(tile: TileImage, directory: Path, cards: Cards | None = None) -> dict[str, Path]:
-    """Write a tile's FITS files and preview.png into an existing directory; returns the paths by file name.
+    """Write a tile's FITS files and preview.png into an existing directory; return the paths by file name.
 
-    `cards` (provenance: product id, run, anchor ...) go into every header, keywords of at most 8 characters.
-    Each file carries CHECKSUM and DATASUM.
+    `cards` (provenance: product id, run, anchor ...) go into every header, with keywords of at most 8 characters. Each file
+    carries CHECKSUM and DATASUM.
     """
     images = {
         "image.fits": (tile.image, "Jy/beam", "restored, not corrected for the primary beam"),
@@ -65,8 +65,8 @@ def write_tile(tile: TileImage, directory: Path, cards: Cards | None = None) -> 
 def write_image(data: NDArray[np.floating], header: Header, path: Path, cards: Cards | None = None, through: Through | None = None) -> Path:
     """Write (ny, nx) as float32 FITS with a header plus `cards`; the path must be new. NaN means blank.
 
-    Frequency and Stokes become axes of one pixel, as `axes.with_axes` says.
-    `through`, if given, is what the pixels are turned into on their way: see `write_plane`.
+    Frequency and Stokes become axes of one pixel, as in `axes.with_axes`. `through`, if given, transforms the pixels as they
+    are written: see `write_plane`.
     """
     complete = with_axes(header)
     for keyword, value in (cards or {}).items():
@@ -88,20 +88,20 @@ def read_image(path: Path) -> FitsImage:
 
 
 def read_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
-    """Pixels (ny, nx) float32, NaN where blank, and their 2-axis header: as `read_image`, for whom a beam is no matter."""
+    """Return the pixels (ny, nx) float32, NaN where blank, and their 2-axis header: like `read_image`, but no beam is needed."""
     mapped, header = map_plane(path)
     return np.array(mapped, dtype=np.float32, order="C"), header
 
 
 def map_image(path: Path) -> FitsImage:
-    """As `read_image`, but `data` are the file's own pixels, mapped, not to be written to: float32 in the file's byte
-    order, if that is what it holds."""
+    """Read an image like `read_image`, but with the file's own pixels mapped read-only as `data`: float32 in the file's byte
+    order, if the file holds float32."""
     data, header = map_plane(path)
     return FitsImage(data, *_celestial(path, header))
 
 
 def map_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
-    """As `read_plane`, but the pixels are the file's own, mapped, not to be written to."""
+    """Read a plane like `read_plane`, but with the file's own pixels mapped read-only."""
     raw, header = _open(path)
     if raw is None or raw.ndim < 2 or raw.size != raw.shape[-1] * raw.shape[-2]:
         raise BadDataError(f"{path}: shape {None if raw is None else raw.shape} is no image of two axes")
@@ -114,8 +114,8 @@ def map_plane(path: Path) -> tuple[NDArray[np.float32], Header]:
 
 
 def read_header(path: Path) -> tuple[Header, Beam]:
-    """Header and beam of an image without its pixels; the same errors as `read_image` for what they are
-    missing."""
+    """Return the header and beam of an image without its pixels; a header without coordinates or beam raises the same errors as in
+    `read_image`."""
     header = _open(path, pixels=False)[1]
     without_axes(header, str(path))
     return _celestial(path, header)

@@ -22,13 +22,13 @@ Through = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 def write_plane(data: NDArray[np.float32], header: Header, path: Path, through: Through | None = None) -> None:
     """Write (ny, nx) float32 as the primary unit of a new file, a few MB at a time; NaN means blank.
 
-    What is written is what `through` makes of the rows, of the same shape: a plane derived from another is never whole in
-    memory. BITPIX and NAXIS follow the data, whatever the header says; further axes it describes have one pixel. Threads may
-    write files side by side.
+    `through` transforms the rows as they are written, keeping their shape, so that a plane derived from another is never whole
+    in memory. BITPIX and NAXIS follow the data, whatever the header says; further axes in the header have one pixel. Threads
+    may write different files at the same time.
     """
     shape = (1,) * (number_of_axes(header) - 2) + data.shape
     described = fits.PrimaryHDU(np.broadcast_to(np.float32(0), shape), header=header).header
-    described["CHECKSUM"], described["DATASUM"] = "0" * 16, "0"  # so that the real ones find their place
+    described["CHECKSUM"], described["DATASUM"] = "0" * 16, "0"  # reserve the cards for the real values
     rows = max(1, _CHUNK_BYTES // max(4 * data.shape[1], 1))
     with path.open("x+b") as file:
         file.write(described.tostring().encode("ascii"))

@@ -1,4 +1,4 @@
-"""The image plane: its size, its pixels and its FITS header."""
+"""The image plane: its size, pixels and FITS header."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PATCH_PIXELS = 129
 _FOOT = 0.35
 """Share of the dirty beam's peak down to which its lobe gets `pixels_per_beam` pixels."""
 _LEAST_ACROSS = 3.5
-"""Pixels across the restoring beam: a dense core lays a foot under a narrower peak."""
+"""Pixels across the restoring beam, which is narrower than the lobe because a dense core adds a wide foot to the peak."""
 
 
 def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[int, float]:
-    """(pixels per side, pixel size [rad]): even, quick to Fourier transform, covering `field_deg`.
+    """Return (pixels per side, pixel size [rad]); the number is even, quick to Fourier transform and covers `field_deg`.
 
-    With `pixel_arcsec` 0 the minor axis of the dirty beam's lobe gets `pixels_per_beam` pixels, that of the restoring
-    beam at least 3.5. Raises ConfigurationError beyond `max_pixels`.
+    With `pixel_arcsec` 0 the minor axis of the dirty beam's lobe gets `pixels_per_beam` pixels, and that of the restoring beam
+    at least 3.5. Raises ConfigurationError beyond `max_pixels`.
     """
     pixel_deg = options.pixel_arcsec / 3600 or _pixel_deg(weighted, options.pixels_per_beam)
     n_pixels = _fast_even(math.ceil(options.field_deg / pixel_deg))
@@ -42,9 +42,10 @@ def choose_pixels(weighted: ImagingWeights, options: ImagingOptions) -> tuple[in
 
 
 def _pixel_deg(weighted: ImagingWeights, per_beam: float) -> float:
-    """Pixels for the beam the weights make. The patch starts at the curvature's lower bound and never misses it.
+    """Return the pixel size [deg] for the beam that the weights make.
 
-    A lobe that is no ellipse, of a few baselines that are left, gets them for that bound: what needs a beam says so itself.
+    The patch is sampled by the curvature's lower bound, so it always resolves the beam. If the lobe is no ellipse, as with few
+    baselines left, the pixel size follows from that bound; later steps that need a beam raise their own errors.
     """
     least = curvature_fwhm_rad(weighted)
     step = least / 5
@@ -56,7 +57,7 @@ def _pixel_deg(weighted: ImagingWeights, per_beam: float) -> float:
 
 
 def _fast_even(minimum: int) -> int:
-    import scipy.fft  # not for those who only read or write a header
+    import scipy.fft  # not needed where only a header is read or written
 
     size = max(64, minimum + minimum % 2)
     while size % 2 or scipy.fft.next_fast_len(size, real=True) != size:
@@ -65,9 +66,9 @@ def _fast_even(minimum: int) -> int:
 
 
 def tile_header(vis: Visibilities, n_pixels: int, pixel_rad: float, beam: Beam, weight_time_channel: NDArray[np.float64]) -> Header:
-    """FITS header of a tile: ICRS, SIN about the phase centre, Jy/beam with its beam, times and frequency.
+    """Return the FITS header of a tile: ICRS, SIN about the phase centre, Jy/beam with its beam, times and frequency.
 
-    `weight_time_channel`: sums of the imaging weights; channels without any do not count as bandwidth.
+    `weight_time_channel`: sums of the imaging weights; channels without any weight do not count as bandwidth.
     """
     pixel_deg = math.degrees(pixel_rad)
     weight = weight_time_channel.sum(axis=0)

@@ -1,12 +1,12 @@
 """Samples to images and back, with w: ducc0's gridders in the telescope's sign and FITS's orientation.
 
-Images are (ny, nx) with rows towards north and columns towards west (FITS with CDELT1 < 0); the phase
-centre is pixel (ny // 2, nx // 2). V = sum S exp[+2 pi i (u l + v m + w (n - 1))] exactly: no division by n.
+Images are (ny, nx) with rows towards north and columns towards west (FITS with CDELT1 < 0); the phase centre is pixel (ny // 2,
+nx // 2). V = sum S exp[+2 pi i (u l + v m + w (n - 1))] exactly: no division by n.
 
-Where little w is left (an array on flat ground, see `slant`) exp[2 pi i w (n - 1)] is a short Taylor series about
-the field's mean n - 1, whose terms are products of a function of the sample and one of the pixel: a few
-two-dimensional transforms of samples that are sorted once and for all. Each costs a tenth of ducc0's treatment of w,
-which sorts them every time.
+Where little w is left (an array on flat ground, see `slant`), exp[2 pi i w (n - 1)] is a short Taylor series about the field's
+mean n - 1. Its terms are products of a function of the sample and one of the pixel, so it takes a few two-dimensional
+transforms of samples that are sorted only once. Each costs a tenth of ducc0's treatment of w, which sorts the samples every
+time.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from scipy.constants import speed_of_light
 
 _SINGLE_PRECISION_LIMIT = 1e-5
-"""ducc0 refuses to promise more than this with complex64."""
+"""The best accuracy that ducc0 accepts with complex64."""
 _COARSEST = 1e-2
-"""A smaller kernel than for this saves nothing."""
+"""A kernel smaller than the one for this accuracy saves nothing."""
 _MOST_SAMPLES = 100_000
-"""Enough to know a mean square to a per cent."""
+"""Enough to determine a mean square to a per cent."""
 _MOST_TERMS = 8
 """Terms of the series beyond which ducc0's own treatment of w is quicker."""
 _SHARE = 0.7
-"""Of epsilon, to the series and to its transforms: added in squares that is epsilon."""
+"""Of epsilon: the error allowed to the series and to its transforms, which add up to epsilon in quadrature."""
 _ROUNDING = 1.5e-8
 """Relative error, per pixel of the side, from coordinates in single precision: 4e-8 of a radian times 0.4 of the side."""
 _ONE_METRE_HZ = np.array([speed_of_light])
@@ -42,7 +42,7 @@ _ONE_METRE_HZ = np.array([speed_of_light])
 class Gridder:
     """The measurement operator of samples at uvw [wavelengths], (sample, 3).
 
-    Computes in single precision unless `epsilon` (relative L2 error) is below 1e-5. `flat` leaves w out.
+    Computes in single precision unless `epsilon` (relative L2 error) is below 1e-5. `flat` neglects w.
     """
 
     uvw: NDArray[np.float64]
@@ -57,16 +57,16 @@ class Gridder:
         return self.epsilon < _SINGLE_PRECISION_LIMIT
 
     def terms(self, epsilon: float = 0.0) -> int:
-        """Terms of the series in w that leave 0.7 of `epsilon` (the gridder's own at least) in the mean square over
-        samples and pixels; 0: too many, ducc0's way is better."""
+        """Return the number of terms of the series in w whose error is at most 0.7 of `epsilon` (the gridder's own at least), in
+        the mean square over samples and pixels; 0 if that takes too many, so that ducc0's treatment is better."""
         if self.flat:
             return 1
-        enough = np.flatnonzero(self._left_out <= _SHARE * max(self.epsilon, epsilon))
-        return int(enough[0]) + 1 if enough.size and not self._double else 0
+        accurate = np.flatnonzero(self._left_out <= _SHARE * max(self.epsilon, epsilon))
+        return int(accurate[0]) + 1 if accurate.size and not self._double else 0
 
     @cached_property
     def _left_out(self) -> NDArray[np.float64]:
-        """Relative error of a series of 1, 2, ... terms: the first term left out."""
+        """The relative error of a series of 1, 2, ... terms: the first term omitted."""
         turns, height = (
             values[:: max(1, values.size // _MOST_SAMPLES)].astype(np.float64) for values in (self._turns, self._height.reshape(-1))
         )
@@ -80,26 +80,26 @@ class Gridder:
 
     @cached_property
     def _height(self) -> NDArray[np.float32]:
-        """(ny, nx): n - 1 beyond the field's mean."""
+        """n - 1 minus the field's mean, (ny, nx)."""
         offset = (np.arange(self.n_pixels) - self.n_pixels // 2) * self.pixel_rad
         squared = np.minimum(offset[:, None] ** 2 + offset**2, 1.0)
         return np.asarray(-squared / (1 + np.sqrt(1 - squared)) - self._mean_height, dtype=np.float32)
 
     @cached_property
     def _turns(self) -> NDArray[np.float32]:
-        """(sample,) 2 pi w."""
+        """2 pi w (sample,)."""
         return (2 * np.pi * self.uvw[:, 2]).astype(np.float32)
 
     @cached_property
     def _middle(self) -> NDArray[np.complex64]:
-        """(sample,) exp[2 pi i w times the mean n - 1]."""
+        """exp[2 pi i w times the mean n - 1] (sample,)."""
         phases = np.empty(self.uvw.shape[0], np.complex64)
         _rotations(self.uvw, 2 * np.pi * self._mean_height, phases)
         return phases
 
     @cached_property
     def _plan(self) -> Any:
-        """The sorted samples of the two-dimensional transforms; in double precision where rounding would be felt."""
+        """The sorted samples of the two-dimensional transforms, in double precision where rounding would matter."""
         coordinates = np.empty((self.uvw.shape[0], 2), self._kind[1])
         np.multiply(self.uvw[:, 1], 2 * np.pi * self.pixel_rad, out=coordinates[:, 0])
         np.multiply(self.uvw[:, 0], -2 * np.pi * self.pixel_rad, out=coordinates[:, 1])
@@ -118,11 +118,10 @@ class Gridder:
         return (np.complex128, np.float64) if exact else (np.complex64, np.float32)
 
     def to_image(self, data: NDArray[Any], weights: NDArray[Any], epsilon: float = 0.0) -> NDArray[Any]:
-        """Adjoint: sum of weight * Re(V exp[-i phase]) per pixel; (ny, nx) float32 (float64 in double
-        precision).
+        """Return the adjoint: the sum of weight * Re(V exp[-i phase]) per pixel; (ny, nx) float32 (float64 in double precision).
 
-        `data` and `weights` are (sample,). Divide by the sum of the weights for Jy/beam. An `epsilon` larger than the
-        gridder's own may save terms of w.
+        `data` and `weights` are (sample,). Divide by the sum of the weights for Jy/beam. An `epsilon` larger than the gridder's
+        own may save terms of w.
         """
         terms = self.terms(epsilon)
         if not terms:
@@ -130,16 +129,16 @@ class Gridder:
         data, weights = data.astype(np.complex64, copy=False), weights.astype(np.float32, copy=False)
         if self.flat:
             return self._to_plane(data * weights)
-        left = np.empty_like(data)
-        _turn_back(data, weights, self._middle, left)
-        image = self._to_plane(left)
+        rotated = np.empty_like(data)
+        _turn_back(data, weights, self._middle, rotated)
+        image = self._to_plane(rotated)
         for order in range(1, terms):
-            _multiply(left, self._turns, np.complex64(-1j / order))
-            image += self._to_plane(left) * self._height**order
+            _multiply(rotated, self._turns, np.complex64(-1j / order))
+            image += self._to_plane(rotated) * self._height**order
         return image
 
     def to_visibilities(self, image: NDArray[Any], epsilon: float = 0.0) -> NDArray[Any]:
-        """The visibilities (sample,) of an image (ny, nx) [Jy/pixel]; complex64 (complex128 in double)."""
+        """Return the visibilities (sample,) of an image (ny, nx) [Jy/pixel]; complex64 (complex128 in double precision)."""
         terms = self.terms(epsilon)
         if not terms:
             return self._with_w_to_visibilities(image)
@@ -161,7 +160,7 @@ class Gridder:
         return np.asarray(self._plan.u2nu(grid=grid, forward=False), dtype=np.complex64)
 
     # ducc0's phase is u x + v y - w (n - 1) and its first axis x. Exchanging u and v makes rows north; the
-    # telescope's opposite sense flips u, v; columns towards west flip u back. What remains flipped is v.
+    # telescope's opposite sense flips u, v; columns towards west flip u back. Only v remains flipped.
     @property
     def _geometry(self) -> dict[str, Any]:
         return {

@@ -1,4 +1,4 @@
-"""What can be chosen when a tile is imaged: the single source of these defaults."""
+"""Settings of a tile's imaging; the single source of their defaults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ImagingOptions:
         Field(
             ge=2.5,
             le=10,
-            description="pixels across the dirty beam's lobe when it sets them, at least 3.5 across the restoring beam; "
+            description="pixels across the dirty beam's lobe if pixel_arcsec is 0, at least 3.5 across the restoring beam; "
             "points lose 0.8 % at 4.5, 0.3 % at 6",
         ),
     ] = 6.0
@@ -35,30 +35,32 @@ class ImagingOptions:
         Field(
             ge=0,
             le=0.1,
-            description="most of a source's amplitude that averaging may take on any baseline at the edge of the field; its flux in "
-            "the image loses less than half of that; 0 = none",
+            description="largest share of a source's amplitude lost by averaging, on any baseline, at the edge of the field; its flux "
+            "in the image loses less than half of that; 0 = no averaging",
         ),
     ] = 0.02
     epsilon: Annotated[
         float,
         Field(ge=1e-12, le=1e-2, description="relative accuracy of gridding; below 1e-5 computes in double"),
     ] = 1e-4
-    clean_iterations: Annotated[int, Field(ge=0, description="most minor iterations; 0 = dirty image only")] = 50_000
+    clean_iterations: Annotated[int, Field(ge=0, description="largest number of minor iterations; 0 = dirty image only")] = 50_000
     clean_gain: Annotated[float, Field(gt=0, le=1, description="minor loop gain")] = 0.1
-    major_gain: Annotated[float, Field(gt=0, le=1, description="share of the peak cleaned before residuals are computed afresh")] = 0.95
-    max_major_cycles: Annotated[int, Field(ge=1, le=50, description="most major cycles")] = 12
+    major_gain: Annotated[float, Field(gt=0, le=1, description="share of the peak cleaned before residuals are computed again")] = 0.95
+    max_major_cycles: Annotated[int, Field(ge=1, le=50, description="largest number of major cycles")] = 12
     auto_mask_sigma: Annotated[
         float,
         Field(
             ge=0,
-            description="clean freely down to this many rms, then only where components are; 0 = no mask",
+            description="clean anywhere down to this many rms, then only where there are components; 0 = no mask",
         ),
     ] = 5.0
     auto_threshold_sigma: Annotated[float, Field(ge=0, description="final clean depth in rms of the residual")] = 1.0
     threshold_jy: Annotated[float, Field(ge=0, description="never clean deeper than this [Jy/beam]")] = 0.0
     deconvolver: Annotated[
         Literal["clark", "quick"],
-        Field(description="CLEAN with exact residuals, or, but for the brightest points, within the image alone: good to a few per cent"),
+        Field(
+            description="clark: with exact residuals; quick: within the image alone except for the brightest points, good to a few per cent"
+        ),
     ] = "clark"
     drift_terms: Annotated[int, Field(ge=0, le=8, description="terms that follow sources through the beam; 0 = a static beam")] = 4
     spectral_index: Annotated[

@@ -1,4 +1,4 @@
-"""Peaks of images: where they are to a fraction of a pixel, and how high."""
+"""Peaks of images: their positions to a fraction of a pixel, and their heights."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Peaks:
 
 
 def find_peaks(image: NDArray[np.floating], threshold: float, distance: int = 3) -> Peaks:
-    """Local maxima above `threshold`, the highest within `distance` pixels, refined; brightest first.
+    """Return local maxima above `threshold`, the highest within `distance` pixels, refined; brightest first.
 
-    A paraboloid through the log of the 3 x 3 pixels about the peak, exact for a sampled Gaussian. Peaks
-    that touch the edge or a NaN are left out.
+    A peak is refined by a paraboloid through the log of the 3 x 3 pixels around it, exact for a sampled Gaussian. Peaks that
+    touch the edge or a NaN are omitted.
     """
     rows, columns = np.nonzero(_highest(image, threshold, distance))
     inside = (rows > 0) & (columns > 0) & (rows < image.shape[0] - 1) & (columns < image.shape[1] - 1)
@@ -33,7 +33,8 @@ def find_peaks(image: NDArray[np.floating], threshold: float, distance: int = 3)
 
 @njit(cache=True)
 def _highest(image, threshold, distance):  # type: ignore[no-untyped-def]
-    """Which pixels are above `threshold`, finite, and below no finite one within `distance`: few are, and only these look about."""
+    """Return which pixels are above `threshold`, finite, and not below a finite one within `distance`. Few pixels are above it,
+    and only their neighbours are compared."""
     n_rows, n_columns = image.shape
     out = np.zeros(image.shape, np.bool_)
     for row in range(n_rows):
@@ -51,8 +52,7 @@ def _highest(image, threshold, distance):  # type: ignore[no-untyped-def]
 
 
 def refine_peak(image: NDArray[np.floating], row: int, column: int) -> tuple[float, float, float] | None:
-    """(x, y, value) of the maximum near a pixel that is one; None if its surroundings are no positive,
-    closed peak."""
+    """Return (x, y, value) of the maximum near a pixel that is one; None if its neighbours do not form a positive, closed peak."""
     patch = image[row - 1 : row + 2, column - 1 : column + 2].astype(np.float64)
     if patch.shape != (3, 3) or not np.all(patch > 0):
         return None

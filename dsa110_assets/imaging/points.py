@@ -1,10 +1,10 @@
-"""Bright points at their own places, between pixels, taken out of the visibilities before CLEAN.
+"""Bright points at positions between pixels, taken out of the visibilities before CLEAN.
 
-Components on pixels make up a point between them by a pattern of both signs, which CLEAN finds slowly and, as deep as the
-noise, wrongly by a per cent or two of the flux. A point costs one sum per sample and is exact; its place and flux are
-fitted again in every round to what it left in the residual, and the spectral index of the brightest to what they left in
-the visibilities: an index off by 0.16 over 13 % of bandwidth leaves a thousandth of the flux in the highest sidelobes,
-which CLEAN then takes for sources.
+Components on pixels represent a point between them by a pattern of both signs. CLEAN finds that pattern slowly and, down to the
+noise, with errors of a per cent or two of the flux. A point costs one sum per sample and is exact. Its position and flux are
+corrected in every round by a fit to the residual image, and the spectral index of the brightest points by a fit to the residual
+visibilities: an index wrong by 0.16 over 13 % of bandwidth leaves a thousandth of the flux in the highest sidelobes, which
+CLEAN then takes for sources.
 """
 
 from __future__ import annotations
@@ -20,24 +20,27 @@ from dsa110_assets.imaging.statistics import robust_rms
 
 Image = NDArray[np.float32]
 _SIGMA = 30.0
-"""Times the rms from which a peak is taken for a point: what pixels do to fainter ones is less than half their noise."""
+"""Times the rms: the peaks that are taken for points. Pixels change fainter ones by less than half their noise."""
 _DYNAMIC_RANGE = 40.0
-"""Of a round: fainter peaks may be sidelobes that the dirty beam, interpolated, does not take out exactly."""
+"""Within one round: peaks fainter than the highest by more than this may be sidelobes that the interpolated dirty beam does not
+remove exactly."""
 _MOST_ROUNDS = 5
-"""CLEAN takes what then is left: with 6, and twice as many corrections, an image's fluxes and rms were the same."""
+"""CLEAN takes the rest: with 6 rounds and twice as many corrections, an image's fluxes and rms were the same."""
 _MOST_CORRECTIONS = 3
-"""Of one point: a pair nearer than a beam would be moved for ever."""
+"""Corrections of one point: a pair closer than a beam would be moved for ever."""
 _MOST_POINTS = 80
 _STEEPNESS_SIGMA = 100.0
-"""Times the rms from which a point's spectral index is fitted: another index leaves less than a third of the rms of fainter ones."""
+"""Times the rms: the points whose spectral index is fitted. For fainter points another index changes the residual by less than a
+third of the rms."""
 _INDEX_SCATTER = 0.4
-"""Of sources' spectral indices about the typical one: what the fitted ones are drawn towards, by as much as noise has in them."""
+"""The scatter of spectral indices of sources about the typical one. Fitted indices are drawn towards the typical one according to
+their noise."""
 _SETTLED = 0.6
-"""Change of a point's image in rms below which it stays."""
-_APART = 6
-"""Pixels from a known point within which a peak belongs to it, or to CLEAN."""
-_UNLIKE = 0.1
-"""Of its height: what may be left about a peak that is a point."""
+"""In units of the rms: a point is not changed if its image would change by less."""
+_SEPARATION = 6
+"""Pixels from a known point within which a peak is left to that point, or to CLEAN."""
+_MISFIT = 0.1
+"""Of its height: the largest residual around a peak that is a point."""
 _REACH = 2
 """Pixels on each side of the peak that are fitted."""
 _TAPS = 6
@@ -45,10 +48,10 @@ _TAPS = 6
 
 @dataclass(frozen=True)
 class Points:
-    """0-based pixel coordinates `rows`, `columns` (point,) float64, `flux_jy` (point,) float64, apparent, and `index` (point,)
-    float64, their spectral index less the typical one, 0 where not fitted.
+    """0-based pixel coordinates `rows`, `columns` (point,) float64; apparent `flux_jy` (point,) float64; and `index` (point,)
+    float64, the spectral index minus the typical one, 0 where not fitted.
 
-    `spread` (point, 2, 2) float64 is the covariance [pixels^2] of (row, column) of a resolved source's Gaussian, 0 of a point.
+    `spread` (point, 2, 2) float64 is the covariance [pixels^2] of (row, column) of a resolved source's Gaussian; 0 for a point.
     """
 
     rows: NDArray[np.float64]
@@ -59,24 +62,24 @@ class Points:
 
     @staticmethod
     def unresolved(rows: NDArray[np.float64], columns: NDArray[np.float64], flux_jy: NDArray[np.float64]) -> Points:
-        """Points of the typical index."""
+        """Return points of the typical spectral index."""
         return Points(rows, columns, flux_jy, np.zeros(rows.size), np.zeros((rows.size, 2, 2)))
 
     @property
     def resolved(self) -> NDArray[np.bool_]:
-        """(point,) which are Gaussians."""
+        """Which points (point,) are Gaussians."""
         return np.asarray(self.spread.any(axis=(1, 2)))
 
     def select(self, which: NDArray[Any]) -> Points:
-        """Those of a mask or of indices."""
+        """Return the points of a mask or of indices."""
         return Points(self.rows[which], self.columns[which], self.flux_jy[which], self.index[which], self.spread[which])
 
     def negative(self) -> Points:
-        """What undoes them."""
+        """Return the same points with negative fluxes, which cancel these."""
         return replace(self, flux_jy=-self.flux_jy)
 
     def and_also(self, others: Points) -> Points:
-        """These and others."""
+        """Return these points followed by the others."""
         return Points(
             np.concatenate([self.rows, others.rows]),
             np.concatenate([self.columns, others.columns]),
@@ -86,17 +89,17 @@ class Points:
         )
 
     def nearest(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The pixels they lie in."""
+        """Return the rows and columns of the pixels they lie in."""
         return np.rint(self.rows).astype(np.intp), np.rint(self.columns).astype(np.intp)
 
     def onto(self, image: Image) -> Image:
-        """`image` with each flux added to the pixel it lies in, and those of resolved sources to the pixels they cover."""
+        """Return a copy of `image` with each point's flux added to its pixel, and each resolved source's flux to the pixels it covers."""
         out = image.copy()
-        sharp = self.select(~self.resolved)
-        np.add.at(out, sharp.nearest(), sharp.flux_jy.astype(np.float32))
+        unresolved = self.select(~self.resolved)
+        np.add.at(out, unresolved.nearest(), unresolved.flux_jy.astype(np.float32))
         for row, column, flux, spread in zip(self.rows, self.columns, self.flux_jy, self.spread, strict=True):
             if spread.any():
-                form = spread + np.eye(2) / 12  # of a pixel itself, which a narrow Gaussian would fall between
+                form = spread + np.eye(2) / 12  # the width of a pixel, or a narrow Gaussian could fall between pixels
                 (a, b), (_, c) = np.linalg.inv(form)
                 reach = int(np.ceil(5 * np.sqrt(np.trace(form))))
                 top, left = max(int(row) - reach, 0), max(int(column) - reach, 0)
@@ -111,22 +114,22 @@ NO_POINTS = Points.unresolved(np.empty(0), np.empty(0), np.empty(0))
 
 
 class Data(Protocol):
-    """The visibilities that points are taken out of."""
+    """The visibilities from which points are taken out."""
 
     slope_rms: float
-    """Root of the weighted mean square of ln(nu / nu_0)."""
+    """The root of the weighted mean square of ln(nu / nu_0)."""
 
     def samples(self) -> NDArray[np.complex64]:
-        """(sample,) what is left of them now, for `anew`."""
+        """Return a copy of the residual samples (sample,), which `anew` can start from."""
 
     def anew(self, samples: NDArray[np.complex64], points: Points) -> Image:
-        """Go back to those `samples` and take `points` out of them; the residual."""
+        """Take `points` out of `samples`; return the residual image."""
 
     def exchange(self, before: Points, after: Points) -> Image:
-        """Take `after` out instead of `before`; the residual."""
+        """Take out `after` instead of `before`; return the residual image."""
 
     def steeper(self, points: Points) -> NDArray[np.float64]:
-        """Changes of the points' indices that fit what is left; NaN where nothing tells."""
+        """Return the changes of the points' indices that best fit the residual samples; NaN where the samples do not constrain them."""
 
 
 def take_out(
@@ -137,10 +140,11 @@ def take_out(
     within: NDArray[np.bool_] | None = None,
     most_rounds: int = _MOST_ROUNDS,
 ) -> tuple[Points, Image, int]:
-    """Points found in `residual` (n, n) with its dirty beam (2n, 2n), the exact residual without them, rounds taken.
+    """Return the points found in `residual` (n, n) with its dirty beam (2n, 2n), the exact residual without them, and the number
+    of rounds.
 
-    Peaks count from 30 times the rms and `floor_jy` on, if the dirty beam fits them; the rest is CLEAN's. None is looked for
-    outside `within` (n, n), if given.
+    A peak is a point if it is above 30 times the rms and `floor_jy`, and the dirty beam fits it; CLEAN takes the rest. If
+    `within` (n, n) is given, no point is searched for outside it.
     """
     known, corrections = NO_POINTS, np.empty(0, dtype=np.intp)
     rounds, untouched = 0, data.samples()
@@ -148,66 +152,67 @@ def take_out(
         rms = robust_rms(residual)
         free = corrections < _MOST_CORRECTIONS
         moved, changed = _corrected(known, free, residual, wide_psf, _SETTLED * rms)
-        turned = _turned(moved, free, data, rms)
-        steps_jy = np.abs(turned.index - moved.index) * moved.flux_jy * data.slope_rms
-        moved, changed = turned, changed | (steps_jy > 0)
-        # what wrong indices left is still in this residual: by Cauchy and Schwarz no more than steps_jy anywhere
+        with_indices = _with_fitted_indices(moved, free, data, rms)
+        steps_jy = np.abs(with_indices.index - moved.index) * moved.flux_jy * data.slope_rms
+        moved, changed = with_indices, changed | (steps_jy > 0)
+        # this residual still contains the effect of wrong indices: at most steps_jy anywhere, by Cauchy and Schwarz
         level = max(_SIGMA * rms, floor_jy, float(residual.max()) / _DYNAMIC_RANGE, steps_jy.max(initial=0))
-        fresh = _found(residual, wide_psf, moved, level, within) if len(moved.rows) < _MOST_POINTS else []
-        if not fresh and not changed.any():
+        new = _new_points(residual, wide_psf, moved, level, within) if len(moved.rows) < _MOST_POINTS else []
+        if not new and not changed.any():
             break
-        rows, columns, flux = np.array(fresh).reshape(-1, 3).T
+        rows, columns, flux = np.array(new).reshape(-1, 3).T
         added = Points.unresolved(rows, columns, flux)
-        if np.count_nonzero(changed) > np.count_nonzero(~changed):  # then fewer are predicted if all are
+        if np.count_nonzero(changed) > np.count_nonzero(~changed):  # starting again then predicts fewer points
             residual = data.anew(untouched, moved.and_also(added))
         else:
             residual = data.exchange(known.select(changed), moved.select(changed).and_also(added))
         known = moved.and_also(added)
-        corrections = np.concatenate([corrections + changed, np.zeros(len(fresh), dtype=np.intp)])
+        corrections = np.concatenate([corrections + changed, np.zeros(len(new), dtype=np.intp)])
         rounds += 1
     return known, residual, rounds
 
 
-def _steep(points: Points, data: Data, rms: float) -> NDArray[np.intp]:
-    """Points bright enough for a spectral index; none without bandwidth."""
+def _bright(points: Points, data: Data, rms: float) -> NDArray[np.intp]:
+    """Return the indices of points bright enough for a spectral index; none without bandwidth."""
     return np.flatnonzero((points.flux_jy > _STEEPNESS_SIGMA * rms) & (data.slope_rms > 0) & ~points.resolved)
 
 
-def _turned(known: Points, which: NDArray[np.bool_], data: Data, rms: float) -> Points:
-    """`known`, the bright ones with the spectral indices that fit what they left, where that makes a difference.
+def _with_fitted_indices(known: Points, which: NDArray[np.bool_], data: Data, rms: float) -> Points:
+    """Return `known` with the spectral indices of bright points fitted to the residual samples, where the change is significant.
 
-    Each index is the mean of what the data say and the typical one, weighted by their variances: the data's is
+    Each index is the mean of the data's index and the typical one, weighted by their inverse variances: the data's variance is
     (rms / (S slope_rms))^2.
     """
-    bright = _steep(known, data, rms)
+    bright = _bright(known, data, rms)
     bright = bright[which[bright]]
     if not bright.size:
         return known
-    there = known.select(bright)
-    error = rms / (there.flux_jy * data.slope_rms)
-    index = (there.index + data.steeper(there)) / (1 + (error / _INDEX_SCATTER) ** 2)
-    step = np.where(np.isfinite(index), index - there.index, 0.0)
+    selected = known.select(bright)
+    error = rms / (selected.flux_jy * data.slope_rms)
+    index = (selected.index + data.steeper(selected)) / (1 + (error / _INDEX_SCATTER) ** 2)
+    step = np.where(np.isfinite(index), index - selected.index, 0.0)
     indices = known.index.copy()
     indices[bright] += np.where(np.abs(step) > _SETTLED * error, step, 0.0)
     return replace(known, index=indices)
 
 
 def spectral_indices(points: Points, data: Data, rms: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(point,) each: spectral indices less the typical one as the data alone have them, and their errors.
+    """Return two arrays (point,): spectral indices minus the typical one, from the data alone, and their errors.
 
-    NaN for points fainter than 100 times the rms [Jy/beam] of what is left of `data`. To be asked when all else is taken out.
+    NaN for points fainter than 100 times the rms [Jy/beam] of the residual of `data`. To be called when everything else is
+    taken out.
     """
     index, error = np.full((2, points.flux_jy.size), np.nan)
-    bright = _steep(points, data, rms)
+    bright = _bright(points, data, rms)
     if bright.size:
-        there = points.select(bright)
-        index[bright] = there.index + data.steeper(there)
-        error[bright] = np.where(np.isfinite(index[bright]), rms / (there.flux_jy * data.slope_rms), np.nan)
+        selected = points.select(bright)
+        index[bright] = selected.index + data.steeper(selected)
+        error[bright] = np.where(np.isfinite(index[bright]), rms / (selected.flux_jy * data.slope_rms), np.nan)
     return index, error
 
 
 def _corrected(known: Points, which: NDArray[np.bool_], residual: Image, psf: Image, least_jy: float) -> tuple[Points, NDArray[np.bool_]]:
-    """Those of `known` moved to fit what they left in the residual, and which changed by as much as `least_jy`."""
+    """Return `known` with the points of `which` corrected to fit the residual, and a mask of those that changed by `least_jy` or more."""
     rows, columns, flux = known.rows.copy(), known.columns.copy(), known.flux_jy.copy()
     changed = np.zeros(rows.size, dtype=np.bool_)
     for k in np.flatnonzero(which):
@@ -224,33 +229,35 @@ def _corrected(known: Points, which: NDArray[np.bool_], residual: Image, psf: Im
     return replace(known, rows=rows, columns=columns, flux_jy=flux), changed
 
 
-def _found(residual: Image, psf: Image, known: Points, level: float, within: NDArray[np.bool_] | None) -> list[tuple[float, float, float]]:
-    """(row, column, flux) of the peaks above `level`, brightest first, each taken out before the next is looked for."""
-    left = residual.copy()
+def _new_points(
+    residual: Image, psf: Image, known: Points, level: float, within: NDArray[np.bool_] | None
+) -> list[tuple[float, float, float]]:
+    """Return (row, column, flux) of the peaks above `level`, brightest first; each is taken out before the next is searched for."""
+    remaining = residual.copy()
     edge = _REACH + _TAPS
-    free = np.zeros(left.shape, dtype=np.bool_)
+    free = np.zeros(remaining.shape, dtype=np.bool_)
     free[edge:-edge, edge:-edge] = True if within is None else within[edge:-edge, edge:-edge]
     for row, column in zip(*known.nearest(), strict=True):
-        _close(free, row, column)
-    found: list[tuple[float, float, float]] = []
-    while len(found) + known.rows.size < _MOST_POINTS:
-        row, column = _brightest(left, free)
-        if not free[row, column] or left[row, column] < level:
+        _block(free, row, column)
+    new: list[tuple[float, float, float]] = []
+    while len(new) + known.rows.size < _MOST_POINTS:
+        row, column = _brightest(remaining, free)
+        if not free[row, column] or remaining[row, column] < level:
             break
-        _close(free, row, column)
-        point = _fitted(left, psf, row, column)
+        _block(free, row, column)
+        point = _fitted(remaining, psf, row, column)
         if point is not None:
-            found.append(point)
-            _subtract(left, psf, *point)
-    return found
+            new.append(point)
+            _subtract(remaining, psf, *point)
+    return new
 
 
-def _close(free: NDArray[np.bool_], row: int, column: int) -> None:
-    free[max(row - _APART, 0) : row + _APART + 1, max(column - _APART, 0) : column + _APART + 1] = False
+def _block(free: NDArray[np.bool_], row: int, column: int) -> None:
+    free[max(row - _SEPARATION, 0) : row + _SEPARATION + 1, max(column - _SEPARATION, 0) : column + _SEPARATION + 1] = False
 
 
 def _fitted(image: Image, psf: Image, row: int, column: int) -> tuple[float, float, float] | None:
-    """The point that fits a peak (Gauss-Newton); None if it is no single point."""
+    """Return the point that fits a peak (Gauss-Newton); None if the peak is not a single point."""
     patch = image[row - _REACH : row + _REACH + 1, column - _REACH : column + _REACH + 1].astype(np.float64).reshape(-1)
     north, east, flux = 0.0, 0.0, float(image[row, column])
     for _ in range(4):
@@ -261,11 +268,12 @@ def _fitted(image: Image, psf: Image, row: int, column: int) -> tuple[float, flo
         if flux <= 0:
             return None
     misfit = np.abs(patch - flux * _lobe(psf, north, east)[:, 0]).max()
-    return (row + float(north), column + float(east), flux) if misfit <= _UNLIKE * flux else None
+    return (row + float(north), column + float(east), flux) if misfit <= _MISFIT * flux else None
 
 
 def _lobe(psf: Image, north: float, east: float) -> NDArray[np.float64]:
-    """(25, 3): the dirty beam of a point `north`, `east` pixels off the middle of 5 x 5, and what moving it adds."""
+    """Return (25, 3): the dirty beam of a point `north`, `east` pixels off the middle of 5 x 5, and its derivatives along rows and
+    columns."""
     middle = psf.shape[0] // 2
     width = _REACH + _TAPS
     core = psf[middle - width : middle + width + 1, middle - width : middle + width + 1].astype(np.float64)
@@ -280,7 +288,7 @@ def _lobe(psf: Image, north: float, east: float) -> NDArray[np.float64]:
 
 
 def _shifts(offset: float) -> NDArray[np.float64]:
-    """(5, 17): values a lobe moved by `offset` has at the five middle of seventeen pixels."""
+    """Return the matrix (5, 17) that gives a lobe shifted by `offset` at the five middle pixels of seventeen."""
     whole = int(np.floor(-offset))
     taps = _taps(-offset - whole)
     matrix = np.zeros((2 * _REACH + 1, 2 * (_REACH + _TAPS) + 1))
@@ -291,13 +299,13 @@ def _shifts(offset: float) -> NDArray[np.float64]:
 
 
 def _taps(fraction: float) -> NDArray[np.float64]:
-    """Lagrange's weights of six samples for a place `fraction` (0 to 1) of a pixel past the third."""
+    """Return the Lagrange weights of six samples for a position `fraction` (0 to 1) of a pixel past the third."""
     places = np.arange(_TAPS) - (_TAPS // 2 - 1)
     return np.array([np.prod([(fraction - other) / (own - other) for other in places if other != own]) for own in places])
 
 
 def _subtract(image: Image, psf: Image, row: float, column: float, flux: float) -> None:
-    """Take the dirty beam of a point out of the whole image."""
+    """Subtract the dirty beam of a point from the whole image."""
     first_row, first_column = int(np.floor(-row)), int(np.floor(-column))
     middle = psf.shape[0] // 2 - (_TAPS // 2 - 1)
     weights = [_taps(-place - first).astype(np.float32) for place, first in ((row, first_row), (column, first_column))]
@@ -322,7 +330,7 @@ def _shifted_away(image, psf, first_row, first_column, by_row, by_column, flux):
 
 @njit(cache=True)
 def _brightest(image, free):  # type: ignore[no-untyped-def]
-    """(row, column) of the highest pixel that is free; (0, 0), which never is, if none is."""
+    """Return (row, column) of the highest free pixel; (0, 0), which is never free, if there is none."""
     best, place = -np.inf, (0, 0)
     for row in range(image.shape[0]):
         for column in range(image.shape[1]):

@@ -1,7 +1,7 @@
 """Stokes Q = (XX - YY) / 2 of a tile's brightest sources, by a direct Fourier sum of the visibilities.
 
-A Q image would cost a whole gridding. The sum at ten places costs a pass over the samples, and says both what the sources
-are polarised by and, from what they have in common, how far the flux scales of the two receptors are apart.
+A Q image would cost a whole gridding. The sum at ten positions costs one pass over the samples. It gives the polarisation of
+the sources and, from what they have in common, the difference between the flux scales of the two receptors.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from dsa110_assets.visibilities.types import Visibilities
 
 _MOST = 10
 _LEAST_SNR = 50.0
-"""Fainter sources tell less of their polarisation than 2 %, which is what most have."""
+"""For fainter sources the error of Q exceeds 2 % of I, which is the polarisation that most of them have."""
 
 
 def stokes_q(vis: Visibilities, lmn: NDArray[np.float64], variance_scale: float) -> tuple[NDArray[np.float64], float]:
-    """Apparent Stokes Q [Jy] (source,) at direction cosines (3, source), about vis's one phase centre, and its error [Jy].
+    """Return the apparent Stokes Q [Jy] (source,) at direction cosines (3, source), about vis's one phase centre, and its error
+    [Jy].
 
-    The mean of Re[(XX - YY) / 2 exp(-i phase)] over the cross-correlations that have both, weighted by
-    4 / (1/w_xx + 1/w_yy): a dirty image's value, other sources' Q in it with the sidelobes of natural weights.
+    Q is the mean of Re[(XX - YY) / 2 exp(-i phase)] over the cross-correlations that have both, weighted by 4 / (1/w_xx +
+    1/w_yy). That is the value of a dirty image: it includes other sources' Q through the sidelobes of natural weights.
     `variance_scale` as in `StokesI`. NaN without such samples.
     """
     cross = np.flatnonzero(~vis.is_auto)
@@ -45,7 +46,7 @@ def stokes_q(vis: Visibilities, lmn: NDArray[np.float64], variance_scale: float)
 
 @njit(cache=True, parallel=True)
 def _sums(data, flags, weights, uvw_m, cross, first, step, l, m, n1):  # type: ignore[no-untyped-def]
-    """Per baseline: weighted sums (baseline, source), and the weights. Phases are advanced along evenly spaced channels."""
+    """Return weighted sums (baseline, source), and the weights (baseline,). Phases are advanced along evenly spaced channels."""
     n_times, _, n_channels, _ = data.shape
     out, totals = np.zeros((cross.size, l.size)), np.zeros(cross.size)
     for index in prange(cross.size):
@@ -75,9 +76,12 @@ def _sums(data, flags, weights, uvw_m, cross, first, step, l, m, n1):  # type: i
 def polarisation_figures(
     vis: Visibilities, image: NDArray[np.float32], header: Header, rms_jy: float, variance_scale: float
 ) -> dict[str, float]:
-    """Q of the up to ten sources brighter than 50 rms: q_sources (their number), q_peak_jy (the largest |Q|, with its sign),
-    q_error_jy (thermal), q_over_i_median (what they have in common: half the relative difference of the receptors' scales)
-    and q_over_i_worst (the largest |Q / I|, with its sign). NaN without such a source or without both polarisations."""
+    """Return figures of Q of the up to ten brightest sources above 50 rms.
+
+    q_sources (their number), q_peak_jy (the largest |Q|, with its sign), q_error_jy (thermal), q_over_i_median (what they have
+    in common: half the relative difference of the receptors' scales) and q_over_i_worst (the largest |Q / I|, with its sign).
+    NaN without such a source or without both polarisations.
+    """
     peaks = find_peaks(image, _LEAST_SNR * rms_jy)
     figures = dict.fromkeys(("q_peak_jy", "q_error_jy", "q_over_i_median", "q_over_i_worst"), float("nan"))
     x, y, flux = peaks.x[:_MOST], peaks.y[:_MOST], peaks.value[:_MOST]

@@ -1,4 +1,4 @@
-"""Small pictures of images for the web pages."""
+"""Small preview pictures of images for the web pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_BYTES = 20_000
 SIDES = (256, 192, 128, 96, 64)
 _LOW, _HIGH = -3.0, 20.0
 _GREYS = 32
-"""Few levels compress noise several times better and look the same at this size."""
+"""With few levels noise compresses several times better, and the picture looks the same at this size."""
 
 
 def preview_png(
@@ -25,11 +25,11 @@ def preview_png(
     noise: NDArray[np.floating] | None = None,
     rms: float | None = None,
 ) -> bytes:
-    """PNG of at most 20 kB of an image (ny, nx), rows from south to north, north up in the picture.
+    """Return a PNG of at most 20 kB of an image (ny, nx), rows from south to north, north up in the picture.
 
-    Grey from -3 to 20 times `rms`, by default the robust rms, by arcsinh; blocks keep their brightest pixel,
-    so faint points stay visible; NaN is dark blue. With a `noise` map (ny, nx) it is their ratio that is shown, and `rms`
-    is the ratio's. Written to `path` if given. Never raises for blank images.
+    Grey from -3 to 20 times `rms`, by default the robust rms, by arcsinh. Blocks keep their brightest pixel, so faint points
+    stay visible; NaN is dark blue. With a `noise` map (ny, nx) the ratio of image and noise is shown, and `rms` is that of the
+    ratio. The PNG is written to `path` if given. Never raises for blank images.
     """
     sigma = np.broadcast_to(np.ones((), data.dtype), data.shape) if noise is None else noise
     if rms is None:
@@ -46,7 +46,7 @@ def preview_png(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _brightest(data, noise, step):  # type: ignore[no-untyped-def]
-    """The highest data / noise in blocks of step x step pixels, float32; NaN where a block has none that is finite."""
+    """Return the highest data / noise in blocks of step x step pixels, float32; NaN where no pixel of a block is finite."""
     out = np.full((-(-data.shape[0] // step), -(-data.shape[1] // step)), np.nan, np.float32)
     for row in range(data.shape[0]):
         line = out[row // step]
@@ -58,7 +58,7 @@ def _brightest(data, noise, step):  # type: ignore[no-untyped-def]
 
 
 def shades(data: NDArray[np.float32], rms: float) -> NDArray[np.uint8]:
-    """Palette indices uint8 of an image: 0 where NaN, else greys by arcsinh from _LOW to _HIGH times `rms`."""
+    """Return the palette indices uint8 of an image: 0 where NaN, else greys by arcsinh from _LOW to _HIGH times `rms`."""
     scale = rms if np.isfinite(rms) and rms > 0 else 1.0
     low, high = np.arcsinh(_LOW), np.arcsinh(_HIGH)
     level = (np.arcsinh(np.nan_to_num(data, nan=0.0) / scale) - low) / (high - low)
@@ -67,8 +67,8 @@ def shades(data: NDArray[np.float32], rms: float) -> NDArray[np.uint8]:
 
 
 def encode_png(indices: NDArray[np.uint8], *, transparent: bool = False) -> bytes:
-    """PNG of palette indices, first row on top; blank pixels dark blue, or see-through if `transparent`."""
-    from PIL import Image as PillowImage  # while others write the files that it is a preview of
+    """Return a PNG of palette indices, first row on top; blank pixels are dark blue, or transparent if `transparent`."""
+    from PIL import Image as PillowImage  # imported here, so that this can overlap with the writing of the image files
 
     picture = PillowImage.fromarray(indices)
     picture = PillowImage.frombytes("P", picture.size, picture.tobytes())

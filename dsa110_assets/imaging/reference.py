@@ -1,4 +1,4 @@
-"""A tile against the sky model: flux scale and astrometry, each with its error."""
+"""Comparison of a tile with the sky model: flux scale and astrometry, each with its error."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ _MIN_SNR = 10.0
 _MIN_RESPONSE = 0.5
 _CLIP_SIGMA = 3.0
 _ROBUST_FROM = 6
-"""Of fewer values the median absolute deviation says too little: it is their plain scatter that counts, and none is left out."""
+"""The median absolute deviation of fewer values is too uncertain: their plain scatter is used, and none is left out."""
 PRIOR_FLUX_SCATTER = 0.03
-"""What a single source may be off beyond its noise (catalogue, variability, neighbours) before others have shown it."""
+"""The error of a single source beyond its noise (catalogue, variability, neighbours) that is assumed before others have shown it."""
 PRIOR_OFFSET_BEAMS = 0.03
-"""The same of its position, in minor axes."""
+"""The same for its position, in minor axes."""
 
 
 class Factor(NamedTuple):
-    """A robust mean, its standard error, the scatter of single values beyond their own errors, and how many were kept."""
+    """A robust mean, its standard error, the scatter of single values beyond their own errors, and the number of values kept."""
 
     value: float
     error: float
@@ -40,12 +40,12 @@ class Factor(NamedTuple):
 
 
 def robust_mean(values: FloatArray, errors: FloatArray, prior_scatter: float) -> Factor:
-    """Mean of (n,) values with standard errors, without those beyond 3 sigma of the median; NaN without any.
+    """Return the mean of (n,) values with standard errors, without those beyond 3 sigma of the median; NaN without any.
 
-    Each value's variance is its own error's and a common scatter's. That is measured (the squared scaled MAD, of six values
-    and more, with Croux & Rousseeuw's (1992) n/(n - 0.8), less the median squared error) and averaged with `prior_scatter` as
-    if that were one more value: with one value the prior speaks, with many the values do. The error is never below what
-    scatter and errors lead to expect.
+    The variance of a value is that of its own error plus a common scatter. The scatter is measured: the squared scaled MAD, for
+    six or more values, with Croux & Rousseeuw's (1992) n/(n - 0.8), less the median squared error. It is averaged with
+    `prior_scatter` as if that were one more value: with one value the prior dominates, with many the values do. The error is
+    never below that expected from scatter and errors.
     """
     if not values.size:
         return Factor(np.nan, np.nan, np.nan, 0)
@@ -55,8 +55,8 @@ def robust_mean(values: FloatArray, errors: FloatArray, prior_scatter: float) ->
         spread = float(np.sqrt(np.sum((values - middle) ** 2) / max(values.size - 1, 1)))
     else:
         spread = SIGMA_PER_MAD * float(np.median(np.abs(values - middle))) * values.size / (values.size - 0.8)
-    own = max(spread**2 - float(np.median(errors**2)), 0.0)
-    common = ((values.size - 1) * own + prior_scatter**2) / values.size
+    excess = max(spread**2 - float(np.median(errors**2)), 0.0)
+    common = ((values.size - 1) * excess + prior_scatter**2) / values.size
     variance = errors**2 + common
     kept = few | (np.abs(values - middle) <= _CLIP_SIGMA * np.sqrt(variance))
     weight = 1 / variance[kept]
@@ -71,17 +71,17 @@ def reference_figures(
     rms_jy: float,
     sky: SkyModel,
 ) -> dict[str, float]:
-    """Robust means over the model's isolated sources expected above 10 sigma within the beam's half-power width.
+    """Return robust means over the model's isolated sources expected above 10 sigma within the beam's half-power width.
 
-    reference_count; flux_ratio (image over model at the image's frequency, RESTFRQ), flux_ratio_error, flux_ratio_scatter
-    (of single sources beyond noise) and, in arcseconds east and north, astrometry_ra_arcsec, astrometry_dec_arcsec
-    (image minus model) with astrometry_ra_error_arcsec, astrometry_dec_error_arcsec. reference_missing: how many of them have no
-    peak within one beam. NaN where no source counts.
+    reference_count; flux_ratio (image over model at the image's frequency, RESTFRQ), flux_ratio_error, flux_ratio_scatter (of
+    single sources beyond noise) and, in arcseconds east and north, astrometry_ra_arcsec, astrometry_dec_arcsec (image minus
+    model) with astrometry_ra_error_arcsec, astrometry_dec_error_arcsec. reference_missing: the number of them without a peak
+    within one beam. NaN if no source counts.
     """
-    found, missing = _compared(image, primary_beam, header, rms_jy, sky)
-    flux = robust_mean(found.ratio, 1 / found.snr, PRIOR_FLUX_SCATTER)
+    compared, missing = _compared(image, primary_beam, header, rms_jy, sky)
+    flux = robust_mean(compared.ratio, 1 / compared.snr, PRIOR_FLUX_SCATTER)
     figures = {
-        "reference_count": float(found.ratio.size),
+        "reference_count": float(compared.ratio.size),
         "reference_missing": float(missing),
         "flux_ratio": flux.value,
         "flux_ratio_error": flux.error,
@@ -89,15 +89,15 @@ def reference_figures(
     }
     beam = Beam(header["BMAJ"], header["BMIN"], header["BPA"])
     prior = 3600 * PRIOR_OFFSET_BEAMS * beam.bmin_deg
-    for name, offset, variance in zip(("ra", "dec"), (found.east, found.north), np.diag(beam.covariance), strict=True):
-        mean = robust_mean(offset, 3600 * np.sqrt(variance) / found.snr, prior)
+    for name, offset, variance in zip(("ra", "dec"), (compared.east, compared.north), np.diag(beam.covariance), strict=True):
+        mean = robust_mean(offset, 3600 * np.sqrt(variance) / compared.snr, prior)
         figures[f"astrometry_{name}_arcsec"], figures[f"astrometry_{name}_error_arcsec"] = mean.value, mean.error
     return figures
 
 
 @dataclass(frozen=True)
 class _Compared:
-    """Sources with a peak (n,): flux over model, offsets east and north [arcsec] from it, signal-to-noise expected."""
+    """Sources with a peak (n,): flux over model, offsets east and north [arcsec] from the model, expected signal-to-noise."""
 
     ratio: FloatArray
     east: FloatArray
@@ -108,11 +108,11 @@ class _Compared:
 def _compared(
     image: NDArray[np.float32], primary_beam: NDArray[np.float32], header: Header, rms_jy: float, sky: SkyModel
 ) -> tuple[_Compared, int]:
-    """The model's sources beside the image's peaks; and the number of those without a peak.
+    """Return the model's sources compared with the image's peaks, and the number of sources without a peak.
 
-    A peak lies where noise helps it. Where noise is correlated as the (Gaussian) beam is, with covariance C, its gradient
-    has covariance sigma^2 C^-1 and the peak curvature S C^-1: the peak gains sigma^2 / S, which is taken off, and is moved by
-    C^(1/2) sigma / S (Condon 1997, PASP 109, 166, eq. 21, to a factor of order one).
+    A peak lies where noise adds to it. Where noise is correlated like the (Gaussian) beam, with covariance C, its gradient has
+    covariance sigma^2 C^-1 and the peak curvature S C^-1: the peak is too high by sigma^2 / S, which is subtracted, and is
+    displaced by C^(1/2) sigma / S (Condon 1997, PASP 109, 166, eq. 21, to a factor of order one).
     """
     x, y, apparent = _expected(primary_beam, header, rms_jy, sky)
     beam_pixels = header["BMAJ"] / header["CDELT2"]
@@ -136,7 +136,7 @@ def _compared(
 
 
 def _expected(primary_beam: NDArray[np.float32], header: Header, rms_jy: float, sky: SkyModel) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Pixel coordinates and apparent fluxes [Jy] of the model's sources that an image is compared with."""
+    """Return pixel coordinates and apparent fluxes [Jy] of the model's sources that an image is compared with."""
     wcs = WCS(header).celestial
     ra, dec = np.asarray(sky.ra_rad), np.asarray(sky.dec_rad)
     near = astrometry.separation_deg(ra, dec, *np.deg2rad(wcs.wcs.crval)) < 0.75 * primary_beam.shape[0] * header["CDELT2"]
@@ -152,10 +152,10 @@ def _expected(primary_beam: NDArray[np.float32], header: Header, rms_jy: float, 
 
 
 def _isolated(x: FloatArray, y: FloatArray, apparent_jy: FloatArray, radius: float) -> NDArray[np.bool_]:
-    """No other model source within `radius` pixels brighter than a hundredth of the source's own flux."""
-    alone = np.ones(x.size, dtype=np.bool_)
+    """Return which sources have no other model source within `radius` pixels brighter than a hundredth of their own flux."""
+    isolated = np.ones(x.size, dtype=np.bool_)
     for index in range(x.size):
         close = np.hypot(x - x[index], y - y[index]) < radius
         close[index] = False
-        alone[index] = not np.any(apparent_jy[close] > 0.01 * apparent_jy[index])
-    return alone
+        isolated[index] = not np.any(apparent_jy[close] > 0.01 * apparent_jy[index])
+    return isolated

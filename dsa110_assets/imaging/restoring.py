@@ -1,4 +1,4 @@
-"""The restoring beam: fitted to the dirty beam's main lobe, and convolution with it, the same everywhere on the sky."""
+"""The restoring beam: its fit to the dirty beam's main lobe, and convolution with it, uniform over the sky."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 FWHM_PER_SIGMA = math.sqrt(8 * math.log(2))
 HALF_MAXIMUM = 0.5
-"""Down to where the restoring beam is fitted. CASA's 0.35 takes in the plateau that a dense core lays under the peak
-of its outriggers: a beam wider than the peak, in which what CLEAN spreads over pixels adds up to 1 to 3 % too much."""
+"""The level down to which the restoring beam is fitted. CASA's 0.35 includes the plateau that a dense core forms below the peak of
+its outriggers. The fitted beam is then wider than the peak, and flux that CLEAN spreads over pixels adds up to 1 to 3 % too
+much."""
 
 
 @dataclass(frozen=True)
 class Beam:
-    """An elliptical Gaussian: full widths at half maximum [deg] and position angle [deg], north through
-    east."""
+    """An elliptical Gaussian: full widths at half maximum [deg] and position angle [deg], north through east."""
 
     bmaj_deg: float
     bmin_deg: float
@@ -33,12 +33,12 @@ class Beam:
 
     @property
     def area_sr(self) -> float:
-        """Solid angle [sr]: what 'per beam' means."""
+        """The solid angle [sr] of one beam, as in 'per beam'."""
         return math.pi / (4 * math.log(2)) * math.radians(self.bmaj_deg) * math.radians(self.bmin_deg)
 
     @property
     def covariance(self) -> NDArray[np.float64]:
-        """(2, 2) covariance [deg^2] of (east, north)."""
+        """The covariance (2, 2) [deg^2] of (east, north)."""
         angle = math.radians(self.bpa_deg)
         major = np.array([math.sin(angle), math.cos(angle)])
         minor = np.array([math.cos(angle), -math.sin(angle)])
@@ -47,8 +47,7 @@ class Beam:
 
     @staticmethod
     def from_covariance(covariance: NDArray[np.float64]) -> Beam:
-        """The beam of a (2, 2) covariance [deg^2] of (east, north). Raises ValueError unless positive
-        definite."""
+        """Return the beam of a (2, 2) covariance [deg^2] of (east, north). Raises ValueError unless it is positive definite."""
         values, vectors = np.linalg.eigh(covariance)
         if not values[0] > 0:
             raise ValueError("a beam's covariance must be positive definite")
@@ -59,8 +58,8 @@ class Beam:
 
 @dataclass(frozen=True)
 class Slope:
-    """How a beam's covariance [deg^2] of (east, north) in an image's plane changes with the place: what is added to it per pixel
-    of row and of column from the middle, (2, 2) each. None of it unless given."""
+    """The change with position of a beam's covariance [deg^2] of (east, north) in the image plane: the increment per pixel of row
+    and of column from the middle, (2, 2) each; zero by default."""
 
     by_row: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
     by_column: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 2)))
@@ -70,10 +69,10 @@ FLAT = Slope()
 
 
 def slope_on_sky(beam: Beam, header: Header, n_pixels: int) -> Slope:
-    """The slope in a square image of a beam that is the same everywhere on the sky, about the local north.
+    """Return the slope, in a square image, of a beam that is uniform on the sky relative to the local north.
 
     A slanted projection stretches the sky on one side of the middle and shrinks it on the other, by tan(zenith angle) times the
-    distance: 1 % at 1.5 degrees and a zenith angle of 21. Linear, from one edge to the other.
+    distance: 1 % at 1.5 degrees and a zenith angle of 21. The slope is linear from one edge to the other.
     """
     from astropy.wcs import WCS
 
@@ -91,7 +90,7 @@ def slope_on_sky(beam: Beam, header: Header, n_pixels: int) -> Slope:
 
 
 def flipped(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A (2, 2) covariance of (east, north) as one of (row, column), rows north and columns west; and back."""
+    """Convert a (2, 2) covariance of (east, north) to one of (row, column), with rows north and columns west, or back."""
     return np.asarray(covariance[::-1, ::-1] * np.array([[1, -1], [-1, 1]]))
 
 
@@ -103,12 +102,12 @@ def set_beam(header: Header, beam: Beam) -> None:
 
 
 def fit_beam(psf: NDArray[np.floating], pixel_deg: float, floor: float = HALF_MAXIMUM) -> Beam:
-    """Least-squares Gaussian of unit peak to the main lobe of a dirty beam (ny, nx), rows north, columns
-    west: to its pixels above `floor` times the peak.
+    """Fit a Gaussian of unit peak to the main lobe of a dirty beam (ny, nx), rows north and columns west, by least squares to its
+    pixels above `floor` times the peak.
 
     Raises BadDataError if the peak is not at the centre pixel or the lobe has too few pixels to fit.
     """
-    from scipy.ndimage import label  # with the next a third of a second, which whoever only reads a beam need not wait for
+    from scipy.ndimage import label  # both imports take a third of a second, which is saved where a beam is only read
     from scipy.optimize import least_squares
 
     centre = (psf.shape[0] // 2, psf.shape[1] // 2)
@@ -134,12 +133,13 @@ def fit_beam(psf: NDArray[np.floating], pixel_deg: float, floor: float = HALF_MA
 def convolve(
     image: NDArray[np.floating], covariance_deg2: NDArray[np.float64], pixel_deg: float, threads: int = 1, slope: Slope = FLAT
 ) -> NDArray[np.float32]:
-    """Convolution of (ny, nx) with a Gaussian of unit integral and covariance [deg^2] of (east, north).
+    """Return the convolution of (ny, nx) with a Gaussian of unit integral and covariance [deg^2] of (east, north), float32.
 
-    Zero beyond the edges; the Gaussian is applied in the Fourier domain, where it is exact. With a slope it changes from
-    pixel to pixel of `image`, to first order, and keeps its peak: what 4 % do to its width is right to 0.2 %. float32 out.
+    The image is zero beyond the edges. The Gaussian is applied in the Fourier domain, where it is exact. With a slope it
+    changes from pixel to pixel of `image`, to first order, and keeps its peak: for a change of 4 % in width this is accurate to
+    0.2 %.
     """
-    import scipy.fft  # a tenth of a second that a mosaic of one beam need not wait for
+    import scipy.fft  # the import takes a tenth of a second, which a mosaic of one beam saves
 
     margin = math.ceil(5 * math.sqrt(float(np.trace(covariance_deg2))) / pixel_deg)
     shape = tuple(scipy.fft.next_fast_len(side + margin, real=True) for side in image.shape)
@@ -155,8 +155,8 @@ def convolve(
         if change.any():
             offset = np.expand_dims(np.arange(image.shape[axis], dtype=np.float32) - image.shape[axis] // 2, 1 - axis)
             growth = np.float32(np.trace(np.linalg.solve(covariance_deg2, change)) / 2)
-            more = scipy.fft.rfft2(image.astype(np.float32, copy=False) * offset, s=shape, workers=threads)
-            spectrum += (growth - np.float32(2 * np.pi**2) * squared(change)) * more
+            weighted = scipy.fft.rfft2(image.astype(np.float32, copy=False) * offset, s=shape, workers=threads)
+            spectrum += (growth - np.float32(2 * np.pi**2) * squared(change)) * weighted
     spectrum *= np.exp(np.float32(-2 * np.pi**2) * squared(covariance_deg2))
     smooth = scipy.fft.irfft2(spectrum, s=shape, workers=threads)
     return np.asarray(smooth[: image.shape[0], : image.shape[1]], dtype=np.float32)
@@ -165,7 +165,7 @@ def convolve(
 def restore(
     model: NDArray[np.floating], residual: NDArray[np.float32], beam: Beam, pixel_deg: float, threads: int = 1, slope: Slope = FLAT
 ) -> NDArray[np.float32]:
-    """Model [Jy/pixel] seen by `beam`, with that slope, plus residual, (ny, nx) float32 [Jy/beam]."""
+    """Return the model [Jy/pixel] convolved with `beam` and its slope, plus the residual, (ny, nx) float32 [Jy/beam]."""
     per_beam = beam.area_sr / math.radians(pixel_deg) ** 2
     if not np.any(model):
         return residual.astype(np.float32, copy=True)
@@ -173,15 +173,15 @@ def restore(
 
 
 def add_points(image: NDArray[np.float32], points: Points, beam: Beam, pixel_deg: float, slope: Slope = FLAT) -> None:
-    """Add points seen by `beam`, with that slope, to an image [Jy/beam], in place: Gaussians, those of resolved sources wider
-    than the beam, out to where they are 1e-9 of their peak."""
+    """Add points convolved with `beam` and its slope to an image [Jy/beam], in place. They are Gaussians, wider than the beam for
+    resolved sources, drawn out to 1e-9 of their peak."""
     middle = image.shape[0] // 2
     for row, column, flux, spread in zip(points.rows, points.columns, points.flux_jy, points.spread, strict=True):
         covariance = beam.covariance + (row - middle) * slope.by_row + (column - middle) * slope.by_column
-        seen = Beam.from_covariance(covariance + flipped(spread) * pixel_deg**2)
-        inverse = np.linalg.inv(seen.covariance) * pixel_deg**2
-        reach = math.ceil(6.5 * seen.bmaj_deg / FWHM_PER_SIGMA / pixel_deg)
-        flux *= Beam.from_covariance(covariance).area_sr / seen.area_sr
+        convolved_beam = Beam.from_covariance(covariance + flipped(spread) * pixel_deg**2)
+        inverse = np.linalg.inv(convolved_beam.covariance) * pixel_deg**2
+        reach = math.ceil(6.5 * convolved_beam.bmaj_deg / FWHM_PER_SIGMA / pixel_deg)
+        flux *= Beam.from_covariance(covariance).area_sr / convolved_beam.area_sr
         top, left = max(int(row) - reach, 0), max(int(column) - reach, 0)
         stamp = image[top : int(row) + reach + 1, left : int(column) + reach + 1]
         north = (top + np.arange(stamp.shape[0]) - row)[:, None]

@@ -23,22 +23,23 @@ from dsa110_assets.visibilities.phasing import to_common_centre
 from dsa110_assets.visibilities.types import Visibilities
 
 _OPTIONS = ImagingOptions(weighting="natural", field_deg=4.4, epsilon=1e-3)
-"""Out to where the beam is down to 15 %; natural weights, as fits to visibilities have them."""
+"""The field extends to where the beam is 15 %; natural weights, like those of fits to visibilities."""
 _LEAST_SIGMA = 8.0
 
 
 def bright_sources(residual: Visibilities, least_jy: float) -> SkyModel:
-    """Peaks above `least_jy` and 8 sigma: ICRS positions and apparent fluxes, brightest first; sidelobes among them.
+    """Return the peaks above `least_jy` and 8 sigma: ICRS positions and apparent fluxes, brightest first; sidelobes are among
+    them.
 
-    `residual`: calibrated visibilities [Jy] less their model, with any phase centres. Raises BadDataError if all of
-    it is flagged.
+    `residual`: calibrated visibilities [Jy] less their model, with any phase centres. Raises BadDataError if all of it is
+    flagged.
     """
     vis = to_common_centre(residual)
     field_rad = math.radians(_OPTIONS.field_deg)
     stokes, slant = flattened(stokes_i(vis), field_rad)
     weighted = imaging_weights(stokes, "natural", 0.0, field_rad)
     n_pixels, pixel_rad = choose_pixels(weighted, _OPTIONS)
-    # one thread adds in one order: tables made again are the same to the last bit, and all that is made with them
+    # one thread adds in a fixed order, so that tables made again, and all products made with them, are the same to the last bit
     gridder = Gridder(stokes.uvw, n_pixels, pixel_rad, _OPTIONS.epsilon, threads=1)
     total = float(np.sum(weighted.weights, dtype=np.float64))
     image = gridder.to_image(stokes.data, weighted.weights) / total

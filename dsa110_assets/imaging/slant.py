@@ -1,9 +1,9 @@
-"""The plane an array lies in, and the slanted projection in which its images need almost no w.
+"""The plane of an array, and the slanted projection in which its images need almost no w.
 
-Antennas on flat ground have w = a u + b v at any instant, so that u l + v m + w (n - 1) is
-u [l + a (n - 1)] + v [m + b (n - 1)]: an image in l + a (n - 1), m + b (n - 1) needs no w at all. FITS
-calls this projection SIN with PV2_1 = -a, PV2_2 = -b (Calabretta & Greisen 2002, section 5.1.5). What is
-left of w (relief, and the change of a and b during a tile) takes a few planes instead of dozens (`gridding`).
+Antennas on flat ground have w = a u + b v at any instant, so that u l + v m + w (n - 1) is u [l + a (n - 1)] + v [m + b (n -
+1)]: an image in l + a (n - 1), m + b (n - 1) needs no w at all. FITS calls this projection SIN with PV2_1 = -a, PV2_2 = -b
+(Calabretta & Greisen 2002, section 5.1.5). The rest of w (relief, and the change of a and b during a tile) takes a few planes
+instead of dozens (`gridding`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dsa110_assets.imaging.stokes import StokesI
 
 @dataclass(frozen=True)
 class Slant:
-    """w = a u + b v + what is left. `pv` are FITS's PV2_1, PV2_2."""
+    """w = a u + b v + rest. `pv` are FITS's PV2_1, PV2_2."""
 
     a: float
     b: float
@@ -35,15 +35,14 @@ class Slant:
 
 
 def flattened(stokes: StokesI, field_rad: float) -> tuple[StokesI, Slant]:
-    """The samples with the best plane's w taken out, and that plane; unchanged if little w would be saved.
+    """Return the samples with the best plane's w taken out, and that plane; unchanged if this would save little w.
 
-    The gridder takes n from slanted coordinates n', an error in phase of 2 pi w' (n - n'), where w' is
-    what is
-    left: below a hundredth of a turn on the longest baseline at the corner of a 4 degree field.
+    The gridder takes n from slanted coordinates n', which is an error in phase of 2 pi w' (n - n'), w' being the rest of w:
+    below a hundredth of a turn on the longest baseline at the corner of a 4 degree field.
     """
     u_v, w = stokes.uvw[:, :2], stokes.uvw[:, 2]
     normal = u_v.T @ u_v
-    if np.linalg.matrix_rank(normal) < 2:  # on one line, as of a single baseline, they lie in many planes
+    if np.linalg.matrix_rank(normal) < 2:  # points on one line, as of a single baseline, lie in many planes
         return stokes, Slant(0.0, 0.0)
     a, b = np.linalg.solve(normal, u_v.T @ w)
     uvw = stokes.uvw.copy()

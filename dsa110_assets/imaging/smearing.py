@@ -1,8 +1,9 @@
-"""What averaging over channels and integrations takes of a source's amplitude, on average over an image's samples.
+"""Loss of a source's amplitude by averaging over channels and integrations, as a mean over an image's samples.
 
-Over a phase range of x turns it is 1 - (pi x)^2 / 6, to second order: over a channel the turn of the fringe with
-frequency, over an integration with time. The correlator averages about the direction it tracks, the meridian's; what is
-averaged later is so about the phase centre. Squares of a source's offsets, so the mean over samples is one quadratic form.
+Averaging over a phase range of x turns leaves 1 - (pi x)^2 / 6, to second order. For a channel the range is the change of the
+fringe's phase with frequency, for an integration that with time. The correlator averages about the direction it tracks, which
+is the meridian's; later averaging is about the phase centre. The losses are squares of a source's offsets, so the mean over
+samples is one quadratic form.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _CHUNKS = 64
 
 
 def smearing(vis: Visibilities, stokes: StokesI, weights: NDArray[np.float32], header: Header, n_pixels: int) -> NDArray[np.float32]:
-    """(ny, nx) float32: the share of a point's amplitude that is left in the image, 1 at the centre at most, at least 0.5.
+    """Return the share of a point's amplitude that is left in the image, (ny, nx) float32: at most 1, at the centre; at least 0.5.
 
-    `weights` (sample,) are the imaging weights. Samples are taken to have been averaged as `vis` says by the correlator,
-    about the meridian, and since as the bounds of `stokes` say, about the phase centre.
+    `weights` (sample,) are the imaging weights. The correlator's averaging is that of `vis`, about the meridian; later
+    averaging is that of the bounds of `stokes`, about the phase centre.
     """
     pointings = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
     tracked = np.stack(astrometry.lmn(pointings[:, 0], pointings[:, 1], vis.phase_centres_rad[0])[:2], axis=-1)
@@ -45,7 +46,7 @@ def smearing(vis: Visibilities, stokes: StokesI, weights: NDArray[np.float32], h
 
 @njit(cache=True, parallel=True)
 def _moments(bounds, baselines, weights, uv_m, rates, tracked, per_metre, width, interval_s):  # type: ignore[no-untyped-def]
-    """Sums over samples, in chunks, of the coefficients of turns^2: l l, l m, m m, l, m, 1; and of the weights."""
+    """Return sums over samples, in chunks, of the coefficients of turns^2: l l, l m, m m, l, m, 1; and of the weights."""
     out = np.zeros((_CHUNKS, 7))
     for chunk in prange(_CHUNKS):
         total = np.zeros(7)
@@ -55,14 +56,14 @@ def _moments(bounds, baselines, weights, uv_m, rates, tracked, per_metre, width,
             t, c = min(t, tracked.shape[0] - 1), min(c, per_metre.size - 1)
             for axis in range(2):
                 if axis == 0:
-                    u, v, more = width * uv_m[t, b, 0], width * uv_m[t, b, 1], channels * channels - 1.0
+                    u, v, later_averaging = width * uv_m[t, b, 0], width * uv_m[t, b, 1], channels * channels - 1.0
                 else:
                     scale = per_metre[c] * interval_s
-                    u, v, more = scale * rates[t, b, 0], scale * rates[t, b, 1], times * times - 1.0
+                    u, v, later_averaging = scale * rates[t, b, 0], scale * rates[t, b, 1], times * times - 1.0
                 at = u * tracked[t, 0] + v * tracked[t, 1]
-                total[0] += weights[k] * u * u * (1 + more)
-                total[1] += weights[k] * u * v * (1 + more)
-                total[2] += weights[k] * v * v * (1 + more)
+                total[0] += weights[k] * u * u * (1 + later_averaging)
+                total[1] += weights[k] * u * v * (1 + later_averaging)
+                total[2] += weights[k] * v * v * (1 + later_averaging)
                 total[3] += weights[k] * u * at
                 total[4] += weights[k] * v * at
                 total[5] += weights[k] * at * at

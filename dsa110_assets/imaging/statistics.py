@@ -1,4 +1,4 @@
-"""Robust figures of images."""
+"""Robust statistics of images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 SIGMA_PER_MAD = 1.482602218505602
 _CLIP_SIGMA = 4.0
 _MOST_SAMPLES = 250_000
-"""Enough for 0.2 % of sigma. Spread over both axes they are one in each beam of a tile, whose other pixels say no more."""
+"""Enough for 0.2 % of sigma. Spread over both axes this is one in each beam of a tile, whose other pixels add no information."""
 
 
 def robust_rms(image: NDArray[np.floating]) -> float:
-    """Noise sigma: scaled median absolute deviation, iterated without what lies beyond 4 sigma (the sources).
+    """Return the noise sigma: the scaled median absolute deviation, iterated without values beyond 4 sigma (the sources).
 
-    `image` has one or two axes. NaN pixels are left out; NaN if no pixel is finite. Large images are sampled on a regular grid.
+    `image` has one or two axes. NaN pixels are ignored; NaN if no pixel is finite. Large images are sampled on a regular grid.
     """
     step = max(1, math.isqrt(image.size // _MOST_SAMPLES))
     values = (image[::step, ::step] if image.ndim == 2 else image[:: step**2]).reshape(-1)

@@ -1,8 +1,8 @@
-"""From (XX, YY) visibilities to the samples of Stokes I that are gridded.
+"""Conversion of (XX, YY) visibilities to the gridded samples of Stokes I.
 
-I is (XX + YY) / 2 whatever the two receptors' noise: their weighted mean would be I + Q (w_x - w_y) / (w_x + w_y). Its
-variance is (1/w_x + 1/w_y) / 4, so its weight 4 / (1/w_x + 1/w_y). Where one of the two is flagged the other stands alone
-with its own weight, as I + Q or I - Q: what is a source's Q of few per cent is that share of those samples in its flux.
+I is (XX + YY) / 2 whatever the noise of the two receptors: their weighted mean would be I + Q (w_x - w_y) / (w_x + w_y). Its
+variance is (1/w_x + 1/w_y) / 4, so its weight is 4 / (1/w_x + 1/w_y). Where one of the two is flagged, the other is used alone
+with its own weight, as I + Q or I - Q: a source's Q of a few per cent then changes its flux by that share in those samples.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from dsa110_assets.visibilities import ms_columns
 from dsa110_assets.visibilities.types import Visibilities
 
 _NOISE_SAMPLES = 200_000
-"""The median of so many differences is known to 0.3 %."""
+"""The median of this many differences is accurate to 0.3 %."""
 
 
 @dataclass(frozen=True)
 class StokesI:
-    """Cross-correlation samples of Stokes I, each the weighted mean of a cell of one baseline's integrations
-    and channels; cells without any weight are left out.
+    """Cross-correlation samples of Stokes I, each the weighted mean of a cell of one baseline's integrations and channels; cells
+    without any weight are omitted.
 
-    A visibility's weight is 4 / (1/w_xx + 1/w_yy), or that of the one polarisation that is there.
+    A visibility's weight is 4 / (1/w_xx + 1/w_yy), or that of the single polarisation present.
 
-    data (sample,) complex64 [Jy]; weights (sample,) float32, 1/sigma^2 up to a common factor; uvw (sample, 3)
-    float64 [wavelengths], the weighted mean over the cell; bounds (sample, 4) int16: first integration and the
-    one past the last, the same of channels; baselines (sample,) int32: index into the visibilities' baselines;
-    by_time_channel (time, channel) float64: sums of those weights over baselines; n_visibilities: unflagged
-    (time, baseline, channel) that went in; typical_weight: their median, before averaging; variance_scale: sigma^2 of a real part [Jy^2] =
-    variance_scale / weight (NaN if no sample has both polarisations); sensitivity_loss: natural noise over that of the
-    weighted mean of XX and YY, minus 1.
+    data (sample,) complex64 [Jy]; weights (sample,) float32, 1/sigma^2 up to a common factor; uvw (sample, 3) float64
+    [wavelengths], the weighted mean over the cell; bounds (sample, 4) int16: first integration and one past the last, then the
+    same for channels; baselines (sample,) int32: index into the visibilities' baselines; by_time_channel (time, channel)
+    float64: sums of those weights over baselines; n_visibilities: the number of unflagged (time, baseline, channel) that went
+    in; typical_weight: their median weight before averaging; variance_scale: sigma^2 of a real part [Jy^2] = variance_scale /
+    weight (NaN if no sample has both polarisations); sensitivity_loss: natural noise over that of the weighted mean of XX and
+    YY, minus 1.
     """
 
     data: NDArray[np.complex64]
@@ -52,24 +52,24 @@ class StokesI:
     sensitivity_loss: float
 
     def cell_means(self, *of_time_channel: NDArray[np.floating]) -> NDArray[np.float32]:
-        """(array, sample) float32: the mean over each cell of (time, channel) arrays, weighted as most baselines are."""
+        """Return (array, sample) float32: the mean over each cell of (time, channel) arrays, weighted by the sum of weights over
+        baselines."""
         out = np.empty((len(of_time_channel), self.weights.size), np.float32)
         for values, means in zip(of_time_channel, out, strict=True):
             _cell_means(self.bounds, self.by_time_channel, values.astype(np.float64), means)
         return out
 
     def spread(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """(time, channel) float64: sums of per-sample weights, laid out over their cells."""
+        """Return (time, channel) float64: sums of per-sample weights, distributed over their cells."""
         return np.asarray(_spread(self.bounds, self.by_time_channel, weights))
 
 
 def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> StokesI:
-    """Stokes I of all cross-correlations: (XX + YY) / 2.
+    """Return Stokes I of all cross-correlations, (XX + YY) / 2; autocorrelations are omitted.
 
-    Where one polarisation is flagged the other one stands alone, with its own weight: I + Q or I - Q. Autocorrelations are
-    left out. Samples are averaged as far as a source `reach_rad` from the phase centre loses no more than
-    `loss` of its amplitude. Raises SilentWrongnessError unless the data share one phase centre, BadDataError
-    if nothing is usable.
+    Where one polarisation is flagged, the other is used alone with its own weight: I + Q or I - Q. Samples are averaged as far
+    as a source `reach_rad` from the phase centre loses no more than `loss` of its amplitude. Raises SilentWrongnessError unless
+    the data share one phase centre, BadDataError if no data are usable.
     """
     if not vis.common_phase_centre:
         raise SilentWrongnessError("imaging needs one common phase centre for all integrations; phasing.to_common_centre makes one")
@@ -89,7 +89,7 @@ def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> St
     if not n_used:
         raise BadDataError("no unflagged cross-correlation has a positive weight: there is nothing to image")
     used = slice(n_used)
-    by_time_channel, of_both = _sum_over_baselines(vis.flags, vis.weights, cross)
+    by_time_channel, sum_of_both = _sum_over_baselines(vis.flags, vis.weights, cross)
     stokes = StokesI(
         data=data[used],
         weights=weights[used],
@@ -100,7 +100,7 @@ def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> St
         n_visibilities=int(counts[used].sum()),
         typical_weight=float(np.median(weights[used] / counts[used])),
         variance_scale=_variance_scale(vis, cross),
-        sensitivity_loss=float(np.sqrt(of_both / by_time_channel.sum()) - 1),
+        sensitivity_loss=float(np.sqrt(sum_of_both / by_time_channel.sum()) - 1),
     )
     ms_columns.forget(vis.data)
     return stokes
@@ -108,7 +108,7 @@ def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> St
 
 @njit(inline="always")
 def _weight_of_i(flags, weights):  # type: ignore[no-untyped-def]
-    """Weight of Stokes I of one visibility, and of XX and YY in it: shares that sum to it. 0 if neither is there."""
+    """Return the weight of Stokes I of one visibility, and the shares of XX and YY, which sum to it; 0 if neither is present."""
     x = weights[0] if not flags[0] and weights[0] > 0 else np.float32(0)
     y = weights[1] if not flags[1] and weights[1] > 0 else np.float32(0)
     if x > 0 and y > 0:
@@ -132,14 +132,14 @@ def _combine(  # type: ignore[no-untyped-def]
             for time in range(t0, t1):
                 scale = 0.0
                 for channel in range(c0, c1):
-                    here, of_xx, of_yy = _weight_of_i(flags[time, baseline, channel], weights[time, baseline, channel])
-                    if here > 0:
+                    weight, weight_xx, weight_yy = _weight_of_i(flags[time, baseline, channel], weights[time, baseline, channel])
+                    if weight > 0:
                         xx, yy = data[time, baseline, channel, 0], data[time, baseline, channel, 1]
-                        real += (of_xx * xx.real if of_xx > 0 else 0.0) + (of_yy * yy.real if of_yy > 0 else 0.0)
-                        imag += (of_xx * xx.imag if of_xx > 0 else 0.0) + (of_yy * yy.imag if of_yy > 0 else 0.0)
+                        real += (weight_xx * xx.real if weight_xx > 0 else 0.0) + (weight_yy * yy.real if weight_yy > 0 else 0.0)
+                        imag += (weight_xx * xx.imag if weight_xx > 0 else 0.0) + (weight_yy * yy.imag if weight_yy > 0 else 0.0)
                         count += 1
-                        total += here
-                        scale += here * per_metre[channel]
+                        total += weight
+                        scale += weight * per_metre[channel]
                 u += scale * uvw_m[time, baseline, 0]
                 v += scale * uvw_m[time, baseline, 1]
                 w += scale * uvw_m[time, baseline, 2]
@@ -153,7 +153,7 @@ def _combine(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _to_the_front(data, weights, uvw, bounds, baselines, counts):  # type: ignore[no-untyped-def]
-    """Move the samples with a weight to the front, in place; returns how many there are."""
+    """Move the samples with a weight to the front, in place; return their number."""
     n = 0
     for k in range(weights.size):
         if weights[k] > 0:
@@ -166,14 +166,16 @@ def _to_the_front(data, weights, uvw, bounds, baselines, counts):  # type: ignor
 
 
 def averaged(vis: Visibilities, stokes: StokesI, models: Iterable[NDArray[np.complex64]]) -> NDArray[np.complex64]:
-    """Predictions for `vis`, one integration after another, each (model, baseline, channel), averaged as its samples were:
-    (model, sample) complex64."""
+    """Return the predictions of `models` averaged like the samples of `stokes`: (model, sample) complex64.
+
+    `models` yields one array (model, baseline, channel) per integration of `vis`, in order.
+    """
     firsts = np.searchsorted(stokes.baselines, np.arange(vis.ant1.size + 1))
     out = np.zeros((0, stokes.weights.size), np.complex64)
-    for t, each in enumerate(models):
+    for t, predictions in enumerate(models):
         if t == 0:
-            out = np.zeros((each.shape[0], stokes.weights.size), np.complex64)
-        _add_integration(each, vis.flags[t], vis.weights[t], t, firsts, stokes.bounds, stokes.weights, out)
+            out = np.zeros((predictions.shape[0], stokes.weights.size), np.complex64)
+        _add_integration(predictions, vis.flags[t], vis.weights[t], t, firsts, stokes.bounds, stokes.weights, out)
     return out
 
 
@@ -184,7 +186,7 @@ def _add_integration(models, flags, weights, time, firsts, bounds, totals, out):
     for baseline in prange(n_baselines):
         low, end = firsts[baseline], firsts[baseline + 1]
         high = end
-        while low < high:  # the first cell that ends after this integration: cells are in order of time
+        while low < high:  # find the first cell that ends after this integration: cells are in time order
             middle = (low + high) // 2
             if bounds[middle, 1] > time:
                 high = middle
@@ -208,17 +210,17 @@ def _add_integration(models, flags, weights, time, firsts, bounds, totals, out):
 
 @njit(cache=True, parallel=True)
 def _sum_over_baselines(flags, weights, cross):  # type: ignore[no-untyped-def]
-    """Weights of Stokes I (time, channel), and the sum of all weights of XX and YY."""
+    """Return the weights of Stokes I (time, channel), and the sum of all weights of XX and YY."""
     n_times, _, n_channels, _ = flags.shape
-    total, of_both = np.zeros((n_times, n_channels)), np.zeros(n_times)
+    total, sum_of_both = np.zeros((n_times, n_channels)), np.zeros(n_times)
     for time in prange(n_times):
         for baseline in cross:
             for channel in range(n_channels):
                 total[time, channel] += _weight_of_i(flags[time, baseline, channel], weights[time, baseline, channel])[0]
                 for pol in range(2):
                     if not flags[time, baseline, channel, pol]:
-                        of_both[time] += weights[time, baseline, channel, pol]
-    return total, of_both.sum()
+                        sum_of_both[time] += weights[time, baseline, channel, pol]
+    return total, sum_of_both.sum()
 
 
 @njit(cache=True, parallel=True)
@@ -247,16 +249,16 @@ def _spread(bounds, shares, weights):  # type: ignore[no-untyped-def]
 
 
 def _variance_scale(vis: Visibilities, cross: NDArray[np.intp]) -> float:
-    """Noise variance per unit inverse weight, from the change of XX - YY from one channel to the next.
+    """Return the noise variance per unit inverse weight, from the change of XX - YY between adjacent channels.
 
-    An unpolarised sky cancels in XX - YY; what is polarised, or passed by receptors of unequal gain, turns so little from
-    channel to channel that it cancels in the change. Its |.|^2 is exponential with mean 2 k times the sum of the four 1/w;
-    its median, ln 2 of that, ignores interference. XX - YY itself if there is but one channel.
+    An unpolarised sky cancels in XX - YY. Polarised emission, and leakage by receptors of unequal gain, change so little from
+    channel to channel that they cancel in the difference. |difference|^2 is exponential with mean 2 k times the sum of the four
+    1/w; its median, ln 2 of that, is insensitive to interference. With only one channel, XX - YY itself is used.
     """
     n_times, _, n_channels, _ = vis.data.shape
     pairs = max(n_channels - 1, 1)
     count = n_times * cross.size * pairs
-    # A stride coprime to the axes would alias with none of them; a fixed-seed draw is simpler and as
+    # A stride coprime to the axes would alias with none of them; a fixed-seed draw is simpler and equally
     # repeatable.
     chosen = np.random.default_rng(110).integers(0, count, size=min(count, _NOISE_SAMPLES))
     time, baseline, channel = np.unravel_index(chosen, (n_times, cross.size, pairs))

@@ -1,4 +1,4 @@
-"""One observation's image: weights, dirty image, CLEAN, restoring, primary beam, figures."""
+"""The image of one observation: weights, dirty image, CLEAN, restoring, primary beam, figures."""
 
 from __future__ import annotations
 
@@ -37,26 +37,25 @@ if TYPE_CHECKING:
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 _BEAM_EPSILON = 1e-3
-"""Accuracy of the dirty beam: major cycles put right what minor cycles do with it (and where the array is flat, that
-it leaves out the little w there is)."""
+"""Accuracy of the dirty beam: major cycles correct the errors that it causes in minor cycles, including, for a flat array, the
+neglect of its small w."""
 
 
 @dataclass(frozen=True)
 class TileImage:
-    """An imaged observation; all images (ny, nx) float32, finite, [Jy/beam] but `model` [Jy/pixel].
+    """The image of an observation; all images are (ny, nx) float32, finite, [Jy/beam] except `model` [Jy/pixel].
 
-    Points that CLEAN was spared (`points`, none from CASA) are in `model` in the pixel they lie in, resolved sources among them
-    (`resolved`) in the pixels they cover; `image` has them in their own places and shapes; `spectral_index` (point,) and its
-    error are NaN for the fainter and the resolved of them (`points.spectral_indices`).
+    `points` are those taken out before CLEAN (none from CASA). `model` has each of them in the pixel it lies in, and resolved
+    sources (`resolved`) in the pixels they cover; `image` has them at their exact positions and with their shapes.
+    `spectral_index` (point,) and its error are NaN for faint and for resolved points (`points.spectral_indices`).
 
-    `image` is not corrected for `primary_beam`, so its noise is the same everywhere: `rms_jy`.
-    `figures` are plain numbers: rms_jy, radiometer_jy (thermal noise expected from XX - YY and the weights),
-    rms_over_radiometer, sensitivity_loss (noise over that of the weighted mean of XX and YY, minus 1), those of
-    `polarisation` (own engine), sefd_jy (system equivalent flux density that noise implies), peak_jy, dynamic_range,
-    beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy, major_cycles, minor_iterations, points,
-    resolved (Gaussians), resolved_dropped (those tried to no avail, so that the image is as without them),
-    n_pixels, pixel_arcsec, field_deg, visibilities_used, samples_gridded (after averaging), seconds and, with a sky model,
-    those of `reference`.
+    `image` is not corrected for `primary_beam`, so its noise is uniform: `rms_jy`. `figures` are plain numbers: rms_jy,
+    radiometer_jy (thermal noise expected from XX - YY and the weights), rms_over_radiometer, sensitivity_loss (noise over that
+    of the weighted mean of XX and YY, minus 1), those of `polarisation` (own engine), sefd_jy (system equivalent flux density
+    implied by the noise), peak_jy, dynamic_range, beam_major_arcsec, beam_minor_arcsec, beam_pa_deg, psf_sidelobe, clean_jy,
+    major_cycles, minor_iterations, points, resolved (Gaussians), resolved_dropped (Gaussians tried without success, so that the
+    image is as without them), n_pixels, pixel_arcsec, field_deg, visibilities_used, samples_gridded (after averaging), seconds
+    and, with a sky model, those of `reference`.
     """
 
     image: Image
@@ -75,7 +74,7 @@ class TileImage:
 
     @property
     def pbcor(self) -> Image:
-        """`image` divided by the primary beam; NaN where that is below `pblimit`."""
+        """`image` divided by the primary beam; NaN where the beam is below `pblimit`."""
         return pb_corrected(self.image, self.primary_beam, self.pblimit)
 
 
@@ -90,14 +89,13 @@ def make_tile(
 ) -> TileImage:
     """Image calibrated visibilities with one common phase centre.
 
-    `mask` makes of an image's header and beam where (ny, nx) sources may be cleaned; None: anywhere.
+    `mask` returns, from an image's header and beam, where (ny, nx) sources may be cleaned; None: anywhere.
 
-    With a sky model, its sources beyond CLEAN's reach are taken out first (`outliers`), and the figures compare the
-    others with the image; where the image then shows bright points that the model lacks, both are done again with them.
-    If the result is noisier than the radiometer, sources beyond the image that the model lacks are looked for (`unlisted`),
-    and it is made again without them.
-    Raises SilentWrongnessError without a common phase centre, BadDataError if nothing can be imaged,
-    ConfigurationError if the image would be larger than allowed.
+    With a sky model, its sources beyond CLEAN's reach are taken out first (`outliers`), and the figures compare the others with
+    the image. If the image then shows bright points that the model lacks, both steps are repeated with these points. If the
+    result is noisier than the radiometer's noise, the image is searched for sources beyond it that the model lacks
+    (`unlisted`), and made again without them. Raises SilentWrongnessError without a common phase centre, BadDataError if
+    nothing can be imaged, ConfigurationError if the image would be larger than allowed.
     """
     started = time.monotonic()
     threads = options.threads or len(os.sched_getaffinity(0))
@@ -125,12 +123,12 @@ def make_tile(
     if sky is not None:
         stokes, taken_out = outliers.subtract(vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy)
 
-    def measured(samples: StokesI) -> Measurement:
+    def measurement_of(samples: StokesI) -> Measurement:
         return Measurement(samples, weighted, gridder, dimming, patterns, means[-1])
 
     def cleaned_of(samples: StokesI, resolved_ones: Points = NO_POINTS) -> Deconvolved:
         return deconvolve(
-            measured(samples),
+            measurement_of(samples),
             wide_psf,
             options,
             pixel_rad=pixel_rad,
@@ -142,21 +140,21 @@ def make_tile(
 
     cleaned = cleaned_of(stokes)
     if sky is not None and taken_out["outliers"] and outliers.missed(sky, header, dimming.mean, cleaned.points).any():
-        left = measured(observed).without(cleaned.points)
+        residual_samples = measurement_of(observed).without(cleaned.points)
         stokes, taken_out = outliers.subtract(
-            vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, left
+            vis, observed, sky, header, dimming, patterns, spectral, weighted.noise_jy, cleaned.points, residual_samples
         )
         cleaned = cleaned_of(stokes, cleaned.resolved_ones)
     if options.clean_iterations and options.deconvolver != "quick":
 
         def beyond(samples: StokesI, inside: Deconvolved, sources: Image) -> unlisted.Unlisted:
-            measurement = measured(samples)
+            measurement = measurement_of(samples)
             measurement.without_image(sources)
-            left = measurement.without(inside.points)
-            return unlisted.take_out(samples, left, weighted.weights, means[-1], gridder, slant)
+            residual_samples = measurement.without(inside.points)
+            return unlisted.take_out(samples, residual_samples, weighted.weights, means[-1], gridder, slant)
 
-        cleaned, found = _without_unlisted(stokes, cleaned, cleaned_of, beyond, weighted.noise_jy, beam, pixel_deg)
-        taken_out |= found
+        cleaned, unlisted_figures = _without_unlisted(stokes, cleaned, cleaned_of, beyond, weighted.noise_jy, beam, pixel_deg)
+        taken_out |= unlisted_figures
     slope = slope_on_sky(beam, header, n_pixels)
     image = restore(cleaned.model, cleaned.residual, beam, pixel_deg, threads, slope)
     add_points(image, cleaned.points, beam, pixel_deg, slope)
@@ -204,10 +202,12 @@ def _without_unlisted(
     beam: Beam,
     pixel_deg: float,
 ) -> tuple[Deconvolved, dict[str, float]]:
-    """`cleaned`, or the image made again without what lies `beyond` it, if it is noisier than the radiometer; figures if so.
+    """If `cleaned` is noisier than the radiometer's noise, image again without the sources that `beyond` finds; return the image
+    and figures of them.
 
-    CLEAN takes half of a bright far source's sidelobes for components, so it is looked for with only the points taken out; in
-    what is then left of sources inside, a fainter one is lost, and is looked for with the certain ones taken out as well.
+    Figures are empty if it is not noisier. CLEAN represents half of a bright distant source's sidelobes by components, so the
+    first search takes out only the points. In that residual the sources inside the image hide a fainter one, so the second
+    search takes out the certain sources as well.
     """
     taken: list[float] = []
     figures: dict[str, float] = {}
@@ -215,18 +215,18 @@ def _without_unlisted(
         if not (noise_jy > 0 and robust_rms(cleaned.residual) > unlisted.EXCESS * noise_jy):
             break
         certain = unlisted.certain(cleaned.model, cleaned.residual, beam, pixel_deg)
-        without = beyond(stokes, cleaned, certain if with_sources else np.zeros_like(certain))
-        fewer = replace(stokes, data=without.data)
-        again = cleaned_of(fewer, cleaned.resolved_ones) if without.flux_jy.size else cleaned
-        if robust_rms(again.residual) < robust_rms(cleaned.residual):
-            stokes, cleaned = fewer, again
-            taken += without.flux_jy.tolist()
+        unlisted_sources = beyond(stokes, cleaned, certain if with_sources else np.zeros_like(certain))
+        without_sources = replace(stokes, data=unlisted_sources.data)
+        recleaned = cleaned_of(without_sources, cleaned.resolved_ones) if unlisted_sources.flux_jy.size else cleaned
+        if robust_rms(recleaned.residual) < robust_rms(cleaned.residual):
+            stokes, cleaned = without_sources, recleaned
+            taken += unlisted_sources.flux_jy.tolist()
         figures = {"unlisted": float(len(taken)), "unlisted_jy": float(sum(taken))}
     return cleaned, figures
 
 
 def _dirty_beam(weighted: ImagingWeights, gridder: Gridder) -> Image:
-    """Unit peak at the centre; as wide as `gridder` says."""
+    """Return the dirty beam, with unit peak at the centre, as wide as the image of `gridder`."""
     total = float(np.sum(weighted.weights, dtype=np.float64))
     ones = np.ones(weighted.weights.shape, dtype=np.complex64)
     return np.asarray(gridder.to_image(ones, weighted.weights) / total, dtype=np.float32)
@@ -238,7 +238,7 @@ def _middle(wide: Image) -> Image:
 
 
 def tile_figures(tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: ImagingWeights) -> dict[str, float]:
-    """The figures of an image that hold whoever made it: noise, radiometer, peak, beam, size."""
+    """Return the figures of an image that apply to any engine: noise, radiometer's noise, peak, beam, size."""
     peak_jy = float(tile.image.max())
     pixel_deg = float(tile.header["CDELT2"])
     return {
@@ -262,16 +262,16 @@ def tile_figures(tile: TileImage, vis: Visibilities, stokes: StokesI, weighted: 
 
 
 def _implied_sefd_jy(vis: Visibilities, stokes: StokesI) -> float:
-    """SEFD that explains the noise of one polarisation, baseline, channel and integration.
+    """Return the SEFD that explains the noise of one polarisation, baseline, channel and integration.
 
-    sigma of a real part = SEFD / sqrt(2 dnu t); Stokes I of two equal polarisations has it over sqrt 2.
+    sigma of a real part = SEFD / sqrt(2 dnu t); Stokes I of two equal polarisations has this divided by sqrt 2.
     """
     sigma_i = math.sqrt(stokes.variance_scale / stokes.typical_weight)
     return sigma_i * math.sqrt(2) * math.sqrt(2 * vis.channel_width_hz * vis.interval_s)
 
 
 def _highest_sidelobe(psf: Image, beam: Beam, pixel_deg: float) -> float:
-    """Largest absolute response of the dirty beam beyond 1.5 major axes of the main lobe."""
+    """Return the largest absolute response of the dirty beam beyond 1.5 major axes of the main lobe."""
     rows, columns = np.ogrid[: psf.shape[0], : psf.shape[1]]
     squared = (rows - psf.shape[0] // 2) ** 2 + (columns - psf.shape[1] // 2) ** 2
     outside = squared > (1.5 * beam.bmaj_deg / pixel_deg) ** 2

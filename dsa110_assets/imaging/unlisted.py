@@ -1,8 +1,9 @@
-"""Bright sources beyond the image that no catalogue lists: found in what is left of a tile, and taken out of its data.
+"""Bright sources beyond the image that no catalogue lists: found in the residual of a tile, and taken out of its data.
 
-Their sidelobes, high and positive on the straight arms of the array, are what CLEAN then takes for sources. Looking for them
-costs a dirty image of twice the side, so only a tile that is noisier than the radiometer is asked. What a sample sees of such
-a source the beam's far skirts decide, which are known roughly: a cubic in time, its slope with frequency as well, is fitted.
+Their sidelobes, which are high and positive on the straight arms of the array, are taken for sources by CLEAN. The search needs
+a dirty image of twice the side, so only a tile that is noisier than the radiometer's noise is searched. The response to such a
+source depends on the beam's far sidelobes, which are known only roughly, so a cubic in time is fitted, and another for its
+slope with frequency.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from dsa110_assets.imaging.statistics import robust_rms
 from dsa110_assets.imaging.stokes import StokesI
 
 EXCESS = 1.13
-"""Times the radiometer's rms from which a tile is asked; with its sky known it has 0.98 to 1.11."""
+"""Times the radiometer's rms: noisier tiles are searched. A tile whose sky is known has 0.98 to 1.11."""
 _CERTAIN_SIGMA = 12.0
-"""Of the image, from which on what CLEAN found is a source: a sidelobe as high has a source beyond the image that is found."""
+"""Times the image's rms: CLEAN components above this belong to a source. A sidelobe as high comes from a source beyond the image
+that will be found."""
 MOST = 20
 _ROUNDS = 6
 _DYNAMIC_RANGE = 0.6
-"""Of a round: fainter peaks may be the highest one's sidelobes, which reach a third of it on the arms."""
-_APART_DEG = 0.1
+"""Within one round: fainter peaks may be sidelobes of the highest one, which reach a third of it on the arms."""
+_SEPARATION_DEG = 0.1
 _SIGMA = 8.0
-"""Of the wide residual, from which a peak counts: sidelobes of what is left inside are lower."""
+"""Times the rms of the wide residual: the peaks that count. Sidelobes of residuals inside the image are lower."""
 _ORDER = 3
 _EPSILON = 1e-2
-_AT_ONCE = 65536
+_CHUNK = 65536
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,12 @@ def take_out(
     gridder: Gridder,
     slant: Slant,
 ) -> Unlisted:
-    """The samples of `stokes` without up to twenty sources beyond the image of `gridder`, within twice its side.
+    """Return the samples of `stokes` without up to twenty sources beyond the image of `gridder`, within twice its side.
 
-    `left` (sample,) is what is left of them without the image's bright points and `certain` sources, `weights` (sample,) the
-    imaging weights. Sources are the highest peaks of the wide residual beyond the image, if above 8 times its rms and no
-    sidelobes of what is left inside; the course of each is fitted to `left` by weighted least squares and taken out, and after
-    a few of them the residual is made anew.
+    `left` (sample,) is the residual without the image's bright points and `certain` sources; `weights` (sample,) are the
+    imaging weights. Sources are the highest peaks of the wide residual beyond the image, if they are above 8 times its rms and
+    cannot be sidelobes of residuals inside. The response to each over time and frequency is fitted to `left` by weighted least
+    squares and taken out, and after a few of them the residual image is made again.
     """
     left, data = left.copy(), stokes.data.copy()
     found: list[float] = []
@@ -85,15 +87,16 @@ def take_out(
 
 
 def certain(model: NDArray[np.float32], residual: NDArray[np.float32], beam: Beam, pixel_deg: float) -> NDArray[np.float32]:
-    """`model` (n, n) [Jy/pixel] where the image of it and its `residual` is above 12 times the rms, and a beam around; else 0."""
+    """Return `model` (n, n) [Jy/pixel] within a beam of where its image plus `residual` is above 12 times the rms; elsewhere 0."""
     above = restore(model, residual, beam, pixel_deg) > _CERTAIN_SIGMA * robust_rms(residual)
     reach = 2 * round(beam.bmaj_deg / pixel_deg) + 1
     return np.where(maximum_filter(above, reach), model, np.float32(0))
 
 
 def _peaks(image: NDArray[np.float32], level: float, pixel_rad: float) -> list[tuple[float, float]]:
-    """(row, column), between pixels, of the highest pixel and of others nearly as high, apart from one another; `image` is used up."""
-    reach = max(1, int(np.deg2rad(_APART_DEG) / pixel_rad))
+    """Return (row, column), between pixels, of the highest pixel and of others nearly as high, separated from one another; `image`
+    is overwritten."""
+    reach = max(1, int(np.deg2rad(_SEPARATION_DEG) / pixel_rad))
     found: list[tuple[float, float]] = []
     level = max(level, _DYNAMIC_RANGE * float(image.max()))
     while True:
@@ -106,7 +109,7 @@ def _peaks(image: NDArray[np.float32], level: float, pixel_rad: float) -> list[t
 
 
 def _basis(stokes: StokesI, log_frequency: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(8, sample): Legendre polynomials of a sample's time, up to the cubic, and their products with its log frequency."""
+    """Return (8, sample): Legendre polynomials of a sample's time, up to the cubic, and their products with its log frequency."""
     time = (stokes.bounds[:, 0].astype(np.float32) + stokes.bounds[:, 1]) / max(float(stokes.bounds[:, 1].max()), 1.0) - 1
     powers = np.polynomial.legendre.legvander(time, _ORDER).T.astype(np.float32)
     scaled = log_frequency / max(float(np.abs(log_frequency).max()), 1e-9)
@@ -114,7 +117,8 @@ def _basis(stokes: StokesI, log_frequency: NDArray[np.float32]) -> NDArray[np.fl
 
 
 def _fringe(uvw: NDArray[np.float64], row: float, column: float, side: int, pixel_rad: float, slant: Slant) -> NDArray[np.complex64]:
-    """(sample,) of a point at a place of the slanted projection. This far out n is the true direction's: see `slant`."""
+    """Return the fringe (sample,) of a point at a position in the slanted projection. This far out, n must be that of the true
+    direction: see `slant`."""
     lmn = components.lmn_of_pixels(np.array([row]), np.array([column]), side, pixel_rad)
     for _ in range(4):
         l, m = lmn[0] - slant.a * lmn[2], lmn[1] - slant.b * lmn[2]
@@ -127,11 +131,11 @@ def _fringe(uvw: NDArray[np.float64], row: float, column: float, side: int, pixe
 def _course(
     left: NDArray[np.complex64], fringe: NDArray[np.complex64], basis: NDArray[np.float32], weights: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Coefficients (8,) of the course that fits best."""
+    """Return the coefficients (8,) that fit the source's response over time and frequency best."""
     normal, right = np.zeros((basis.shape[0],) * 2), np.zeros(basis.shape[0])
-    for first in range(0, weights.size, _AT_ONCE):
-        here = slice(first, first + _AT_ONCE)
-        weighted = basis[:, here] * weights[here]
-        normal += weighted @ basis[:, here].T
-        right += weighted @ (left[here] * fringe[here].conj()).real
+    for first in range(0, weights.size, _CHUNK):
+        chunk = slice(first, first + _CHUNK)
+        weighted = basis[:, chunk] * weights[chunk]
+        normal += weighted @ basis[:, chunk].T
+        right += weighted @ (left[chunk] * fringe[chunk].conj()).real
     return np.asarray(np.linalg.pinv(normal, hermitian=True) @ right)

@@ -1,8 +1,8 @@
-"""Imaging weights: natural, uniform and Briggs, over the weights the visibilities carry.
+"""Imaging weights: natural, uniform and Briggs, applied to the visibilities' own weights.
 
-Briggs (1995), as CASA and WSClean define it: with W_k the sum of visibility weights in uv cell k,
-f^2 = (5 * 10^-R)^2 / (sum W_k^2 / sum w_i), a visibility's weight is w_i / (1 + W_k f^2); uniform is w_i /
-W_k. Cells are 1/field wide and a visibility and its conjugate share one cell.
+Briggs (1995), as CASA and WSClean define it: with W_k the sum of visibility weights in uv cell k, f^2 = (5 * 10^-R)^2 / (sum
+W_k^2 / sum w_i), a visibility's weight is w_i / (1 + W_k f^2); uniform is w_i / W_k. Cells are 1/field wide, and a visibility
+and its conjugate share one cell.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Scheme = Literal["natural", "uniform", "briggs"]
 class ImagingWeights:
     """`weights` (sample,) float32; `cells` (v, u) float64: their sum in each uv cell of `cell_lambda`.
 
-    `cells` covers the half plane v >= 0 in its rows; column n_u // 2 is u = 0.
-    `noise_jy`: expected thermal rms of the image; NaN if the visibilities do not tell.
+    `cells` covers the half plane v >= 0 in its rows; column n_u // 2 is u = 0. `noise_jy`: expected thermal rms of the image;
+    NaN if the visibilities cannot determine it.
     """
 
     weights: NDArray[np.float32]
@@ -36,8 +36,8 @@ class ImagingWeights:
 
 
 def imaging_weights(stokes: StokesI, scheme: Scheme, robust: float, field_rad: float, min_uv_lambda: float = 0.0) -> ImagingWeights:
-    """Imaging weights of Stokes I samples for a square field [rad]; unchanged (up to a factor) by a scaling
-    of all weights.
+    """Return the imaging weights of Stokes I samples for a square field [rad]. Scaling all visibility weights changes them by at
+    most a common factor.
 
     Raises BadDataError when `min_uv_lambda` leaves nothing.
     """
@@ -93,10 +93,9 @@ def _apply(uvw, scale, weights, factor, out):  # type: ignore[no-untyped-def]
 
 
 def synthesised_beam(weighted: ImagingWeights, pixel_rad: float, n_pixels: int) -> NDArray[np.float64]:
-    """The dirty beam's core, (n, n) with its centre at pixel n // 2, from the weights' cells alone.
+    """Return the dirty beam's core, (n, n) with its centre at pixel n // 2, from the weights' cells alone.
 
-    Rows are north, columns west as in a FITS image. Direct sum over cells; w is neglected, which is exact
-    near the centre.
+    Rows are north, columns west as in a FITS image. Direct sum over cells; w is neglected, which is exact near the centre.
     """
     offset = (np.arange(n_pixels) - n_pixels // 2) * pixel_rad
     v = np.arange(weighted.cells.shape[0]) * weighted.cell_lambda
@@ -107,8 +106,7 @@ def synthesised_beam(weighted: ImagingWeights, pixel_rad: float, n_pixels: int) 
 
 
 def curvature_fwhm_rad(weighted: ImagingWeights) -> float:
-    """Smallest full width [rad] a Gaussian with the dirty beam's curvature at its peak has: a lower bound
-    of the beam."""
+    """Return the smallest full width [rad] of the Gaussian with the dirty beam's curvature at its peak: a lower bound of the beam."""
     v, u = np.indices(weighted.cells.shape)
     u = u - (weighted.cells.shape[0] - 1)
     total = weighted.cells.sum()

@@ -1,4 +1,4 @@
-"""Tiles brought to one flux scale, coadded and compared with their neighbours: a mosaic on disk and what it says about itself."""
+"""Bring tiles to one flux scale, coadd them and compare them with their neighbours: a mosaic on disk and its figures."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ def assemble(
     cards: Cards,
     target: Header | None = None,
 ) -> dict[str, Any]:
-    """Coadd tiles into `directory` on the grid `target` (None: one that holds them all), with `cards` in the headers; returns the
-    figures, with how well neighbours agree.
+    """Coadd tiles into `directory` on the grid `target` (None: one that holds them all), with `cards` in the headers. Return the
+    figures, including how well neighbours agree.
 
-    Tiles of several anchors (`anchor_of`, by product id) are brought to one scale first (`anchors`); what they were divided by is
-    kept by product id as `tile_scales`. `suspects` are the tiles something is known against (`suspicions`, by product id), or whose
-    fluxes differ from all their neighbours' by more than `most_different` beyond errors, each with its reason.
+    Tiles of several anchors (`anchor_of`, by product id) are brought to one scale first (`anchors`); the factors they were divided by
+    are kept by product id as `tile_scales`. `suspects` has, with the reason, each tile that was already under suspicion (`suspicions`,
+    by product id), or whose fluxes differ from all its neighbours' by more than `most_different` beyond errors.
     """
     pairs = overlap.compared_pairs(tiles)
     scales = anchors.anchor_scales(anchor_of, pairs)
     applied = anchors.corrections(scales)
     divided = {i: applied[name] for i, name in anchor_of.items() if applied[name] != 1}
     scaled = [replace(tile, scale=divided.get(tile.product_id, 1.0)) for tile in tiles]
-    made = coadd.coadd(scaled, target, options)
-    write.write_mosaic(made, directory, cards)
+    mosaic = coadd.coadd(scaled, target, options)
+    write.write_mosaic(mosaic, directory, cards)
     pairs = overlap.compared_pairs(scaled) if divided else pairs
     odd = overlap.odd_ones_out(pairs, most_different)
     reasons = {t.product_id: "; ".join(filter(None, [suspicions.get(t.product_id), odd.get(t.product_id)])) for t in tiles}
     return {
-        **made.figures,
+        **mosaic.figures,
         **overlap.agreement(pairs),
         **anchors.anchor_figures(scales, applied),
         "tile_scales": divided,
         "suspects": {i: reason for i, reason in reasons.items() if reason},
-        "n_tiles": len(made.tiles),
+        "n_tiles": len(mosaic.tiles),
     }

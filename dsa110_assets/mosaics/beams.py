@@ -1,4 +1,4 @@
-"""One beam for all tiles of a mosaic, so that Jy/beam means one thing."""
+"""One common beam for all tiles of a mosaic, so that Jy/beam has one meaning."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsa110_assets.imaging.restoring import Beam, convolve
 
 
 def spread(beams: Sequence[Beam]) -> float:
-    """Largest relative difference between any two beams' widths along any direction, 0 if all are equal."""
+    """Return the largest relative difference between any two beams' widths along any direction, 0 if all are equal."""
     directions = np.linspace(0, np.pi, 37)
     vectors = np.stack([np.sin(directions), np.cos(directions)], axis=-1)
     widths = np.array([np.sqrt(np.einsum("di,ij,dj->d", vectors, beam.covariance, vectors)) for beam in beams])
@@ -19,9 +19,9 @@ def spread(beams: Sequence[Beam]) -> float:
 
 
 def common_beam(beams: Sequence[Beam]) -> Beam:
-    """The smallest beam of a simple family that all given ones can be convolved to.
+    """Return the smallest beam of a simple family that all given beams can be convolved to.
 
-    The largest of them if it contains the others, else it grown just enough, else a circle of the largest
+    It is the largest of them if that contains the others, else the largest enlarged just enough, else a circle with the largest
     major axis.
     """
     largest = max(beams, key=lambda beam: beam.area_sr)
@@ -34,7 +34,7 @@ def common_beam(beams: Sequence[Beam]) -> Beam:
 
 
 def to_beam(image: NDArray[np.float32], beam: Beam, target: Beam, pixel_deg: float, threads: int) -> NDArray[np.float32]:
-    """An image [Jy/beam of `beam`] convolved to `target`, in Jy per target beam: a point source keeps its
+    """Return an image [Jy/beam of `beam`] convolved to `target`, in Jy per target beam, so that a point source keeps its
     peak."""
     excess = target.covariance - beam.covariance
     values, vectors = np.linalg.eigh(excess)

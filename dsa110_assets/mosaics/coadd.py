@@ -33,7 +33,7 @@ _SAMPLES = 1_000_000
 @dataclass(frozen=True)
 class TileInput:
     """A tile on disk: its image (not PB-corrected), its primary beam on the same pixels, its noise
-    [Jy/beam]. `scale`: what its fluxes are too high by; image and noise are divided by it."""
+    [Jy/beam]. `scale`: the factor by which its fluxes are too high; image and noise are divided by it."""
 
     image_path: Path
     primary_beam_path: Path
@@ -46,11 +46,11 @@ class TileInput:
 @dataclass(frozen=True)
 class Mosaic:
     """`image` [Jy/beam], corrected for the primary beam, and its `noise` map, (ny, nx) float32, NaN where
-    no tile is.
+    there is no tile.
 
     `tiles` are those that contributed, in time order, each once. `figures`: tiles, area_deg2 (with any tile),
-    rms_jy (lowest 5 % of the noise map), median_noise_jy, measured_over_noise (robust sigma of image /
-    noise: 1 if the noise map is honest), beam_major_arcsec, beam_minor_arcsec, beam_spread, convolved (0
+    rms_jy (5 % quantile of the noise map), median_noise_jy, measured_over_noise (robust sigma of image /
+    noise: 1 if the noise map is right), beam_major_arcsec, beam_minor_arcsec, beam_spread, convolved (0
     or 1), peak_jy.
     """
 
@@ -64,8 +64,8 @@ class Mosaic:
 def coadd(tiles: Sequence[TileInput], header: Header | None = None, options: CoaddOptions | None = None) -> Mosaic:
     """Coadd tiles on a grid (that of `common_header` unless given); one tile is in memory at a time.
 
-    Tiles given twice count once. Beams that differ by more than `beam_tolerance` are convolved to a common
-    one and the tile's noise is scaled as measured. Raises BadDataError without tiles, for a tile that
+    Tiles given twice count once. If beams differ by more than `beam_tolerance`, tiles are convolved to a common
+    beam and their noise is scaled as measured. Raises BadDataError without tiles, for a tile that
     cannot be read, is 0 everywhere, has no positive noise, or whose primary beam does not match it, and if no tile reaches
     the grid.
     """
@@ -77,7 +77,7 @@ def coadd(tiles: Sequence[TileInput], header: Header | None = None, options: Coa
     images = [_read_header(tile) for tile in unique]
     beams = [beam for _, beam in images]
     if header is None:
-        header = common_header([found for found, _ in images], options.pixel_arcsec / 3600 or None, options.max_pixels)
+        header = common_header([tile_header for tile_header, _ in images], options.pixel_arcsec / 3600 or None, options.max_pixels)
     differ = spread(beams)
     target = common_beam(beams) if differ > options.beam_tolerance else None
     shape = int(header["NAXIS2"]), int(header["NAXIS1"])
@@ -85,16 +85,16 @@ def coadd(tiles: Sequence[TileInput], header: Header | None = None, options: Coa
     used = [tile for tile in unique if _add(tile, header, target, options, threads, (top, bottom))]
     if not used:
         raise BadDataError("no tile has a pixel inside the mosaic's grid above the primary-beam cutoff")
-    seen, peak_jy = _finish(top, bottom)
-    complete = _complete_header(header, target or _mean_beam(beams), tuple(used), [found for found, _ in images])
-    figures = {**_figures(top, bottom, complete, seen), "peak_jy": float(peak_jy)}
+    n_filled, peak_jy = _finish(top, bottom)
+    complete = _complete_header(header, target or _mean_beam(beams), tuple(used), [tile_header for tile_header, _ in images])
+    figures = {**_figures(top, bottom, complete, n_filled), "peak_jy": float(peak_jy)}
     figures.update(tiles=float(len(used)), beam_spread=differ, convolved=float(target is not None))
     return Mosaic(top, bottom, complete, tuple(used), figures)
 
 
 def _read_header(tile: TileInput) -> tuple[Header, Beam]:
     if not (np.isfinite(tile.rms_jy) and tile.rms_jy > 0):
-        raise BadDataError(f"{tile.product_id}: noise {tile.rms_jy} Jy is no weight; image the tile again")
+        raise BadDataError(f"{tile.product_id}: noise {tile.rms_jy} Jy gives no weight; image the tile again")
     return read_header(tile.image_path)
 
 
@@ -106,7 +106,7 @@ def _add(
     threads: int,
     sums: tuple[NDArray[np.float32], NDArray[np.float32]],
 ) -> bool:
-    """Add a tile to the sums; whether it had a pixel for them."""
+    """Add a tile to the sums. Return whether it contributed a pixel."""
     image, beam = map_image(tile.image_path), map_image(tile.primary_beam_path)
     if image.data.shape != beam.data.shape:
         raise BadDataError(f"{tile.primary_beam_path}: {beam.data.shape} pixels, but its image has {image.data.shape}; image it again")
@@ -114,7 +114,7 @@ def _add(
     if window is None:
         return False
     if not any(row.any() for row in image.data):
-        raise BadDataError(f"{tile.image_path}: every pixel is 0, which no sky is; image it again")
+        raise BadDataError(f"{tile.image_path}: every pixel is 0, as in no image of the sky; image it again")
     x, y = source_coordinates(WCS(image.header).celestial, WCS(grid).celestial, window)
     curve, sigma = _at_beam(image, tile.rms_jy, target, threads)
     if tile.scale != 1:
@@ -128,7 +128,7 @@ def _add(
 
 
 def _at_beam(image: FitsImage, rms_jy: float, target: Beam | None, threads: int) -> tuple[Spline, float]:
-    """The spline through a tile at the common beam (None: its own), and its noise."""
+    """Return the spline through a tile at the common beam (None: the tile's own), and its noise."""
     if target is None:
         return spline(image.data), rms_jy
     data, blank = without_blanks(image.data)
@@ -138,23 +138,23 @@ def _at_beam(image: FitsImage, rms_jy: float, target: Beam | None, threads: int)
 
 @njit(cache=True, parallel=True)
 def _finish(top, bottom):  # type: ignore[no-untyped-def]
-    """Sums to image and noise, in place, NaN where no tile is; how many pixels have one, and the brightest."""
-    seen, peaks = 0, np.full(top.shape[0], -np.inf, np.float32)
+    """Turn sums into image and noise, in place, NaN where there is no tile. Return the number of pixels with a tile, and the peak."""
+    n_filled, peaks = 0, np.full(top.shape[0], -np.inf, np.float32)
     for row in prange(top.shape[0]):
         for column in range(top.shape[1]):
             weight = bottom[row, column]
             if weight > 0:
-                seen += 1
+                n_filled += 1
                 top[row, column] /= weight
                 bottom[row, column] = np.float32(1) / np.sqrt(weight)
                 peaks[row] = max(peaks[row], top[row, column])
             else:
                 top[row, column] = bottom[row, column] = np.nan
-    return seen, peaks.max()
+    return n_filled, peaks.max()
 
 
 def weights(noise: NDArray[np.float32]) -> NDArray[np.float32]:
-    """sum(PB^2 / sigma^2) [1/Jy^2] of rows of a noise map (n, nx) [Jy], 0 where no tile is."""
+    """Return sum(PB^2 / sigma^2) [1/Jy^2] of rows of a noise map (n, nx) [Jy], 0 where there is no tile."""
     return np.asarray(_weights(noise))
 
 
@@ -199,17 +199,17 @@ def _complete_header(grid: Header, beam: Beam, tiles: tuple[TileInput, ...], sou
     return header
 
 
-def _figures(image: NDArray[np.float32], noise: NDArray[np.float32], header: Header, seen: int) -> dict[str, float]:
-    """Noise figures are quantiles of a million pixels on a regular stride: of a smooth map that is 0.1 % of the noise."""
+def _figures(image: NDArray[np.float32], noise: NDArray[np.float32], header: Header, n_filled: int) -> dict[str, float]:
+    """Return the figures. Noise figures are quantiles of a million pixels on a regular stride, exact to 0.1 % for a smooth map."""
     stride = max(1, noise.size // _SAMPLES)
     values, sigma = (plane.reshape(-1)[::stride] for plane in (image, noise))
-    there = np.isfinite(sigma) if np.isfinite(sigma).any() else slice(None)
+    finite = np.isfinite(sigma) if np.isfinite(sigma).any() else slice(None)
     scales = WCS(header).celestial.proj_plane_pixel_scales()
     pixel_deg2 = float(scales[0].to_value("deg") * scales[1].to_value("deg"))
     return {
-        "area_deg2": float(seen) * pixel_deg2,
-        "rms_jy": float(np.quantile(sigma[there], 0.05)),
-        "median_noise_jy": float(np.median(sigma[there])),
+        "area_deg2": float(n_filled) * pixel_deg2,
+        "rms_jy": float(np.quantile(sigma[finite], 0.05)),
+        "median_noise_jy": float(np.median(sigma[finite])),
         "measured_over_noise": robust_rms(values / sigma),
         "beam_major_arcsec": 3600 * float(header["BMAJ"]),
         "beam_minor_arcsec": 3600 * float(header["BMIN"]),

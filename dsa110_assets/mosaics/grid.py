@@ -14,17 +14,17 @@ from dsa110_assets.errors import BadDataError
 from dsa110_assets.telescope import astrometry
 
 _AZIMUTHAL_LIMIT_DEG = 60.0
-"""Beyond this extent no azimuthal projection keeps a strip's scale; a conformal cylinder does."""
+"""Beyond this extent no azimuthal projection keeps a strip's scale, but a conformal cylindrical one does."""
 
 
 def common_header(headers: Sequence[Header], pixel_deg: float | None = None, max_pixels: int = 400_000_000) -> Header:
-    """FITS header (NAXIS1, NAXIS2, ICRS WCS) of a grid that covers all images.
+    """Return the FITS header (NAXIS1, NAXIS2, ICRS WCS) of a grid that covers all images.
 
-    The centre is the circular mean, so 0 h is no edge. Up to 60 degrees ZEA about the centre (equal areas,
-    and shapes within 1 % over an hour's strip); beyond, the strip in MER (conformal, so beams stay round),
-    true to scale at its middle declination. Pixels: the finest of the images unless `pixel_deg` is given,
-    coarsened if the grid would exceed `max_pixels`. Raises BadDataError without images or beyond the
-    cylinder's reach.
+    The centre is the circular mean, so that images may span 0 h. Up to an extent of 60 degrees the projection is ZEA about the centre
+    (equal areas, and shapes within 1 % over an hour's strip). Beyond that it is MER (conformal, so beams stay round),
+    true to scale at the strip's middle declination. Pixels are the finest of the images unless `pixel_deg` is given,
+    and coarser if the grid would exceed `max_pixels`. Raises BadDataError without images, and for a wide strip too close to the
+    pole for MER.
     """
     if not headers:
         raise BadDataError("a common grid needs at least one image")
@@ -53,7 +53,7 @@ def common_header(headers: Sequence[Header], pixel_deg: float | None = None, max
 
 
 def around(ra_deg: float, dec_deg: float, radius_deg: float, pixel_deg: float) -> Header:
-    """FITS header (NAXIS1, NAXIS2, ICRS WCS, ZEA) of a square grid that holds a circle about a direction."""
+    """Return the FITS header (NAXIS1, NAXIS2, ICRS WCS, ZEA) of a square grid that holds a circle about a direction."""
     half = math.ceil(radius_deg / pixel_deg)
     header = _header("ZEA", ra_deg, dec_deg, pixel_deg, float(half + 1))
     header["NAXIS"] = 2
@@ -63,7 +63,7 @@ def around(ra_deg: float, dec_deg: float, radius_deg: float, pixel_deg: float) -
 
 
 def _outline_rad(header: Header) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points along an image's edge, ICRS [rad]."""
+    """Return points along an image's edge, ICRS [rad]."""
     width, height = int(header["NAXIS1"]), int(header["NAXIS2"])
     along_x, along_y = np.linspace(-0.5, width - 0.5, 17), np.linspace(-0.5, height - 0.5, 17)
     x = np.concatenate([along_x, along_x, np.full(17, -0.5), np.full(17, width - 0.5)])

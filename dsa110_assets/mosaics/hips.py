@@ -1,4 +1,4 @@
-"""A HiPS (IVOA HiPS 1.0) on disk: where its tiles are, FITS tiles that know their place, and its description."""
+"""A HiPS (IVOA HiPS 1.0) on disk: the paths of its tiles, FITS tiles with WCS headers, and its properties."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dsa110_assets.telescope import timegrid
 SIDE = 512
 LOWEST_ORDER = 3
 ORDER_0_DEG = 58.6323
-"""Side of a tile of order 0: the root of a twelfth of the sphere."""
+"""Side of a tile of order 0: the square root of a twelfth of the sphere's area."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """What a HiPS is of; `cuts` are the pixel values a viewer starts with, `at_deg` (ra, dec) is where."""
+    """Description of a HiPS. `cuts` are the pixel-value limits, `at_deg` the (ra, dec), with which a viewer starts."""
 
     name: str
     description: str
@@ -41,12 +41,12 @@ class Described:
 
 
 def tile_path(root: Path, order: int, index: int, suffix: str) -> Path:
-    """The file of a tile, by the standard's rule."""
+    """Return the path of a tile's file, as the standard defines it."""
     return root / f"Norder{order}" / f"Dir{index // 10000 * 10000}" / f"Npix{index}.{suffix}"
 
 
 def tile_deg(order: int, index: int, x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """ICRS (ra, dec) [deg] of places in a tile, columns `x` and rows `y` as fractions of its side.
+    """Return ICRS (ra, dec) [deg] of positions in a tile, columns `x` and rows `y` as fractions of its side.
 
     Columns run along HEALPix y (north-west), rows against its x (north-east).
     """
@@ -55,7 +55,7 @@ def tile_deg(order: int, index: int, x: NDArray[np.float64], y: NDArray[np.float
 
 
 def tile_header(order: int, index: int) -> Header:
-    """FITS header of a tile: HPX about the nearest multiple of 90 degrees, so that no tile lies across the map's edge."""
+    """Return the FITS header of a tile: HPX about the nearest multiple of 90 degrees, so that no tile crosses the map's edge."""
     middle = np.array([0.5])
     ra, dec = (float(value[0]) for value in tile_deg(order, index, middle, middle))
     step = 45 / SIDE / 2**order
@@ -72,20 +72,20 @@ def tile_header(order: int, index: int) -> Header:
 
 
 def write_tile(tile: NDArray[np.float32], root: Path, order: int, index: int, cards: Cards) -> Path:
-    """Write a tile (512, 512), NaN where blank, as FITS of two axes; one of the same place is replaced as a whole."""
+    """Write a tile (512, 512), NaN where blank, as FITS with two axes; an existing file of this tile is replaced atomically."""
     path = tile_path(root, order, index, "fits")
     path.parent.mkdir(parents=True, exist_ok=True)
     header = tile_header(order, index)
     for keyword, value in cards.items():
         header[keyword] = value
-    beside = path.with_suffix(".part")
-    beside.unlink(missing_ok=True)
-    write_plane(tile, header, beside)
-    return beside.replace(path)
+    partial = path.with_suffix(".part")
+    partial.unlink(missing_ok=True)
+    write_plane(tile, header, partial)
+    return partial.replace(path)
 
 
 def parent_of(children: Mapping[int, NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The tile of the next coarser order from up to four children by nested index: means of their 2 x 2 pixels."""
+    """Return the tile of the next coarser order from up to four children by nested index: means of their 2 x 2 pixels."""
     parent = np.full((SIDE, SIDE), np.nan, dtype=np.float32)
     half = SIDE // 2
     for index, tile in children.items():
@@ -104,10 +104,10 @@ def _halved(tile: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def write_properties(root: Path, of: Described, images: list[Header], tiles_bytes: int) -> None:
-    """Write `properties`: all that the standard requires, and what it recommends and an image's header tells.
+    """Write `properties`: all required keywords, and the recommended ones that image headers provide.
 
-    `images` are the headers of what was resampled. A HiPS made again from the same images is the same to the byte, so
-    its release date is the end of its newest observation (now, where no image says when it was taken).
+    `images` are the headers of the resampled images. A HiPS made again from the same images has the same bytes, so
+    its release date is the end of its newest observation (now, if no image gives its time).
     """
     pixel_deg = ORDER_0_DEG / SIDE / 2**of.order
     text = {
@@ -163,7 +163,7 @@ def _released(images: list[Header]) -> str:
 
 
 def _wavelengths(images: list[Header]) -> dict[str, str]:
-    """The band's edges [m]."""
+    """Return the band's edges [m]."""
     bands = [(float(header["RESTFRQ"]), float(header.get("BANDWID", 0))) for header in images if "RESTFRQ" in header]
     if not bands:
         return {}

@@ -1,4 +1,4 @@
-"""A window of the sky out of a HiPS on disk: what a sky browser would show there, from the tiles that it needs."""
+"""Views of a HiPS on disk: the window of sky that a sky browser would show, made from the tiles that it needs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ BLANK = 0
 WHOLE_DEG = 360.0
 ALLSKY_SIDE = 64
 _BITS = 9
-"""A tile has 2^9 pixels a side."""
+"""A tile has 2^9 pixels per side."""
 
 
 def described(root: Path) -> dict[str, str]:
-    """The `properties` of a HiPS, by their names; {} where there is none."""
+    """Return the `properties` of a HiPS by name; {} if the file is missing."""
     try:
         lines = (root / "properties").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -32,10 +32,11 @@ def described(root: Path) -> dict[str, str]:
 
 
 def window_wcs(ra_deg: float, dec_deg: float, fov_deg: float, width: int, height: int) -> WCS:
-    """A window centred on an ICRS position, `fov_deg` of sky across its width, east to the left, row 0 at the southern edge.
+    """Return the WCS of a window centred on an ICRS position, `fov_deg` of sky across its width, east to the left, row 0 at the southern
+    edge.
 
-    Zenithal equal-area: the one projection that is true in the middle, holds the whole sky, and leaves areas as they are. `fov_deg`
-    is measured along the great circle through the centre, so the chord 2 sin(fov / 4) that it is drawn with is taken into account.
+    The projection is zenithal equal-area: the only one that is true at the centre, holds the whole sky, and preserves areas. `fov_deg`
+    is measured along the great circle through the centre; the pixel size accounts for the chord 2 sin(fov / 4) that it is drawn with.
     """
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---ZEA", "DEC--ZEA"]
@@ -47,15 +48,15 @@ def window_wcs(ra_deg: float, dec_deg: float, fov_deg: float, width: int, height
 
 
 def order_for(pixel_deg: float, highest: int) -> int:
-    """The lowest order whose pixels are no larger than those of the window, of those there are."""
-    wanted = int(np.ceil(np.log2(ORDER_0_DEG / SIDE / pixel_deg)))
-    return min(max(wanted, LOWEST_ORDER), highest)
+    """Return the lowest order whose pixels are no larger than the window's, within the available orders."""
+    required = int(np.ceil(np.log2(ORDER_0_DEG / SIDE / pixel_deg)))
+    return min(max(required, LOWEST_ORDER), highest)
 
 
 def shades_in(root: Path, wcs: WCS, width: int, height: int, order: int) -> NDArray[np.uint8]:
-    """The levels (height, width) of the PNG tiles of an order at the window's pixels, row 0 in the south; 0 where there is no data.
+    """Return the levels (height, width) of the PNG tiles of an order at the window's pixels, row 0 in the south; 0 where there is no data.
 
-    Each pixel is the one of a tile that holds its centre. Tiles that are not there are blank.
+    Each pixel takes the value of the tile pixel that contains its centre. Missing tiles are blank.
     """
     ra, dec, inside = _positions(wcs, width, height)
     out = np.zeros(width * height, np.uint8)
@@ -66,15 +67,15 @@ def shades_in(root: Path, wcs: WCS, width: int, height: int, order: int) -> NDAr
         tile = _tile(hips.tile_path(root, order, int(index), "png"))
         if tile is None:
             continue
-        here = of_tile == index
-        within = fine[here] & ((1 << 2 * _BITS) - 1)
-        values[here] = tile[_every_other_bit(within), _every_other_bit(within >> 1)]  # rows of a PNG run along HEALPix x
+        in_tile = of_tile == index
+        within = fine[in_tile] & ((1 << 2 * _BITS) - 1)
+        values[in_tile] = tile[_every_other_bit(within), _every_other_bit(within >> 1)]  # rows of a PNG run along HEALPix x
     out[inside] = values
     return out.reshape(height, width)
 
 
 def allsky(root: Path) -> NDArray[np.uint8]:
-    """The 768 tiles of order 3 as one picture's levels, 27 a row, each of 64 by 64 pixels: what browsers begin with."""
+    """Return the 768 tiles of order 3 as one picture's levels, 27 per row, each of 64 by 64 pixels: browsers load it first."""
     number, side, columns = 12 * 4**LOWEST_ORDER, ALLSKY_SIDE, int(np.sqrt(12 * 4**LOWEST_ORDER))
     out = np.full((-(-number // columns) * side, columns * side), BLANK, np.uint8)
     for path in (root / f"Norder{LOWEST_ORDER}").glob("Dir*/Npix*.png"):
@@ -86,7 +87,7 @@ def allsky(root: Path) -> NDArray[np.uint8]:
 
 
 def outline(coverage: MOC, wcs: WCS, width: int, height: int) -> NDArray[np.bool_]:
-    """(height, width) the window's pixels at the inner edge of a coverage."""
+    """Return the mask (height, width) of the window's pixels at the inner edge of a coverage."""
     ra, dec, inside = _positions(wcs, width, height)
     covered = np.zeros(width * height, bool)
     covered[inside] = coverage.contains_lonlat(ra * u.deg, dec * u.deg)
@@ -97,7 +98,7 @@ def outline(coverage: MOC, wcs: WCS, width: int, height: int) -> NDArray[np.bool
 
 
 def _positions(wcs: WCS, width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """ICRS (ra, dec) [deg] of the pixels that lie on the sky, and which of all these are."""
+    """Return ICRS (ra, dec) [deg] of the pixels that lie on the sky, and the mask of these among all pixels."""
     x, y = np.meshgrid(np.arange(width, dtype=float), np.arange(height, dtype=float))
     ra, dec = wcs.wcs_pix2world(x.ravel(), y.ravel(), 0)
     inside = np.isfinite(ra) & np.isfinite(dec)
@@ -105,19 +106,19 @@ def _positions(wcs: WCS, width: int, height: int) -> tuple[NDArray[np.float64], 
 
 
 def _tile(path: Path) -> NDArray[np.uint8] | None:
-    """The palette's indices of a tile; None if there is no such tile."""
+    """Return the palette indices of a tile; None if there is no such tile."""
     from PIL import Image
 
     if not path.is_file():
         return None
     with Image.open(path) as picture:
-        found = np.asarray(picture)
-    return found if found.shape == (SIDE, SIDE) and found.dtype == np.uint8 else None
+        levels = np.asarray(picture)
+    return levels if levels.shape == (SIDE, SIDE) and levels.dtype == np.uint8 else None
 
 
 def _every_other_bit(numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bits 0, 2, 4 ... of each number, put together."""
-    found = np.zeros_like(numbers)
+    """Return bits 0, 2, 4 ... of each number, packed together."""
+    packed = np.zeros_like(numbers)
     for bit in range(_BITS):
-        found |= (numbers >> (2 * bit) & 1) << bit
-    return found
+        packed |= (numbers >> (2 * bit) & 1) << bit
+    return packed

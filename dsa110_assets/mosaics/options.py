@@ -1,4 +1,4 @@
-"""What can be chosen when tiles are coadded: the single source of these defaults."""
+"""Options of coadding tiles. Their defaults are defined only here."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ class CoaddOptions:
         float,
         Field(ge=0, le=1, description="largest relative spread of tile beams coadded without convolving"),
     ] = 0.02
-    max_pixels: Annotated[int, Field(ge=10_000, description="most pixels in a mosaic; coarser pixels are taken beyond it")] = 400_000_000
+    max_pixels: Annotated[int, Field(ge=10_000, description="most pixels in a mosaic; beyond it pixels are made coarser")] = 400_000_000
     threads: Annotated[int, Field(ge=0, description="threads; 0 = all processors this process may use")] = 0

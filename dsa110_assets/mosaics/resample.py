@@ -1,4 +1,4 @@
-"""One image onto another grid: cubic B-splines at coordinates interpolated from a coarse grid of exact ones.
+"""Resample an image onto another grid: cubic B-splines at coordinates interpolated from a coarse grid of exact ones.
 
 Evaluating a WCS for every pixel costs a hundred times the resampling itself (measured: 13.9 s of
 reproject_interp for 4096 x 4096). Between points h pixels of s radians apart the mapping errs by h^2 s / 8 times its
@@ -20,15 +20,15 @@ from dsa110_assets.mosaics.window import Window
 
 _STEP = 32
 _RESPONSE_STEP = 8
-"""Every this-many-th pixel of a primary beam is enough: the cubic through four of them misses a beam of FWHM 2.7 degrees
-by h^4 f''''/43, 1e-8 of it for pixels of 10 arcsec, and by h^4 f'''' = 4e-7 a step beyond the last."""
+"""Step at which a primary beam's pixels are sampled: the cubic through four samples misses a beam of FWHM 2.7 degrees
+by h^4 f''''/43, 1e-8 of it for pixels of 10 arcsec, and by h^4 f'''' = 4e-7 one step beyond the last sample."""
 _MARGIN = (1, 2)
-"""Mirrored coefficients before and after the image, so that a spline at its edge reads on without asking."""
+"""Mirrored coefficients before and after the image, so that a spline is evaluated at the edges without bounds checks."""
 
 
 def source_coordinates(source: WCS, target: WCS, window: Window) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Source pixel coordinates (x, y) of every 32nd pixel of a window of the target; NaN where not on the
-    source's sky."""
+    """Return source pixel coordinates (x, y) of every 32nd pixel of a window of the target; NaN where the direction is not on the
+    source's projection."""
     columns, rows = np.meshgrid(
         np.arange(window.x0, window.x1 + _STEP, _STEP, dtype=np.float64),
         np.arange(window.y0, window.y1 + _STEP, _STEP, dtype=np.float64),
@@ -36,15 +36,15 @@ def source_coordinates(source: WCS, target: WCS, window: Window) -> tuple[NDArra
     ra, dec = target.wcs_pix2world(columns, rows, 0)
     x, y = source.wcs_world2pix(ra, dec, 0)
     back_ra, back_dec = source.wcs_pix2world(x, y, 0)
-    # SIN folds the far hemisphere onto the near one: only what maps back is there
-    away = np.abs((back_ra - ra + 180) % 360 - 180) * np.cos(np.deg2rad(dec)) + np.abs(back_dec - dec)
-    there = away < 1e-6
-    return np.where(there, x, np.nan), np.where(there, y, np.nan)
+    # SIN folds the far hemisphere onto the near one: only directions that map back to themselves are valid
+    discrepancy = np.abs((back_ra - ra + 180) % 360 - 180) * np.cos(np.deg2rad(dec)) + np.abs(back_dec - dec)
+    valid = discrepancy < 1e-6
+    return np.where(valid, x, np.nan), np.where(valid, y, np.nan)
 
 
 class Spline(NamedTuple):
     """Cubic B-spline coefficients of an image (ny, nx), (ny + 3, nx + 3) float32 with a mirrored margin of 1 before and 2
-    after; and where the image is blank, (ny, nx), or (0, 0) if nowhere."""
+    after; and the mask of the image's blanks, (ny, nx), or (0, 0) without any."""
 
     coefficients: NDArray[np.float32]
     blank: NDArray[np.bool_]
@@ -56,17 +56,17 @@ class Spline(NamedTuple):
 
 
 def spline(image: NDArray[np.float32]) -> Spline:
-    """The spline through an image (ny, nx), mirrored at its edges; through the nearest pixel's value where that is blank."""
+    """Return the spline through an image (ny, nx), mirrored at its edges; blank pixels have the nearest pixel's value."""
     image, blank = without_blanks(image)
     return Spline(np.pad(spline_filter(image, order=3, output=np.float32, mode="mirror"), _MARGIN, mode="reflect"), blank)
 
 
 def without_blanks(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """An image, in the machine's byte order, with each blank (not finite) pixel given its nearest neighbour's value, and where
-    those are, (ny, nx), or (0, 0) if nowhere.
+    """Return an image, in the machine's byte order, with each blank (not finite) pixel set to its nearest neighbour's value, and the mask
+    of the blanks, (ny, nx), or (0, 0) without any.
 
-    Blank pixels count for nothing, but the spline reaches into them: from the nearest pixel's value it gets a flux
-    beside them about right, from 0 it would swing by an eighth of it.
+    Blank pixels do not count, but the spline reaches into them. With the nearest pixel's value, it gives about the right flux
+    beside them; with 0, it would overshoot by an eighth of that.
     """
     image = image.astype(np.float32, copy=False)
     blank = ~np.isfinite(image)
@@ -77,7 +77,7 @@ def without_blanks(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
 
 
 def resample(image: Spline, x: NDArray[np.float64], y: NDArray[np.float64], window: Window) -> NDArray[np.float32]:
-    """Values (window height, width) float32 of a spline at coarse coordinates; NaN outside its pixel centres and where
+    """Return values (window height, width) float32 of a spline at coarse coordinates; NaN beyond its outermost pixel centres and where
     the image is blank."""
     top, bottom = (np.zeros((window.y1 - window.y0, window.x1 - window.x0), np.float32) for _ in range(2))
     accumulate(image, np.ones(image.shape, np.float32), x, y, 1.0, 0.5, top, bottom)
@@ -95,7 +95,7 @@ def accumulate(
     bottom: NDArray[np.float32],
 ) -> bool:
     """Add response * image / sigma^2 to `top` and response^2 / sigma^2 to `bottom`, which are a window of the target,
-    where the image has data and its response is at least `cutoff`; whether that is anywhere.
+    where the image has data and its response is at least `cutoff`. Return whether there is any such pixel.
 
     `x` and `y` are coarse source coordinates. `response` (ny, nx), at least 4 x 4 pixels, is finite and smooth: only every
     8th pixel along both axes is read.
@@ -119,19 +119,19 @@ def _taps(fraction):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _between(coarse, i, fi, j):  # type: ignore[no-untyped-def]
-    """A coordinate in a row between rows i and i + 1 of coarse points, at column j of them."""
+    """Interpolate a coordinate between rows i and i + 1 of the coarse points, at their column j."""
     return (1 - fi) * coarse[i, j] + fi * coarse[i + 1, j]
 
 
 @njit(inline="always")
 def _lagrange(t):  # type: ignore[no-untyped-def]
-    """Weights of values at -1, 0, 1 and 2 in the cubic through them."""
+    """Return the weights at t of values at -1, 0, 1 and 2, for the cubic through them."""
     return -t * (t - 1) * (t - 2) / 6, (t + 1) * (t - 1) * (t - 2) / 2, -(t + 1) * t * (t - 2) / 2, (t + 1) * t * (t - 1) / 6
 
 
 @njit(cache=True)
 def _smooth(response, x, y):  # type: ignore[no-untyped-def]
-    """A smooth image between its samples, and a little beyond the last."""
+    """Interpolate a smooth image between its samples, and a little beyond the last."""
     samples, step = response
     u, v = x / step, y / step
     j, i = min(max(int(u), 1), samples.shape[1] - 3), min(max(int(v), 1), samples.shape[0] - 3)
@@ -145,12 +145,12 @@ def _smooth(response, x, y):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _cubic(coefficients, x, y):  # type: ignore[no-untyped-def]
-    """The spline at a place inside the image; `coefficients` are flat, their rows `width` long."""
+    """Evaluate the spline at a position inside the image; `coefficients` are flat, their rows `width` long."""
     flat, width = coefficients
     left, lower = int(x), int(y)
     a, b, c, d = _taps(np.float32(x - left))
     p, q, r, s = _taps(np.float32(y - lower))
-    # unsigned: no index from the end, which would cost a question a tap
+    # unsigned indices cannot count from the end; a check for that would cost a comparison per tap
     one = np.uint64(lower * width + left)
     two, three, four = one + np.uint64(width), one + np.uint64(2 * width), one + np.uint64(3 * width)
     k1, k2, k3 = np.uint64(1), np.uint64(2), np.uint64(3)
@@ -163,7 +163,7 @@ def _cubic(coefficients, x, y):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _is_blank(blank, x, y):  # type: ignore[no-untyped-def]
-    """Whether any of the pixels about a place has no data."""
+    """Return whether any of the pixels around a position has no data."""
     left, lower = int(x), int(y)
     right, upper = min(left + 1, blank.shape[1] - 1), min(lower + 1, blank.shape[0] - 1)
     beside, above = x - left > 1e-6, y - lower > 1e-6
@@ -190,10 +190,10 @@ def _accumulate(coefficients, blank, response, coarse_x, coarse_y, weight, cutof
             if not max(r0, r1, r2) >= np.float32(0.9) * cutoff:
                 continue
             bend, slope = (r0 - 2 * r1 + r2) / np.float32(2 * half * half), (4 * r1 - 3 * r0 - r2) / np.float32(2 * half)
-            many = min(_STEP, top.shape[1] - j * _STEP)
-            for k in range(many):
-                u, v, here = x + k * dx, y + k * dy, np.float32(k)
-                beam = r0 + here * (slope + here * bend)
+            n_columns = min(_STEP, top.shape[1] - j * _STEP)
+            for k in range(n_columns):
+                u, v, offset = x + k * dx, y + k * dy, np.float32(k)
+                beam = r0 + offset * (slope + offset * bend)
                 if not (beam >= cutoff and -1e-6 <= u <= right and -1e-6 <= v <= upper):
                     continue
                 u, v = max(u, 0.0), max(v, 0.0)

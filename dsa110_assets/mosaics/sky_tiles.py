@@ -31,9 +31,9 @@ SPHERE_DEG2 = 41252.96125
 def write_sky_tiles(mosaic_path: Path, directory: Path, name: str = "continuum") -> dict[str, float]:
     """Write `coverage.moc.fits` and the HiPS directory `hips` beside it; both must be new.
 
-    Each tile is there as FITS [Jy/beam], NaN where there is no data, and as PNG in units of the mosaic's robust noise,
-    see-through there, from an order whose pixels resolve the mosaic's up to order 3. Returns sky_area_deg2, hips_order,
-    hips_tiles.
+    Each tile is written as FITS [Jy/beam], NaN where there is no data, and as PNG in units of the mosaic's robust noise,
+    transparent where there is no data. Orders run from one whose pixels resolve the mosaic's to order 3. Returns sky_area_deg2,
+    hips_order, hips_tiles.
     """
     mosaic = read_image(mosaic_path)
     order = order_of(mosaic.header)
@@ -60,7 +60,7 @@ def write_sky_tiles(mosaic_path: Path, directory: Path, name: str = "continuum")
             tiles = _parents(tiles)
         for index, tile in tiles.items():
             size += hips.write_tile(tile, root, level, index, cards).stat().st_size
-            # FITS rows run upwards, those of a PNG downwards
+            # FITS rows run upwards, PNG rows downwards
             size += hips.tile_path(root, level, index, "png").write_bytes(encode_png(shades(tile[::-1], rms), transparent=True))
             written += 1
     hips.write_properties(root, described, [mosaic.header], size)
@@ -69,21 +69,21 @@ def write_sky_tiles(mosaic_path: Path, directory: Path, name: str = "continuum")
 
 
 def order_of(header: Header) -> int:
-    """The lowest order whose pixels are at most 1.5 mosaic pixels (a beam has 4 or more of them)."""
+    """Return the lowest order whose pixels are at most 1.5 mosaic pixels (a beam has 4 or more of these)."""
     pixel_deg = float(WCS(header).celestial.proj_plane_pixel_scales()[1].to_value("deg"))
-    wanted = int(np.ceil(np.log2(ORDER_0_DEG / (SIDE * 1.5 * pixel_deg))))
-    return min(max(wanted, LOWEST_ORDER), _HIGHEST_ORDER)
+    required = int(np.ceil(np.log2(ORDER_0_DEG / (SIDE * 1.5 * pixel_deg))))
+    return min(max(required, LOWEST_ORDER), _HIGHEST_ORDER)
 
 
 def touched(mosaic: FitsImage, order: int) -> list[int]:
-    """Tiles at `order` with data at any of the sampled pixels (every 16th along both axes)."""
+    """Return the tiles at `order` with data at any of the sampled pixels (every 16th along both axes)."""
     rows, columns = np.nonzero(np.isfinite(mosaic.data[::_STEP, ::_STEP]))
     ra, dec = WCS(mosaic.header).celestial.wcs_pix2world(columns * _STEP, rows * _STEP, 0)
     return [int(i) for i in np.unique(lonlat_to_healpix(ra * u.deg, dec * u.deg, 2**order, order="nested"))]
 
 
 def tile_of(mosaic: FitsImage, order: int, index: int) -> NDArray[np.float32]:
-    """One tile (512, 512), NaN where the mosaic has no data."""
+    """Return one tile (512, 512), NaN where the mosaic has no data."""
     inside = (np.arange(SIDE) + 0.5) / SIDE
     ra, dec = hips.tile_deg(order, index, *np.meshgrid(inside, inside))
     x, y = WCS(mosaic.header).celestial.wcs_world2pix(ra, dec, 0)
@@ -91,8 +91,8 @@ def tile_of(mosaic: FitsImage, order: int, index: int) -> NDArray[np.float32]:
 
 
 def fullest_deg(tiles: Mapping[int, NDArray[np.float32]], order: int) -> tuple[float, float]:
-    """ICRS (ra, dec) [deg] of a pixel with data amid the tile that has most: there is something to see."""
-    index = max(sorted(tiles), key=lambda one: int(np.isfinite(tiles[one]).sum()))
+    """Return ICRS (ra, dec) [deg] of a pixel with data, in the middle of the fullest tile's data, as a starting point for viewers."""
+    index = max(sorted(tiles), key=lambda candidate: int(np.isfinite(tiles[candidate]).sum()))
     filled = np.flatnonzero(np.isfinite(tiles[index]))
     row, column = np.divmod(filled[filled.size // 2], SIDE)
     ra, dec = hips.tile_deg(order, index, (np.array([column]) + 0.5) / SIDE, (np.array([row]) + 0.5) / SIDE)
@@ -100,7 +100,7 @@ def fullest_deg(tiles: Mapping[int, NDArray[np.float32]], order: int) -> tuple[f
 
 
 def _parents(tiles: dict[int, NDArray[np.float32]]) -> dict[int, NDArray[np.float32]]:
-    """The next coarser order."""
+    """Return the tiles of the next coarser order."""
     families: dict[int, dict[int, NDArray[np.float32]]] = {}
     for index, tile in tiles.items():
         families.setdefault(index // 4, {})[index] = tile
@@ -108,21 +108,21 @@ def _parents(tiles: dict[int, NDArray[np.float32]]) -> dict[int, NDArray[np.floa
 
 
 def coverage_of(tiles: dict[int, NDArray[np.float32]], order: int) -> MOC:
-    """The cells, `_MOC_LEVELS` orders below the tiles', of which more than half has data."""
+    """Return the coverage: the cells, `_MOC_LEVELS` orders finer than the tiles, with data in more than half of their area."""
     per_side = 2**_MOC_LEVELS
     width = SIDE // per_side
     cells = []
     for index, tile in tiles.items():
-        seen = np.isfinite(tile).reshape(per_side, width, per_side, width).mean(axis=(1, 3)) > 0.5
-        rows, columns = np.nonzero(seen)
+        filled = np.isfinite(tile).reshape(per_side, width, per_side, width).mean(axis=(1, 3)) > 0.5
+        rows, columns = np.nonzero(filled)
         cells.append(index * per_side**2 + _interleaved(per_side - 1 - rows, columns))
-    found = np.concatenate(cells).astype(np.uint64)
+    all_cells = np.concatenate(cells).astype(np.uint64)
     depth = order + _MOC_LEVELS
-    return MOC.from_healpix_cells(found, np.full(found.size, depth, dtype=np.uint8), max_depth=depth)
+    return MOC.from_healpix_cells(all_cells, np.full(all_cells.size, depth, dtype=np.uint8), max_depth=depth)
 
 
 def _interleaved(x: NDArray[np.intp], y: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Nested sub-indices of HEALPix (x, y) within a tile."""
+    """Return the nested sub-indices of HEALPix (x, y) within a tile."""
     total = np.zeros_like(x)
     for bit in range(_MOC_LEVELS):
         total |= (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1)

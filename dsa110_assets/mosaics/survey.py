@@ -1,7 +1,7 @@
-"""One HiPS of all nights: their mosaics' mean by weight, kept up as nights come.
+"""One HiPS of all nights: the weighted mean of their mosaics, updated as nights arrive.
 
-Each tile names the mosaics that are in it, so it can be brought up to date by itself: a stop half way leaves some tiles
-with a night and some without, never one with a night twice.
+Each tile names the mosaics it contains, so it can be updated independently. An interrupted update leaves some tiles
+with a night and some without, but never a tile with a night twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DESCRIPTIONS = {
     WEIGHTS: "Weight of the mean of all nights: the sum of 1/sigma^2",
 }
 _SIGMA = 1.4826
-"""Of noise, over its median absolute value."""
+"""Standard deviation of noise over its median absolute value."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,23 @@ class Night:
 def write_survey(nights: Sequence[Night], directory: Path) -> dict[str, float]:
     """Bring the HiPS `hips` (mean, Jy/beam) and `weights` (1/Jy^2) in `directory` up to date with these nights, FITS tiles.
 
-    Nights that tiles lack are added to them; a tile that holds a night that is not among these is made anew, or goes.
-    Returns nights, tiles_changed, tiles, hips_order, sky_area_deg2. Raises BadDataError without nights, for a mosaic that
-    cannot be read, and where the tiles that are there have another order than these nights' pixels ask for.
+    Nights that tiles lack are added to them. A tile that contains a night that is not among these is made again, or removed if no
+    night is left. Returns nights, tiles_changed, tiles, hips_order, sky_area_deg2. Raises BadDataError without nights, for a mosaic
+    that cannot be read, and if existing tiles have another order than these nights' pixels require.
     """
     if not nights:
         raise BadDataError("a survey needs at least one night's mosaic")
     headers = {night.product_id: read_header(night.mosaic_path)[0] for night in nights}
     order = max(order_of(header) for header in headers.values())
-    seen: dict[int, list[Night]] = defaultdict(list)
+    by_tile: dict[int, list[Night]] = defaultdict(list)
     for night in nights:
         for index in touched(map_image(night.mosaic_path), order):
-            seen[index].append(night)
+            by_tile[index].append(night)
     roots = {name: directory / name for name in (IMAGE, WEIGHTS)}
-    there = _indices(roots[IMAGE], order)
+    existing = _indices(roots[IMAGE], order)
     _require_order(roots[IMAGE], order)
-    changed = [index for index, over in sorted(seen.items()) if _update(roots, order, index, over)]
-    gone = [index for index in there if index not in seen]
+    changed = [index for index, covering in sorted(by_tile.items()) if _update(roots, order, index, covering)]
+    gone = [index for index in existing if index not in by_tile]
     for index in gone:
         _remove(roots, order, index)
     _renew_parents(roots, order, [*changed, *gone])
@@ -77,33 +77,33 @@ def _indices(root: Path, order: int) -> list[int]:
     return sorted(int(path.stem.removeprefix("Npix")) for path in (root / f"Norder{order}").glob("Dir*/Npix*.fits"))
 
 
-def _update(roots: Mapping[str, Path], order: int, index: int, over: Sequence[Night]) -> bool:
-    """Whether the tile had to change: it lacked one of the nights `over` it, or held another."""
-    wanted = {night.product_id: night for night in over}
-    mean, weight, held = _held(roots, order, index)
-    if held == set(wanted):
+def _update(roots: Mapping[str, Path], order: int, index: int, covering: Sequence[Night]) -> bool:
+    """Update a tile. Return whether it had to change: it lacked one of the nights that cover it, or contained another."""
+    required = {night.product_id: night for night in covering}
+    mean, weight, contained = _stored_tile(roots, order, index)
+    if contained == set(required):
         return False
-    if not held <= set(wanted):
-        mean, weight, held = np.zeros_like(mean), np.zeros_like(weight), set()
+    if not contained <= set(required):
+        mean, weight, contained = np.zeros_like(mean), np.zeros_like(weight), set()
     total = mean * weight
-    for name in sorted(set(wanted) - held):
-        value, share = _shown(wanted[name], order, index)
+    for name in sorted(set(required) - contained):
+        value, share = _night_tile(required[name], order, index)
         total, weight = total + share * value, weight + share
     filled = weight > 0
     if not filled.any():
         return _remove(roots, order, index)
     mean = np.divide(total, weight, out=np.full(total.shape, np.nan), where=filled)
-    cards = {f"NIGHT{number:03d}": name for number, name in enumerate(sorted(wanted), start=1)}
+    cards = {f"NIGHT{number:03d}": name for number, name in enumerate(sorted(required), start=1)}
     for name, tile in ((IMAGE, mean), (WEIGHTS, np.where(filled, weight, np.nan))):
         hips.write_tile(tile.astype(np.float32), roots[name], order, index, {"BUNIT": _UNITS[name], **cards})
     return True
 
 
-def _held(roots: Mapping[str, Path], order: int, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], set[str]]:
-    """Mean and weight (0 where blank) of the tile as it is, and the nights in it: none unless both files say the same."""
+def _stored_tile(roots: Mapping[str, Path], order: int, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64], set[str]]:
+    """Return mean and weight (0 where blank) of the stored tile, and the nights in it: none unless both files name the same nights."""
     try:
         read = [read_plane(hips.tile_path(roots[name], order, index, "fits")) for name in (IMAGE, WEIGHTS)]
-    except (NotFoundError, BadDataError):  # a tile that cannot be read is made anew
+    except (NotFoundError, BadDataError):  # a tile that cannot be read is made again
         read = []
     names = [{str(header[key]) for key in header if key.startswith("NIGHT")} for _, header in read]
     if not names or names[0] != names[1]:
@@ -112,24 +112,24 @@ def _held(roots: Mapping[str, Path], order: int, index: int) -> tuple[NDArray[np
     return mean, weight, names[0]
 
 
-def _shown(night: Night, order: int, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A night's pixels in a tile and their weights, both 0 where it has none."""
+def _night_tile(night: Night, order: int, index: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return a night's pixels in a tile and their weights, both 0 where it has no data."""
     value, sigma = (tile_of(map_image(path), order, index).astype(np.float64) for path in (night.mosaic_path, night.noise_path))
     good = np.isfinite(value) & (sigma > 0)
     return np.where(good, value, 0), np.divide(1, sigma**2, out=np.zeros_like(sigma), where=good)
 
 
 def _remove(roots: Mapping[str, Path], order: int, index: int) -> bool:
-    """Whether there was such a tile."""
+    """Remove a tile. Return whether it existed."""
     paths = [hips.tile_path(root, order, index, "fits") for root in roots.values()]
-    found = any(path.is_file() for path in paths)
+    existed = any(path.is_file() for path in paths)
     for path in paths:
         path.unlink(missing_ok=True)
-    return found
+    return existed
 
 
 def _renew_parents(roots: Mapping[str, Path], order: int, changed: Iterable[int]) -> None:
-    """Coarser tiles over changed ones, order by order."""
+    """Write again the coarser tiles above changed ones, order by order."""
     for level in range(order - 1, LOWEST_ORDER - 1, -1):
         changed = sorted({index // 4 for index in changed})
         for name, root in roots.items():
@@ -143,7 +143,7 @@ def _renew_parents(roots: Mapping[str, Path], order: int, changed: Iterable[int]
 
 
 def _describe(roots: Mapping[str, Path], order: int, headers: Mapping[str, Header]) -> dict[str, float]:
-    """Write coverage and properties of both; the survey's figures. One tile is in memory at a time."""
+    """Write coverage and properties of both HiPS. Return the survey's figures. One tile is in memory at a time."""
     indices = _indices(roots[IMAGE], order)
     images = [_named(header, name) for name, header in sorted(headers.items())]
     area_deg2 = 0.0

@@ -15,7 +15,7 @@ from dsa110_assets.mosaics.coadd import Mosaic, weights
 
 
 def write_mosaic(mosaic: Mosaic, directory: Path, cards: Cards | None = None) -> dict[str, Path]:
-    """Write mosaic.fits, noise.fits, weights.fits and preview.png into an existing directory; paths by
+    """Write mosaic.fits, noise.fits, weights.fits and preview.png into an existing directory. Return paths by
     file name.
 
     `weights.fits` holds sum(PB^2 / sigma^2) in 1/Jy^2, so noise = weights^(-1/2) exactly.
@@ -33,7 +33,7 @@ def write_mosaic(mosaic: Mosaic, directory: Path, cards: Cards | None = None) ->
         header["IMTYPE"] = kind
         return write_image(plane, header, directory / name, cards, through)
 
-    # most of the time is the kernel's, for pages of the files
+    # most of the time is spent in the kernel, on pages of the files
     with ThreadPoolExecutor(2) as pool:
         done = pool.map(write, kinds)
         preview_png(mosaic.image, directory / "preview.png", noise=mosaic.noise, rms=mosaic.figures["measured_over_noise"])

@@ -1,6 +1,6 @@
-"""The assets themselves, without what drives them: all that a run in this process or a backfill needs.
+"""The assets without the sensors that drive them: all that a run in this process or a backfill needs.
 
-Every module of `assets` is imported here: an asset is part of the graph because it lies there.
+Every module of `assets` is imported here: an asset is part of the graph because its module is in that package.
 """
 
 from importlib import import_module
@@ -19,10 +19,10 @@ PHASES = spec.phases()
 
 
 def specifications() -> dict[str, spec.Asset]:
-    """Every asset's specification by name, each after those it is made from: for whoever may be the first to ask."""
+    """Every asset's specification by name, each after those it is made from. Importing this module makes sure they are complete."""
     return spec.assets()
 
 
 def over(platform: Platform) -> dg.Definitions:
-    """The assets over a platform with settings of its own."""
+    """The assets' definitions for a given platform, with its settings."""
     return dg.Definitions(assets=ASSETS, resources={"platform": platform}, executor=dg.in_process_executor)

@@ -1,4 +1,4 @@
-"""What every step needs from outside: the settings, the archive and the thresholds, found when first used."""
+"""The resources of every step: the settings, the archive and the thresholds, loaded when first used."""
 
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 IN_FORCE = ".thresholds-in-force.json"
-"""In the archive: the last good limits, for runs that start while the file is wrong."""
+"""File in the archive with the last valid thresholds, for runs that start while the thresholds file is invalid."""
 
 
 class Platform:
-    """The resource `platform`: nothing is read, opened or made before a step asks for it.
+    """The resource `platform`: nothing is read, opened or made before a step uses it.
 
     Without `settings` they come from the environment. A wrong or missing setting raises ConfigurationError,
     naming the variable, in the run that needs it.
@@ -26,10 +26,10 @@ class Platform:
         self._given, self._archive = settings, archive
 
     def for_trial(self, name: str, changes: "Mapping[str, Any]") -> "Platform":
-        """The platform as this trial sees it, whose settings gain these `changes` (by dotted names).
+        """The platform of a trial, whose settings gain these `changes` (by dotted names).
 
-        Raises NotFoundError for what may be no name of a trial, and ConfigurationError for a wrong setting, or one that
-        contradicts what the trial was made with before.
+        Raises NotFoundError for a name that a trial cannot have, and ConfigurationError for a wrong setting, or one that
+        contradicts the settings the trial was made with before.
         """
         from dsa110_assets.archive import trials
         from dsa110_assets.settings import changed
@@ -40,28 +40,29 @@ class Platform:
 
     @cached_property
     def settings(self) -> "Settings":
-        """The settings: those given, else those of the environment."""
+        """The settings: those passed to the constructor, else those of the environment."""
         from dsa110_assets import settings
 
         return self._given or settings.load()
 
     @cached_property
     def archive(self) -> "Archive":
-        """The archive, made on its first use."""
+        """The archive, created on its first use."""
         from dsa110_assets.archive.store import Archive
 
         return self._archive or Archive.create(self.settings.archive, self.settings.database_url)
 
     @property
     def thresholds(self) -> "Thresholds":
-        """The thresholds as they are now: the file is read again when it has changed."""
+        """The current thresholds; the file is read again when it has changed."""
         from dsa110_assets.thresholds import load_thresholds
 
         return load_thresholds(self.settings.thresholds_path, self.settings.archive / IN_FORCE)
 
     @property
     def chosen_thresholds(self) -> "Thresholds":
-        """The same for what removes data. Raises ConfigurationError where they are a guess, for the file was never right."""
+        """The current thresholds for code that removes data. Raises ConfigurationError if they are only a guess because the file was
+        never valid."""
         from dsa110_assets.thresholds import chosen_thresholds
 
         return chosen_thresholds(self.settings.thresholds_path, self.settings.archive / IN_FORCE)

@@ -1,8 +1,8 @@
-"""Adaptive binning of a source's spectrum: the fewest neighbouring channels joined that reach a signal-to-noise ratio.
+"""Adaptive binning of a source's spectrum: the fewest adjacent channels are joined that reach a signal-to-noise ratio.
 
-Which channels are joined is decided by their errors and the source's mean flux over all of them, not by what each shows: bins that
-were chosen because noise made them bright would be bright on average. So a bin reaches the target but for its own noise, and
-for how far the spectrum is from its mean.
+The joined channels are chosen by their errors and the source's mean flux over all channels, not by their individual fluxes:
+bins chosen because noise made them bright would be too bright on average. A bin therefore reaches the target except for its own
+noise, and for the deviation of the spectrum from its mean.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Bin:
-    """Channels `first` to `last`, both in, of which `count` have data: the inverse-variance mean of their fluxes [Jy], its error,
-    and the mean of their frequencies [Hz] with the same weights."""
+    """Channels `first` to `last`, inclusive, of which `count` have data: the inverse-variance mean of their fluxes [Jy], its
+    error, and the mean of their frequencies [Hz] with the same weights."""
 
     first: int
     last: int
@@ -30,14 +30,14 @@ class Bin:
 
     @property
     def snr(self) -> float:
-        """Flux in errors."""
+        """The flux in units of its error."""
         return self.flux_jy / self.flux_err_jy
 
 
 def join(flux_jy: Float, error_jy: Float, frequencies_hz: Float, target_snr: float) -> list[Bin]:
-    """Bins of channels (n,) in their order; none without data. NaN fluxes are no data.
+    """Return bins of channels (n,) in their order; none without data. NaN fluxes are treated as missing.
 
-    From the first channel on, channels are joined until |mean flux| is `target_snr` errors; what is left at the end joins the bin
+    From the first channel on, channels are joined until |mean flux| is `target_snr` errors; the rest at the end joins the bin
     before it. A source that does not reach the target with all channels is one bin.
     """
     good = np.isfinite(flux_jy) & np.isfinite(error_jy) & (error_jy > 0)
@@ -45,11 +45,11 @@ def join(flux_jy: Float, error_jy: Float, frequencies_hz: Float, target_snr: flo
     if not good.any():
         return []
     mean_jy = abs(float(weight @ np.where(good, flux_jy, 0)) / float(weight.sum()))
-    edges, since = [0], 0
+    edges, first = [0], 0
     for channel in range(flux_jy.size):
-        if mean_jy * np.sqrt(weight[since : channel + 1].sum()) >= target_snr:
-            since = channel + 1
-            edges.append(since)
+        if mean_jy * np.sqrt(weight[first : channel + 1].sum()) >= target_snr:
+            first = channel + 1
+            edges.append(first)
     edges = edges if len(edges) > 1 else [0, flux_jy.size]
     edges[-1] = flux_jy.size
     return [_bin(flux_jy, weight, frequencies_hz, low, high) for low, high in itertools.pairwise(edges)]

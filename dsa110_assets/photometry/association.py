@@ -1,8 +1,7 @@
-"""Which measured source is which known one: de Ruiter radius, one to one, right across 0 h; and names for the
-rest.
+"""Association of measured sources with known ones: de Ruiter radius, one to one, also across 0 h; and names for the rest.
 
-r^2 = (dRA cos dec)^2 / (s_RA1^2 + s_RA2^2) + dDec^2 / (s_Dec1^2 + s_Dec2^2), with the systematic astrometric
-error in the measured position's s (de Ruiter, Willis & Arp 1977; 5.68 misses a true pair once in 10^7).
+r^2 = (dRA cos dec)^2 / (s_RA1^2 + s_RA2^2) + dDec^2 / (s_Dec1^2 + s_Dec2^2), with the systematic astrometric error in the
+measured position's s (de Ruiter, Willis & Arp 1977; 5.68 misses a true pair once in 10^7).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ NEW_PREFIX = "DSA_J"
 
 
 def _errors(frame: pd.DataFrame, systematic_arcsec: float) -> tuple[FloatArray, FloatArray]:
-    """Position errors [arcsec], zero where a catalogue gives none, with the systematic term."""
+    """Return position errors [arcsec], zero where a catalogue gives none, combined with the systematic term."""
     out = []
     for name in ("ra_err_arcsec", "dec_err_arcsec"):
         given = np.asarray(frame[name], np.float64) if name in frame else np.zeros(len(frame))
@@ -33,7 +32,7 @@ def _errors(frame: pd.DataFrame, systematic_arcsec: float) -> tuple[FloatArray, 
 
 
 def offsets_arcsec(ra1: FloatArray, dec1: FloatArray, ra2: FloatArray, dec2: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """East and north offsets [arcsec] of positions 2 from positions 1 [deg]; shorter way round in RA."""
+    """Return east and north offsets [arcsec] of positions 2 from positions 1 [deg]; the shorter way round in RA."""
     delta = (np.asarray(ra2) - np.asarray(ra1) + 180.0) % 360.0 - 180.0
     east = delta * np.cos(np.deg2rad((np.asarray(dec1) + np.asarray(dec2)) / 2)) * 3600
     return east, (np.asarray(dec2) - np.asarray(dec1)) * 3600
@@ -47,36 +46,38 @@ def associate(
     systematic_arcsec: float,
     max_separation_arcsec: float | FloatArray,
 ) -> IntArray:
-    """For each row of `found` the row number of its counterpart in `known`, or -1; shape (len(found),) int64.
+    """Return for each row of `found` the row number of its counterpart in `known`, or -1; shape (len(found),) int64.
 
-    Both have ra_deg, dec_deg and may have ra_err_arcsec, dec_err_arcsec; `max_separation_arcsec` is one for all or one for each
-    of `found`. Pairs closer than both limits are
-    taken in the order of their de Ruiter radius, each source at most once; ties go to the smaller separation,
-    then row order.
+    Both have ra_deg, dec_deg and may have ra_err_arcsec, dec_err_arcsec; `max_separation_arcsec` is a single value or one for
+    each row of `found`. Pairs closer than both limits are matched in the order of their de Ruiter radius, each source at most
+    once; ties go to the smaller separation, then row order.
     """
     match = np.full(len(found), -1, np.int64)
     if len(found) == 0 or len(known) == 0:
         return match
     ra1, dec1, ra2, dec2 = (np.asarray(f[c], np.float64) for f in (found, known) for c in ("ra_deg", "dec_deg"))
-    most = np.broadcast_to(np.asarray(max_separation_arcsec, np.float64), (len(found),))
-    reach = 2 * np.sin(np.deg2rad(most / 3600) / 2)
+    limit = np.broadcast_to(np.asarray(max_separation_arcsec, np.float64), (len(found),))
+    reach = 2 * np.sin(np.deg2rad(limit / 3600) / 2)
     near = cKDTree(unit_vectors(ra2, dec2)).query_ball_point(unit_vectors(ra1, dec1), reach)
-    one = np.repeat(np.arange(len(found)), [len(hits) for hits in near])
-    two = np.array([k for hits in near for k in hits], np.int64)
-    east, north = offsets_arcsec(ra1[one], dec1[one], ra2[two], dec2[two])
-    own, other = _errors(found, systematic_arcsec), _errors(known, 0.0)
+    found_index = np.repeat(np.arange(len(found)), [len(hits) for hits in near])
+    known_index = np.array([k for hits in near for k in hits], np.int64)
+    east, north = offsets_arcsec(ra1[found_index], dec1[found_index], ra2[known_index], dec2[known_index])
+    found_error, known_error = _errors(found, systematic_arcsec), _errors(known, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        radius = np.sqrt(east**2 / (own[0][one] ** 2 + other[0][two] ** 2) + north**2 / (own[1][one] ** 2 + other[1][two] ** 2))
+        radius = np.sqrt(
+            east**2 / (found_error[0][found_index] ** 2 + known_error[0][known_index] ** 2)
+            + north**2 / (found_error[1][found_index] ** 2 + known_error[1][known_index] ** 2)
+        )
     radius = np.where(np.isnan(radius), 0.0, radius)
     taken = np.zeros(len(known), np.bool_)
-    for n in np.lexsort((two, one, np.hypot(east, north), radius)):
-        if radius[n] <= de_ruiter and match[one[n]] < 0 and not taken[two[n]]:
-            match[one[n]], taken[two[n]] = two[n], True
+    for n in np.lexsort((known_index, found_index, np.hypot(east, north), radius)):
+        if radius[n] <= de_ruiter and match[found_index[n]] < 0 and not taken[known_index[n]]:
+            match[found_index[n]], taken[known_index[n]] = known_index[n], True
     return match
 
 
 def source_name(ra_deg: float, dec_deg: float) -> str:
-    """'DSA_JHHMMSS.s+DDMMSS': truncated, not rounded, as the IAU asks."""
+    """Return 'DSA_JHHMMSS.s+DDMMSS': truncated, not rounded, as the IAU requires."""
     tenths = int(np.floor(round((ra_deg % 360.0) / 15 * 36000, 6))) % 864000
     seconds = int(np.floor(round(abs(dec_deg) * 3600, 6)))
     hours, rest = divmod(tenths, 36000)
@@ -87,7 +88,7 @@ def source_name(ra_deg: float, dec_deg: float) -> str:
 
 
 def name_new(ra_deg: FloatArray, dec_deg: FloatArray, taken: set[str]) -> list[str]:
-    """Names of new sources, none of them in `taken` nor twice: a letter is appended to a repeated one."""
+    """Return names of new sources, none of them in `taken` or repeated: a letter is appended to a repeated one."""
     names: list[str] = []
     for ra, dec in zip(ra_deg, dec_deg, strict=True):
         name = base = source_name(float(ra), float(dec))
@@ -99,12 +100,12 @@ def name_new(ra_deg: FloatArray, dec_deg: FloatArray, taken: set[str]) -> list[s
 
 
 def merged_names(first: pd.DataFrame, radius_arcsec: float, mosaics_of: Callable[[set[str]], Mapping[str, set[str]]]) -> dict[str, str]:
-    """The names to be replaced where one new source was found separately in several mosaics, and its earliest name.
+    """Return the names to be replaced where one new source was found separately in several mosaics, mapped to its earliest name.
 
-    Two mosaics measured before either knew of the other's discovery name the same object twice, a fraction of a beam apart.
-    Those within `radius_arcsec` are one, but never two that occur in one mosaic (there they are two sources). `first` has
-    source_id, mjd, ra_deg, dec_deg of each new source where it was first seen; `mosaics_of` tells of some of them the mosaics
-    each was measured on.
+    Two mosaics measured before either had the other's discoveries name the same object twice, a fraction of a beam apart. Names
+    within `radius_arcsec` are one source, but never two that occur in one mosaic (there they are two sources). `first` has
+    source_id, mjd, ra_deg, dec_deg of each new source where it was first seen; `mosaics_of` returns, for a set of names, the
+    mosaics each was measured on.
     """
     first = first.sort_values(["mjd", "source_id"], kind="stable")
     if len(first) < 2:
@@ -116,8 +117,8 @@ def merged_names(first: pd.DataFrame, radius_arcsec: float, mosaics_of: Callable
         return {}
     names = first["source_id"].to_numpy(object)
     mosaics = mosaics_of(set(names[np.unique(pairs)]))
-    apart = [k for k, (a, b) in enumerate(pairs) if not mosaics[names[a]] & mosaics[names[b]]]
-    pairs = pairs[apart]
+    separate = [k for k, (a, b) in enumerate(pairs) if not mosaics[names[a]] & mosaics[names[b]]]
+    pairs = pairs[separate]
     graph = coo_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
     _, group = connected_components(graph, directed=False)
     earliest: dict[int, str] = {}

@@ -1,8 +1,8 @@
-"""Blind source finding: islands above the local noise, what they are made of (`islands`), as rows of sky quantities.
+"""Blind source finding: islands above the local noise and their components (`islands`), as rows of sky quantities.
 
-A fixed-beam fit gives the peak flux and the position (the right ones for a point source); a free fit gives the shape and
-the integrated flux, which is the flux of a source wider than the beam. Fitted pixels are chosen by distance from the peaks,
-not by their brightness, because cutting at a brightness would bias faint fluxes and sizes.
+A fixed-beam fit gives the peak flux and the position, which are right for a point source; a free fit gives the shape and the
+integrated flux, which is the flux of a source wider than the beam. The fitted pixels are chosen by distance from the peaks, not
+by brightness, because a cut in brightness would bias faint fluxes and sizes.
 """
 
 from __future__ import annotations
@@ -56,43 +56,48 @@ COLUMNS = (
 
 
 def _islands(scene: Scene, options: PhotometryOptions) -> Iterator[tuple[FloatArray, tuple[int, int]]]:
-    """Signal-to-noise of each island's bounding box (NaN off the island) and its corner (row, column)."""
+    """Yield the signal-to-noise of each island's bounding box (NaN off the island) and its corner (row, column)."""
     everything = (slice(0, scene.image.shape[0]), slice(0, scene.image.shape[1]))
     snr = normalised_image(scene.image, scene.noise, scene.local, *everything)
     labels, _ = label(snr > options.flood_sigma)
     for number, box in enumerate(find_objects(labels), start=1):
-        own = labels[box] == number
-        if box is not None and snr[box][own].max() > options.detect_sigma:
-            yield np.where(own, snr[box], np.nan).astype(np.float64), (box[0].start, box[1].start)
+        island = labels[box] == number
+        if box is not None and snr[box][island].max() > options.detect_sigma:
+            yield np.where(island, snr[box], np.nan).astype(np.float64), (box[0].start, box[1].start)
 
 
-def _row(scene: Scene, found: Component, options: PhotometryOptions) -> dict[str, float | int]:
-    """One component as a row of sky quantities."""
-    geometry, resolved = scene.geometry, found.is_resolved(options)
-    x, y = (found.best if resolved else found.fixed)[1:3]
+def _row(scene: Scene, component: Component, options: PhotometryOptions) -> dict[str, float | int]:
+    """Return one component as a row of sky quantities."""
+    geometry, resolved = scene.geometry, component.is_resolved(options)
+    x, y = (component.best if resolved else component.fixed)[1:3]
     ra, dec = (float(value[0]) for value in geometry.to_sky([x], [y]))
     jacobian = geometry.pixels_per_rad(ra, dec)[0]
     beam = np.deg2rad([geometry.bmaj_deg, geometry.bmin_deg])
     row: dict[str, float | int] = dict.fromkeys(COLUMNS, np.nan)
-    covariance = found.free_covariance if resolved and found.free_covariance is not None else found.fixed_covariance
-    error = float(np.sqrt(found.fixed_covariance[0, 0]))
+    covariance = component.free_covariance if resolved and component.free_covariance is not None else component.fixed_covariance
+    error = float(np.sqrt(component.fixed_covariance[0, 0]))
     inverse = np.linalg.inv(jacobian)
     east, north = np.sqrt(np.diag(inverse @ covariance[1:3, 1:3] @ inverse.T)) * ARCSEC_PER_RAD
-    if options.error_model == "condon" and found.fitted and not resolved:
-        point = condon_errors(found.fixed[0], found.rms, beam[0], beam[1], beam[0], beam[1])
+    if options.error_model == "condon" and component.fitted and not resolved:
+        point = condon_errors(component.fixed[0], component.rms, beam[0], beam[1], beam[0], beam[1])
         error, (east, north) = float(point.peak), (float(value) * ARCSEC_PER_RAD for value in point.on_sky(geometry.bpa_deg))
-    row.update(ra_deg=ra, dec_deg=dec, ra_err_arcsec=east, dec_err_arcsec=north, rms_jy=found.rms)
-    row.update(flux_jy=found.fixed[0], flux_err_jy=error, peak_jy=found.fixed[0], extent_sigma=found.extent_jy / found.extent_err_jy)
-    quality = int(Quality.BLENDED) if found.blended else 0
+    row.update(ra_deg=ra, dec_deg=dec, ra_err_arcsec=east, dec_err_arcsec=north, rms_jy=component.rms)
+    row.update(
+        flux_jy=component.fixed[0],
+        flux_err_jy=error,
+        peak_jy=component.fixed[0],
+        extent_sigma=component.extent_jy / component.extent_err_jy,
+    )
+    quality = int(Quality.BLENDED) if component.blended else 0
     if near_missing(scene, np.array([x]), np.array([y]), options.edge_beams)[0]:
         quality |= int(Quality.EDGE)
-    if found.free is None or found.free_covariance is None:
-        quality |= int(Quality.BAD_FIT) if found.fitted else int(Quality.BAD_FIT | Quality.PEAK_ONLY)
+    if component.free is None or component.free_covariance is None:
+        quality |= int(Quality.BAD_FIT) if component.fitted else int(Quality.BAD_FIT | Quality.PEAK_ONLY)
     else:
-        row.update(_shape(found.free, found.free_covariance, found.rms, jacobian, scene, options))
+        row.update(_shape(component.free, component.free_covariance, component.rms, jacobian, scene, options))
         if resolved:
             quality |= int(Quality.EXTENDED | Quality.RESOLVED)
-            size = deconvolved(geometry, found.free[3:], found.free_covariance[3:, 3:], jacobian)
+            size = deconvolved(geometry, component.free[3:], component.free_covariance[3:, 3:], jacobian)
             row.update({f"deconvolved_{name}": value for name, value in vars(size).items()})
             row.update(flux_jy=row["integrated_jy"], flux_err_jy=row["integrated_err_jy"])
     row.update(snr=row["flux_jy"] / row["flux_err_jy"], quality=quality)
@@ -102,7 +107,7 @@ def _row(scene: Scene, found: Component, options: PhotometryOptions) -> dict[str
 def _shape(
     free: FloatArray, covariance: FloatArray, rms: float, jacobian: FloatArray, scene: Scene, options: PhotometryOptions
 ) -> dict[str, float]:
-    """Integrated flux and axes of a free fit, with their errors."""
+    """Return integrated flux and axes of a free fit, with their errors."""
     beam = np.deg2rad([scene.geometry.bmaj_deg, scene.geometry.bmin_deg])
     values, errors = shape_errors(free, covariance, jacobian)
     if options.error_model == "condon":
@@ -119,7 +124,7 @@ def _shape(
 
 
 def find_in_scene(scene: Scene, options: PhotometryOptions) -> pd.DataFrame:
-    """`find_sources` on a prepared image."""
+    """Find sources on a prepared image, like `find_sources`."""
     rows: list[dict[str, float | int]] = []
     for island, corner in _islands(scene, options):
         y, x = np.unravel_index(int(np.nanargmax(island)), island.shape)
@@ -132,16 +137,14 @@ def find_in_scene(scene: Scene, options: PhotometryOptions) -> pd.DataFrame:
 
 
 def find_sources(image: NDArray[np.floating], noise: NDArray[np.floating], header: Header, options: PhotometryOptions) -> pd.DataFrame:
-    """Components above `detect_sigma` local rms on an image (ny, nx) [Jy/beam] with its noise map; brightest
-    first.
+    """Return components above `detect_sigma` local rms on an image (ny, nx) [Jy/beam] with its noise map; brightest first.
 
-    Columns `COLUMNS`: position [deg] with errors [arcsec] (fit only, without the systematic term); flux_jy: of a point
-    the peak of the fixed-beam fit, of a source wider than the beam (RESOLVED) the integrated flux; peak_jy: the
-    fixed-beam fit's of either [Jy/beam];
-    integrated_jy, major/minor_arcsec (FWHM, not deconvolved) and pa_deg (north through east) of the free fit, NaN with the
-    BAD_FIT bit where that failed; the deconvolved size with its errors, NaN for points; extent_sigma: the flux a free shape
-    adds in errors of that of a point, normal for points; quality bits. Every island gives at least one component; only
-    those whose fitted flux is below `detect_sigma` rms are left out. NaN pixels are no data. Errors follow
-    `options.error_model`. Raises BadDataError for a header without a beam.
+    Columns `COLUMNS`: position [deg] with errors [arcsec] (fit only, without the systematic term); flux_jy: the peak of the
+    fixed-beam fit for a point, the integrated flux for a source wider than the beam (RESOLVED); peak_jy: that of the fixed-beam
+    fit for either [Jy/beam]; integrated_jy, major/minor_arcsec (FWHM, not deconvolved) and pa_deg (north through east) of the
+    free fit, NaN with the BAD_FIT bit where that failed; the deconvolved size with its errors, NaN for points; extent_sigma:
+    the flux added by a free shape, in units of its error for a point, normally distributed for points; quality bits. Every
+    island gives at least one component; only those whose fitted flux is below `detect_sigma` rms are omitted. NaN pixels are
+    treated as missing. Errors follow `options.error_model`. Raises BadDataError for a header without a beam.
     """
     return find_in_scene(prepare(image, noise, header, options), options)

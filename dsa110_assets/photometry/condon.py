@@ -1,13 +1,11 @@
 """Errors of a two-dimensional Gaussian fit in correlated noise: Condon (1997, PASP 109, 166).
 
-rho^2(alpha) = theta_M theta_m / (4 theta_B theta_b) [1 + (theta_B/theta_M)^2]^alpha_M
-               [1 + (theta_b/theta_m)^2]^alpha_m SNR^2
-with alpha = (3/2, 3/2) for the peak, (5/2, 1/2) for the major axis and the position along it, and (1/2,
-5/2)
-for the minor axis, the position along that and the position angle. Then sigma_A/A = sqrt(2)/rho,
-sigma_theta/theta = sqrt(2)/rho and sigma_x0 = theta/(sqrt(4 ln 2) rho): for a point source rho = sqrt(2)
-SNR, so
-sigma_A is the rms. (Some codes drop the sqrt(2), or use the NVSS position factor, sqrt(2) larger.)
+  rho^2(alpha) = theta_M theta_m / (4 theta_B theta_b) [1 + (theta_B/theta_M)^2]^alpha_M
+                 [1 + (theta_b/theta_m)^2]^alpha_m SNR^2
+with alpha = (3/2, 3/2) for the peak, (5/2, 1/2) for the major axis and the position along it, and (1/2, 5/2) for the minor
+axis, the position along that and the position angle. Then sigma_A/A = sqrt(2)/rho, sigma_theta/theta = sqrt(2)/rho and sigma_x0
+= theta/(sqrt(4 ln 2) rho): for a point source rho = sqrt(2) SNR, so sigma_A is the rms. (Some codes drop the sqrt(2), or use
+the NVSS position factor, sqrt(2) larger.)
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
 PA_UNKNOWN_DEG = 180 / np.sqrt(12)
-"""Standard deviation of an angle about which nothing is known: uniform over 180 degrees."""
+"""Standard deviation of an unconstrained angle: uniform over 180 degrees."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class CondonErrors:
     along_minor: FloatArray
 
     def on_sky(self, pa_deg: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Position errors (east, north), from those along the axes of a source at position angle `pa_deg`."""
+        """Return position errors (east, north), from those along the axes of a source at position angle `pa_deg`."""
         sin, cos = np.sin(np.deg2rad(pa_deg)), np.cos(np.deg2rad(pa_deg))
         east = np.hypot(self.along_major * sin, self.along_minor * cos)
         north = np.hypot(self.along_major * cos, self.along_minor * sin)
@@ -45,7 +43,7 @@ class CondonErrors:
 def condon_errors(
     peak: ArrayLike, rms: ArrayLike, major: ArrayLike, minor: ArrayLike, beam_major: float, beam_minor: float
 ) -> CondonErrors:
-    """Errors of free Gaussian fits. `peak` and `rms` [Jy/beam]; FWHMs of source and beam in one length unit.
+    """Return the errors of free Gaussian fits. `peak` and `rms` [Jy/beam]; FWHMs of source and beam in one length unit.
 
     The integrated flux is peak * major * minor / (beam_major * beam_minor). NaN in gives NaN out.
     """

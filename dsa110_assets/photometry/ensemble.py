@@ -1,19 +1,17 @@
-"""Light curves on one flux scale, a night at a time: an ensemble of steady sources corrects each epoch, and calibrates the
-errors.
+"""Light curves on one flux scale, a night at a time: an ensemble of steady sources corrects each epoch and calibrates the errors.
 
-Epoch e's correction is C_e = median over references i of S_ie / b_i, b_i being the reference's own
-baseline: the trimmed mean of S/C over its first epochs, all of earlier nights, without those known to be noisy. So a night
-needs of the past a few rows of each source (`past`), and no later night changes its corrections. An epoch whose sources were
-never seen before defines their scale: C = 1. F' = F / C and
+Epoch e's correction is C_e = median over references i of S_ie / b_i, where b_i is the reference's own baseline: the trimmed
+mean of S/C over its first epochs, all of earlier nights, without epochs known to be noisy. A night therefore needs only a few
+rows of each source from the past (`past`), and no later night changes its corrections. An epoch whose sources were never seen
+before defines their scale: C = 1. F' = F / C and
   sigma'^2 = (k k_e sigma / C)^2 + (F' sigma_C)^2 + (f^2 + f_e^2) F'^2,   sigma_C = 1.25 scatter / sqrt(N)
 (1.25 = sqrt(pi/2), the standard error of a median). The scatter is that of the references' own noise in this epoch: about a
-baseline of m epochs it is sqrt(1 + 1/m) times larger. An epoch that defines the scale is off it by its references' mean noise, as
-every other is: its sigma_C is what their errors say. k and f are measured from the scatter of steady
-sources, and k_e > 1 or f_e > 0 where an epoch scatters significantly more than that (`nighterrors`).
-That is the error about the source's own light curve. About the true flux it is absolute_err_jy: k at least 1, and f that
-of the scatter about the catalogue (`errormodel.absolute_fraction`).
-A source that is itself a reference is corrected by the others only: it must not calibrate its own
-variation away.
+baseline of m epochs it is sqrt(1 + 1/m) times larger. An epoch that defines the scale deviates from it by its references' mean
+noise, as every other epoch does: its sigma_C follows from their errors. k and f are measured from the scatter of steady
+sources, and k_e > 1 or f_e > 0 where an epoch scatters significantly more than that (`nighterrors`). This is the error about
+the source's own light curve. The error about the true flux is absolute_err_jy: with k at least 1, and f from the scatter about
+the catalogue (`errormodel.absolute_fraction`). A source that is itself a reference is corrected by the others only, so that it
+cannot calibrate away its own variation.
 """
 
 from __future__ import annotations
@@ -63,7 +61,7 @@ LIGHT_CURVE_COLUMNS = (
 
 @dataclass(frozen=True)
 class Corrections:
-    """Per epoch and, for references, per (source, epoch) with the source itself left out.
+    """Corrections per epoch and, for references, per (source, epoch) with the source itself left out.
 
     Both tables: correction, correction_err, n_references, indexed by epoch and by (source_id, epoch). `comparable`: the epochs
     with a source that an earlier night had.
@@ -76,7 +74,7 @@ class Corrections:
 
 @dataclass(frozen=True)
 class Night:
-    """A night's light-curve rows (LIGHT_CURVE_COLUMNS), what the next night needs, and figures about both."""
+    """A night's light-curve rows (LIGHT_CURVE_COLUMNS), the past that the next night needs, and figures of both."""
 
     curves: pd.DataFrame
     past: Past
@@ -84,29 +82,30 @@ class Night:
 
 
 def normalise(measured: pd.DataFrame, before: Past, options: EnsembleOptions) -> Night:
-    """The light-curve rows of a night's measurements, sorted by source_id and mjd; `before` is the past as the night before left it.
+    """Return the light-curve rows of a night's measurements, sorted by source_id and mjd; `before` is the past as the previous
+    night left it.
 
-    `measured` has one row per source and transit, sorted so (`transits.one_per_transit`). Fluxes, errors and limits are
-    corrected. NaN fluxes stay NaN. An epoch whose night has too few sources fit to be references keeps correction 1 and the
-    UNNORMALISED bit. Of the nights before nothing changes but what is known of their errors (`nighterrors`).
+    `measured` has one row per source and transit, sorted in that order (`transits.one_per_transit`). Fluxes, errors and limits
+    are corrected. NaN fluxes stay NaN. An epoch whose night has too few sources fit to be references keeps correction 1 and the
+    UNNORMALISED bit. Rows of earlier nights do not change, only the model of their errors does (`nighterrors`).
     """
-    found = fit_corrections(measured, before, options)
-    curves = _corrected(measured, found)
+    corrections = fit_corrections(measured, before, options)
+    curves = _corrected(measured, corrections)
     sample = pd.concat([before.rows, curves[list(PAST_COLUMNS)]], ignore_index=True) if len(before.rows) else curves[list(PAST_COLUMNS)]
     errors = measured_errors(sample, before.errors, UNFIT, options.prior_fraction)
     curves = errors.told_to(curves).reset_index(drop=True)
     past = replace(before, rows=kept_rows(sample, errors, options), errors=errors)
-    return Night(curves, past, {**_epoch_figures(curves, found), **_error_figures(errors, before.errors), **_scatter(sample, errors)})
+    return Night(curves, past, {**_epoch_figures(curves, corrections), **_error_figures(errors, before.errors), **_scatter(sample, errors)})
 
 
 def fit_corrections(measured: pd.DataFrame, before: Past, options: EnsembleOptions) -> Corrections:
-    """Corrections of a night's epochs."""
+    """Return the corrections of a night's epochs."""
     clean = _clean(measured, before, options)
     epochs = pd.DataFrame(
         {"correction": 1.0, "correction_err": 0.0, "n_references": 0},
         index=pd.Index(sorted(measured["epoch"].unique()), name="epoch"),
     )
-    own = epochs.iloc[:0].set_index(pd.MultiIndex.from_arrays([[], []], names=["source_id", "epoch"]))
+    reference_corrections = epochs.iloc[:0].set_index(pd.MultiIndex.from_arrays([[], []], names=["source_id", "epoch"]))
     comparable = frozenset(clean.loc[clean["source_id"].isin(before.rows["source_id"]), "epoch"])
     bright = clean[clean["brightness"] >= options.lowest_snr]
     references = _brightest(bright[bright["baseline_jy"] > 0], options)
@@ -117,19 +116,21 @@ def fit_corrections(measured: pd.DataFrame, before: Past, options: EnsembleOptio
         order, starts = _by_group(epoch.astype(np.int64))
         epochs = _filled(epochs, np.asarray(names, object), epoch_corrections(ratio, error, order, starts, options.clip_sigma), options)
         value, sigma, count = left_out(ratio, error, order, starts, options.clip_sigma)
-        own = pd.DataFrame(
+        reference_corrections = pd.DataFrame(
             {"correction": value, "correction_err": sigma, "n_references": count},
             index=pd.MultiIndex.from_frame(references[["source_id", "epoch"]]),
         )
-        own = own[count >= options.min_references - 1]
+        reference_corrections = reference_corrections[count >= options.min_references - 1]
         epochs = _pooled(epochs, ratio, error, options)
-    return Corrections(_defined(epochs, bright, options), own, comparable)
+    return Corrections(_defined(epochs, bright, options), reference_corrections, comparable)
 
 
 def _clean(measured: pd.DataFrame, before: Past, options: EnsembleOptions) -> pd.DataFrame:
-    """The night's rows fit to be compared: their snr, and of the source baseline_jy, baseline_epochs (NaN if it has none), and its
-    brightness, the median SNR of the baseline's rows and this one. Were it not in it, the brightest would be those whose noise was
-    high before, and all others would seem to have risen.
+    """Return the night's rows fit to be compared, with their snr and, for the source, baseline_jy, baseline_epochs (NaN without a
+    baseline) and brightness.
+
+    The brightness is the median SNR of the baseline's rows and this one. Without this row, the brightest sources would be those
+    whose noise was high before, and all others would seem to have risen.
     """
     flux, error = measured["flux_jy"].to_numpy(np.float64), measured["flux_err_jy"].to_numpy(np.float64)
     fit = ((measured["quality"].to_numpy(np.int64) & UNFIT) == 0) & (flux > 0) & (error > 0)
@@ -140,15 +141,15 @@ def _clean(measured: pd.DataFrame, before: Past, options: EnsembleOptions) -> pd
     starts = group_starts(code.astype(np.int64))
     corrected = first["flux_jy"].to_numpy(np.float64)
     level = baselines(corrected, code.astype(np.int64), starts, np.ones(corrected.size), options.baseline_epochs)
-    told = pd.DataFrame({"baseline_jy": level, "baseline_epochs": np.diff(starts)}, index=pd.Index(names), dtype=np.float64)
+    baseline_table = pd.DataFrame({"baseline_jy": level, "baseline_epochs": np.diff(starts)}, index=pd.Index(names), dtype=np.float64)
     earlier = first.assign(snr=first["flux_jy"] * first["correction"] / first["raw_flux_err_jy"])
     both = pd.concat([earlier[["source_id", "snr"]], rows[["source_id", "snr"]]], ignore_index=True) if len(earlier) else rows
     brightness = both.groupby("source_id", observed=True)["snr"].median().rename("brightness")
-    return rows.join(told, on="source_id").join(brightness, on="source_id").reset_index(drop=True)
+    return rows.join(baseline_table, on="source_id").join(brightness, on="source_id").reset_index(drop=True)
 
 
 def _brightest(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
-    """Of each epoch the brightest sources, fainter ones where there are few."""
+    """Return each epoch's brightest sources, including fainter ones where there are few."""
     rows = rows.sort_values(["epoch", "brightness", "source_id"], ascending=[True, False, True], kind="stable")
     rank = rows.groupby("epoch", observed=True).cumcount()
     bright = (rows["brightness"] >= options.reference_snr) | (rank < 2 * options.min_references)
@@ -156,7 +157,7 @@ def _brightest(rows: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
 
 
 def _ratios(references: pd.DataFrame, options: EnsembleOptions) -> tuple[FloatArray, FloatArray]:
-    """References' fluxes over their baselines, with the scatter of these taken out, and the fluxes' own errors."""
+    """Return the references' fluxes over their baselines, corrected for the baselines' scatter, and the errors of the fluxes alone."""
     ratio = (references["flux_jy"] / references["baseline_jy"]).to_numpy(np.float64)
     epoch, _ = pd.factorize(references["epoch"])
     order, starts = _by_group(epoch.astype(np.int64))
@@ -172,9 +173,8 @@ def _by_group(code: IntArray) -> tuple[IntArray, IntArray]:
 
 
 def _steady(references: pd.DataFrame, before: Past, options: EnsembleOptions) -> pd.DataFrame:
-    """References without those that vary, until this night, more than errors and the prior fraction explain; never too few to go
-    on.
-    """
+    """Return the references without those that have varied, up to this night, more than errors and the prior fraction explain; all
+    references if too few would remain."""
     ratio, error = _ratios(references, options)
     order, starts = _by_group(pd.factorize(references["epoch"])[0].astype(np.int64))
     value, _, _ = left_out(ratio, error, order, starts, options.clip_sigma)
@@ -194,10 +194,10 @@ def _steady(references: pd.DataFrame, before: Past, options: EnsembleOptions) ->
 
 
 def _filled(
-    epochs: pd.DataFrame, names: NDArray[np.object_], found: tuple[FloatArray, FloatArray, IntArray], options: EnsembleOptions
+    epochs: pd.DataFrame, names: NDArray[np.object_], fitted: tuple[FloatArray, FloatArray, IntArray], options: EnsembleOptions
 ) -> pd.DataFrame:
-    """The table with the corrections of epochs that have enough references."""
-    value, sigma, count = found
+    """Return the table with the corrections of epochs that have enough references."""
+    value, sigma, count = fitted
     enough = count >= options.min_references
     out = epochs.copy()
     out.loc[names[enough], ["correction", "correction_err"]] = np.column_stack([value, sigma])[enough]
@@ -206,7 +206,7 @@ def _filled(
 
 
 def _pooled(epochs: pd.DataFrame, ratio: FloatArray, error: FloatArray, options: EnsembleOptions) -> pd.DataFrame:
-    """Epochs with too few references take the correction of their whole night, if that has enough."""
+    """Give epochs with too few references the correction of their whole night, if that has enough."""
     value, sigma, count = clipped_median(ratio, error, options.clip_sigma)
     missing = epochs["n_references"] == 0
     if count < options.min_references:
@@ -218,7 +218,7 @@ def _pooled(epochs: pd.DataFrame, ratio: FloatArray, error: FloatArray, options:
 
 
 def _defined(epochs: pd.DataFrame, bright: pd.DataFrame, options: EnsembleOptions) -> pd.DataFrame:
-    """Epochs that nothing earlier corrects define the scale of their sources, where these, or the night's, are enough for it."""
+    """Let epochs that nothing earlier corrects define the scale of their sources, if these, or the night's, are enough for it."""
     out = epochs.copy()
     for epoch in out.index[out["n_references"] == 0]:
         for rows in (bright[bright["epoch"] == epoch], bright):
@@ -232,13 +232,13 @@ def _defined(epochs: pd.DataFrame, bright: pd.DataFrame, options: EnsembleOption
 
 
 def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
-    """Light-curve rows from measurement rows, with their errors still to be told."""
+    """Return light-curve rows from measurement rows, without final errors."""
     table = corrections.epochs.reindex(rows["epoch"].to_numpy())
     if len(corrections.references):
-        own = corrections.references.reindex(pd.MultiIndex.from_frame(rows[["source_id", "epoch"]]))
-        is_own = own["correction"].notna().to_numpy()
+        reference_corrections = corrections.references.reindex(pd.MultiIndex.from_frame(rows[["source_id", "epoch"]]))
+        is_reference = reference_corrections["correction"].notna().to_numpy()
         table = table.reset_index(drop=True)
-        table.loc[is_own] = own[is_own].to_numpy()
+        table.loc[is_reference] = reference_corrections[is_reference].to_numpy()
     value, sigma = table["correction"].to_numpy(np.float64), table["correction_err"].to_numpy(np.float64)
     raw, raw_error = rows["flux_jy"].to_numpy(np.float64), rows["flux_err_jy"].to_numpy(np.float64)
     out = rows.reindex(columns=list(LIGHT_CURVE_COLUMNS)).assign(raw_flux_jy=raw, raw_flux_err_jy=raw_error, flux_jy=raw / value)
@@ -249,15 +249,15 @@ def _corrected(rows: pd.DataFrame, corrections: Corrections) -> pd.DataFrame:
     return out
 
 
-def _epoch_figures(curves: pd.DataFrame, found: Corrections) -> dict[str, float]:
-    """References by epoch and size of the corrections.
+def _epoch_figures(curves: pd.DataFrame, fitted: Corrections) -> dict[str, float]:
+    """Return figures of the references by epoch and the size of the corrections.
 
-    References are counted over the epochs that share a source with an earlier night (n_comparable_epochs): one that
-    shares none, as the first of a strip, defines the scale and has nothing to be normalised against.
+    References are counted over the epochs that share a source with an earlier night (n_comparable_epochs): an epoch that shares
+    none, as the first of a strip, defines the scale and has nothing to be normalised against.
     """
     corrections = curves.groupby("epoch", observed=True)["correction"].median()
     references = curves.groupby("epoch", observed=True)["n_references"].max()
-    counted = references[references.index.isin(list(found.comparable))]
+    counted = references[references.index.isin(list(fitted.comparable))]
     return {
         "n_rows": float(len(curves)),
         "n_epochs": float(len(corrections)),
@@ -271,7 +271,7 @@ def _epoch_figures(curves: pd.DataFrame, found: Corrections) -> dict[str, float]
 
 
 def _error_figures(errors: NightErrors, before: NightErrors) -> dict[str, Any]:
-    """The model of errors, the epochs that were found this night to have errors of their own, and how many are known to in all."""
+    """Return the model of errors, the epochs found this night to have additional errors, and the number of all such epochs."""
     known = set(before.noisy.index)
     return {
         "fractional_error": errors.model.fraction,
@@ -283,19 +283,19 @@ def _error_figures(errors: NightErrors, before: NightErrors) -> dict[str, Any]:
 
 
 def _scatter(rows: pd.DataFrame, errors: NightErrors) -> dict[str, float]:
-    """Residuals of steady sources, of this night and the past that is kept.
+    """Return figures of the residuals of steady sources, in this night and the past that is kept.
 
-    residual_rms is sqrt(sum chi^2 / sum(N - 1)) over sources that do not vary (p > 0.001): 1 when errors are
-    right; residual_sd is the robust scatter of all pulls. NaN without a source of two epochs.
+    residual_rms is sqrt(sum chi^2 / sum(N - 1)) over sources that do not vary (p > 0.001): 1 when errors are right; residual_sd
+    is the robust scatter of all pulls. NaN without a source of two epochs.
     """
     usable = rows[np.isfinite(rows["flux_jy"].to_numpy(np.float64)) & ((rows["quality"].to_numpy(np.int64) & UNFIT) == 0)]
     source = pd.factorize(usable["source_id"])[0].astype(np.int64)
     flux, error = usable["flux_jy"].to_numpy(np.float64), errors.told_to(usable)["flux_err_jy"].to_numpy(np.float64)
     pull, total, freedom = pulls(flux, error, source)
     steady = (freedom > 0) & (chdtrc(np.maximum(freedom, 1), total) > STEADY_P)
-    seen = pull[np.isfinite(pull)]
+    finite = pull[np.isfinite(pull)]
     return {
         "n_steady": float(steady.sum()),
         "residual_rms": float(np.sqrt(total[steady].sum() / freedom[steady].sum())) if steady.any() else np.nan,
-        "residual_sd": float(1.482602 * np.median(np.abs(seen))) if seen.size else np.nan,
+        "residual_sd": float(1.482602 * np.median(np.abs(finite))) if finite.size else np.nan,
     }

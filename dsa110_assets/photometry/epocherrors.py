@@ -1,5 +1,5 @@
-"""Epochs in which constant sources scatter more than the error model of all epochs says: what is wrong with one night is that
-night's error, not a discovery."""
+"""Epochs in which constant sources scatter more than the error model of all epochs predicts: an error of one night belongs to that
+night, and must not become a discovery."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _SIGNIFICANT = 4.0
 """Standard errors by which an epoch's scatter must exceed 1: among thousands of epochs none does by chance."""
 _ROUNDS = 20
 _MARGIN = 2.0
-"""Standard errors of an epoch's scatter that are added to it: a night that is not right is no place for discoveries."""
+"""Standard errors of an epoch's scatter that are added to it, because no discovery should come from a bad night."""
 _LARGEST_SCALE, _LARGEST_FRACTION = 30.0, 1.0
 
 
 def epoch_errors(sample: Sample, epochs: IntArray, model: ErrorModel) -> tuple[FloatArray, FloatArray]:
-    """Per epoch (0..n-1 in `epochs`, the sample's rows): a factor on the noise, at least 1, and a fractional error to be added
-    in quadrature, at least 0; 1 and 0 where nothing speaks against the model.
+    """Return for each epoch (0..n-1 in `epochs`, the sample's rows) a factor on the noise, at least 1, and a fractional error to
+    be added in quadrature, at least 0; 1 and 0 where the epoch is consistent with the model.
 
-    A row's deviation is from the weighted mean of its source's other rows, in its own standard errors. The robust scatter of
-    an epoch's deviations is 1 +- 1.17/sqrt(n) if errors are right (the median absolute deviation's efficiency is 0.37). Epochs
-    that exceed it most are put right first, for they shift the means others are compared with: bright rows, those the
-    model's fraction is measured on, by the fraction, fainter ones by the factor; both, if either asks for it, and by as much
-    as the scatter, known to its error, may be.
+    A row's deviation is from the weighted mean of its source's other rows, in its own standard errors. The robust scatter of an
+    epoch's deviations is 1 +- 1.17/sqrt(n) if errors are right (the median absolute deviation's efficiency is 0.37). Epochs
+    that exceed it most are corrected first, because they shift the means that others are compared with. The fraction is raised
+    for bright rows, on which the model's fraction is measured, and the factor for fainter rows. Both are raised if either
+    scatter is too large, by as much as the scatter may be within its error.
     """
     n = int(epochs.max(initial=-1)) + 1
     scale, fraction = np.ones(n), np.zeros(n)
@@ -51,7 +51,7 @@ def epoch_errors(sample: Sample, epochs: IntArray, model: ErrorModel) -> tuple[F
 
 
 def typical_model(sample: Sample, epochs: IntArray, model: ErrorModel) -> ErrorModel:
-    """The model with the errors of the median epoch where those are smaller: bad nights among few are in the model of all."""
+    """Return the model with the errors of the median epoch where those are smaller: among few epochs, bad nights raise the model of all."""
     n = int(epochs.max(initial=-1)) + 1
     deviation = _deviations(sample, _total(sample, epochs, model, np.ones(n), np.zeros(n)))
     bright = bright_rows(sample, faint_limit(sample))
@@ -66,16 +66,16 @@ def _scatter(
     sample: Sample, epochs: IntArray, model: ErrorModel, both: tuple[FloatArray, FloatArray], values: FloatArray, epoch: int,
     part: NDArray[np.bool_],
 ) -> Callable[[float], float]:  # fmt: skip
-    """The robust scatter of an epoch's rows of `part` as a function of the epoch's element of `values`, one of `both`."""
-    mine = np.isin(sample.source, np.unique(sample.source[part & (epochs == epoch)]))
-    some, when = sample.part(mine), epochs[mine]
-    rows = part[mine] & (when == epoch)
+    """Return the robust scatter of an epoch's rows of `part` as a function of the epoch's element of `values`, one of `both`."""
+    same_sources = np.isin(sample.source, np.unique(sample.source[part & (epochs == epoch)]))
+    part_sample, part_epochs = sample.part(same_sources), epochs[same_sources]
+    rows = part[same_sources] & (part_epochs == epoch)
 
     margin = 1 + _MARGIN * 1.17 / float(np.sqrt(np.count_nonzero(rows)))
 
     def scatter(value: float) -> float:
         values[epoch] = value
-        return margin * robust(_deviations(some, _total(some, when, model, *both))[rows])
+        return margin * robust(_deviations(part_sample, _total(part_sample, part_epochs, model, *both))[rows])
 
     return scatter
 
@@ -85,7 +85,7 @@ def _total(sample: Sample, epochs: IntArray, model: ErrorModel, scale: FloatArra
 
 
 def _deviations(sample: Sample, error: FloatArray) -> FloatArray:
-    """Of each row from its source's other rows, in standard errors."""
+    """Return the deviation of each row from its source's other rows, in standard errors."""
     weight = 1 / error**2
     others = np.bincount(sample.source, weight)[sample.source] - weight
     mean = (np.bincount(sample.source, weight * sample.flux)[sample.source] - weight * sample.flux) / others
@@ -93,7 +93,7 @@ def _deviations(sample: Sample, error: FloatArray) -> FloatArray:
 
 
 def _excess(deviation: FloatArray, epochs: IntArray, part: NDArray[np.bool_], n: int) -> FloatArray:
-    """By how many standard errors each epoch's scatter exceeds 1; 0 where there are too few rows to tell."""
+    """Return the number of standard errors by which each epoch's scatter exceeds 1; 0 where there are too few rows."""
     table = pd.DataFrame({"epoch": epochs[part], "size": np.abs(deviation[part])}).groupby("epoch")["size"]
     count, middle = (values.reindex(range(n)).fillna(0).to_numpy(np.float64) for values in (table.size(), table.median()))
     return np.where(count >= _LEAST_ROWS, (1.482602 * middle - 1) * np.sqrt(count) / 1.17, 0.0)

@@ -1,4 +1,4 @@
-"""The inner loops of forced photometry (numba): weighted sums over apertures, small systems of blends."""
+"""The inner loops of forced photometry (numba): weighted sums over apertures, and the small systems of blends."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ ImageArray = NDArray[np.float32]
 MIN_APERTURE = 0.6
 """Fraction of the beam-weighted aperture that must hold data."""
 
-_TOGETHER = 256
-"""Groups one thread solves before it takes others."""
+_BATCH = 256
+"""Groups that one thread solves before it takes the next."""
 
 
 @njit(cache=True)
 def _start(form: FloatArray, dx: float, dy: float) -> tuple[float, float, float]:
-    """exp(-q/2) of a form at (dx, dy), its ratio to the next pixel in x, and that ratio's own ratio."""
+    """Return exp(-q/2) of a form at (dx, dy), its ratio to the next pixel in x, and the ratio between successive ratios."""
     a, b, c = form
     first = np.exp(-0.5 * (a * dx * dx + 2 * b * dx * dy + c * dy * dy))
     return first, np.exp(-(a * (dx + 0.5) + b * dy)), np.exp(-a)
@@ -47,7 +47,7 @@ def _rows(
     """
     k = members[p]
     a, b, c = form[k]
-    right, whole, there = 0.0, 0.0, 0.0
+    right, whole, with_data = 0.0, 0.0, 0.0
     for j in range(int(np.ceil(y[k] - half[1])), int(np.floor(y[k] + half[1])) + 1):
         dy = j - y[k]
         root = b * b * dy * dy - a * (c * dy * dy - cut)
@@ -55,34 +55,34 @@ def _rows(
             continue
         low = int(np.ceil(x[k] + (-b * dy - np.sqrt(root)) / a))
         high = int(np.floor(x[k] + (-b * dy + np.sqrt(root)) / a))
-        own, ratio, change = _start(form[k], low - x[k], dy)
+        beam_value, ratio, change = _start(form[k], low - x[k], dy)
         width = min(high - low + 1, line.size)
         for n in range(width):
-            whole += own * own
+            whole += beam_value * beam_value
             i = low + n
             line[n] = 0.0
             if 0 <= j < image.shape[0] and 0 <= i < image.shape[1]:
                 sigma, value = np.float64(noise[j, i]), np.float64(image[j, i])
                 if sigma > 0 and np.isfinite(sigma) and np.isfinite(value):
-                    there += own * own
-                    line[n] = own / (sigma * sigma)
+                    with_data += beam_value * beam_value
+                    line[n] = beam_value / (sigma * sigma)
                     right += line[n] * (value - background[k])
-                    row[p] += line[n] * own
-            own *= ratio
+                    row[p] += line[n] * beam_value
+            beam_value *= ratio
             ratio *= change
         for q in near:
             m = members[q]
-            other, ratio, change = _start(form[m], low - x[m], j - y[m])
+            neighbour_value, ratio, change = _start(form[m], low - x[m], j - y[m])
             for n in range(width):
-                row[q] += line[n] * other
-                other *= ratio
+                row[q] += line[n] * neighbour_value
+                neighbour_value *= ratio
                 ratio *= change
-    return right, there / whole if whole > 0 else 0.0
+    return right, with_data / whole if whole > 0 else 0.0
 
 
 @njit(cache=True)
 def _neighbours(p: int, members: IntArray, points: FloatArray, radius: float) -> IntArray:
-    """Members of a group within `radius` beams of member p, itself left out."""
+    """Return the members of a group within `radius` beams of member p, except p itself."""
     out, count = np.empty(members.size, np.int64), 0
     for q in range(members.size):
         dx, dy = points[members[q], 0] - points[members[p], 0], points[members[q], 1] - points[members[p], 1]
@@ -94,7 +94,7 @@ def _neighbours(p: int, members: IntArray, points: FloatArray, radius: float) ->
 
 @njit(cache=True)
 def _table(table: FloatArray, dx: float, dy: float) -> float:
-    """Bilinear value of a lag table (centre = zero lag); zero beyond it."""
+    """Return the bilinear value of a lag table (centre = zero lag); zero beyond it."""
     u, v = dx + table.shape[1] // 2, dy + table.shape[0] // 2
     if u < 0 or v < 0 or u > table.shape[1] - 1 or v > table.shape[0] - 1:
         return 0.0
@@ -123,11 +123,11 @@ def solve_groups(
     table: FloatArray,
     full: float,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Flux, error and aperture fraction of each position; groups are order[starts[g]:starts[g + 1]]."""
+    """Return flux, error and aperture fraction of each position; groups are order[starts[g]:starts[g + 1]]."""
     flux, error, filled = np.full(x.size, np.nan), np.full(x.size, np.nan), np.zeros(x.size)
-    for block in prange(-(-(starts.size - 1) // _TOGETHER)):
+    for block in prange(-(-(starts.size - 1) // _BATCH)):
         line = np.empty(int(2 * half[0]) + 3)
-        for g in range(block * _TOGETHER, min((block + 1) * _TOGETHER, starts.size - 1)):
+        for g in range(block * _BATCH, min((block + 1) * _BATCH, starts.size - 1)):
             members = order[starts[g] : starts[g + 1]]
             matrix, right, keep = np.zeros((members.size, members.size)), np.zeros(members.size), np.zeros(members.size, np.bool_)
             for p in range(members.size):
@@ -154,10 +154,10 @@ def _solve(
     flux: FloatArray,
     error: FloatArray,
 ) -> None:
-    """Flux and error of the `kept` members of a group from their system of equations."""
+    """Set flux and error of the `kept` members of a group from their system of equations."""
     if kept.size == 0:
         return
-    system, known, noise_of = (
+    system, right_side, noise_covariance = (
         np.empty((kept.size, kept.size)),
         np.empty(kept.size),
         np.empty((kept.size, kept.size)),
@@ -165,17 +165,17 @@ def _solve(
     for p in range(kept.size):
         m = members[kept[p]]
         unit = matrix[kept[p], kept[p]]
-        known[p] = right[kept[p]] / unit
+        right_side[p] = right[kept[p]] / unit
         for q in range(kept.size):
             o = members[kept[q]]
             system[p, q] = matrix[kept[p], kept[q]] / unit
             lag = _table(table, x[m] - x[o], y[m] - y[o]) / (full * full)
-            noise_of[p, q] = rms[m] * rms[o] * lag / np.sqrt(filled[m] * filled[o])
+            noise_covariance[p, q] = rms[m] * rms[o] * lag / np.sqrt(filled[m] * filled[o])
     if kept.size == 1:
-        flux[members[kept[0]]], error[members[kept[0]]] = known[0], np.sqrt(noise_of[0, 0])
+        flux[members[kept[0]]], error[members[kept[0]]] = right_side[0], np.sqrt(noise_covariance[0, 0])
         return
     inverse = np.linalg.inv(system)
-    solution, covariance = inverse @ known, inverse @ noise_of @ np.ascontiguousarray(inverse.T)
+    solution, covariance = inverse @ right_side, inverse @ noise_covariance @ np.ascontiguousarray(inverse.T)
     for p in range(kept.size):
         flux[members[kept[p]]], error[members[kept[p]]] = solution[p], np.sqrt(covariance[p, p])
 
@@ -209,8 +209,8 @@ def _missing_of_few(image: ImageArray, noise: ImageArray, x: FloatArray, y: Floa
 
 
 def any_missing(image: ImageArray, noise: ImageArray, x: FloatArray, y: FloatArray, offsets: FloatArray) -> NDArray[np.bool_]:
-    """Whether, at any of the offsets (n, 2) from each position [pixels], there is no pixel or none with data.
+    """Return whether, at any of the offsets (n, 2) from each position [pixels], there is no pixel or a pixel without data.
 
-    Few are asked about by one thread: waking the others takes longer, on a busy machine a thousand times.
+    Few positions are tested by a single thread: waking the others takes longer, on a busy machine a thousand times.
     """
-    return np.asarray((_missing_of_many if x.size > _TOGETHER else _missing_of_few)(image, noise, x, y, offsets))
+    return np.asarray((_missing_of_many if x.size > _BATCH else _missing_of_few)(image, noise, x, y, offsets))

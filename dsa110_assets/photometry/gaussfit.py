@@ -1,10 +1,9 @@
 """Least-squares fits of elliptical Gaussians to pixels, and their errors in correlated noise (numba).
 
-A component is peak * exp(-(a dx^2 + 2 b dx dy + c dy^2)/2); its parameters are (peak, x, y) when the shape is
-held at the beam's, or (peak, x, y, a, b, c). All components of an island are fitted together by
-Levenberg-Marquardt. The covariance is H^-1 J^T C J H^-1, H = J^T J, with C the noise covariance of the fitted
-pixels: least squares is not the best estimator in correlated noise, but this is its true scatter to first
-order.
+A component is peak * exp(-(a dx^2 + 2 b dx dy + c dy^2)/2); its parameters are (peak, x, y) when the shape is held at the
+beam's, or (peak, x, y, a, b, c). All components of an island are fitted together by Levenberg-Marquardt. The covariance is H^-1
+J^T C J H^-1, H = J^T J, with C the noise covariance of the fitted pixels: least squares is not the best estimator in correlated
+noise, but this is its true scatter to first order.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _CONVERGED = 1e-7
 
 @njit(cache=True)
 def _columns(free: NDArray[np.bool_]) -> IntArray:
-    """First column of each component's parameters, and their number."""
+    """Return the first column of each component's parameters, and their total number."""
     out = np.zeros(free.size + 1, np.int64)
     for k in range(free.size):
         out[k + 1] = out[k] + (6 if free[k] else 3)
@@ -30,7 +29,7 @@ def _columns(free: NDArray[np.bool_]) -> IntArray:
 
 @njit(cache=True)
 def _model(x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], jacobian: FloatArray) -> FloatArray:
-    """Model at pixels (n,), with its derivatives by the fitted parameters in `jacobian` (n, n_parameters)."""
+    """Return the model at pixels (n,), and write its derivatives by the fitted parameters into `jacobian` (n, n_parameters)."""
     first = _columns(free)
     out = np.zeros(x.size)
     for k in range(params.shape[0]):
@@ -53,7 +52,7 @@ def _model(x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bo
 
 @njit(cache=True)
 def _sound(params: FloatArray, start: FloatArray, roam: float) -> bool:
-    """Whether every component still is a positive, finite ellipse near where it began."""
+    """Whether every component is still a positive, finite ellipse near where it began."""
     for k in range(params.shape[0]):
         peak, x0, y0, a, b, c = params[k]
         dx, dy = x0 - start[k, 1], y0 - start[k, 2]
@@ -68,9 +67,10 @@ def _sound(params: FloatArray, start: FloatArray, roam: float) -> bool:
 
 @njit(cache=True)
 def fit(x: FloatArray, y: FloatArray, data: FloatArray, start: FloatArray, free: NDArray[np.bool_], roam: float) -> tuple[FloatArray, bool]:
-    """Fit pixels (n,) with components (k, 6) from `start`, shapes only of those `free` (k,); positions may move `roam` pixels.
+    """Fit pixels (n,) with components (k, 6) from `start`, with free shapes only where `free` (k,); positions may move `roam`
+    pixels.
 
-    Returns the parameters and whether the fit converged; without convergence the last sound parameters.
+    Returns the parameters and whether the fit converged; without convergence the last valid parameters.
     """
     first = _columns(free)
     size = first[-1]
@@ -109,20 +109,20 @@ def fit(x: FloatArray, y: FloatArray, data: FloatArray, start: FloatArray, free:
 
 @njit(cache=True)
 def cost(x: FloatArray, y: FloatArray, data: FloatArray, params: FloatArray) -> float:
-    """Sum of squares of what components (k, 6) leave of pixels (n,)."""
+    """Return the sum of squared residuals of components (k, 6) at pixels (n,)."""
     return float(np.sum((data - model(x, y, params)) ** 2))
 
 
 @njit(cache=True)
 def model(x: FloatArray, y: FloatArray, params: FloatArray) -> FloatArray:
-    """Components (k, 6) at pixels (n,)."""
+    """Return the values of components (k, 6) at pixels (n,)."""
     out: FloatArray = _model(x, y, params, np.zeros(params.shape[0], np.bool_), np.empty((x.size, 3 * params.shape[0])))
     return out
 
 
 @njit(cache=True)
 def _smeared(x: FloatArray, y: FloatArray, columns: FloatArray, correlation: FloatArray) -> FloatArray:
-    """columns^T C columns for weights (n, size) on pixels with the correlation C at their lags."""
+    """Return columns^T C columns for weights (n, size) on pixels with the correlation C at their lags."""
     size = columns.shape[1]
     middle_x, middle_y = correlation.shape[1] // 2, correlation.shape[0] // 2
     spread, smeared = np.zeros((size, size)), np.empty(size)
@@ -141,9 +141,7 @@ def _smeared(x: FloatArray, y: FloatArray, columns: FloatArray, correlation: Flo
 
 @njit(cache=True)
 def covariance(x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[np.bool_], correlation: FloatArray) -> FloatArray:
-    """Covariance (n_parameters, n_parameters) of a fit in noise of unit rms and the given correlation at
-    pixel lags.
-    """
+    """Return the covariance (n_parameters, n_parameters) of a fit in noise of unit rms and the given correlation at pixel lags."""
     jacobian = np.zeros((x.size, _columns(free)[-1]))
     _model(x, y, params, free, jacobian)
     inverse = np.linalg.inv(np.ascontiguousarray(jacobian.T) @ jacobian)
@@ -153,11 +151,12 @@ def covariance(x: FloatArray, y: FloatArray, params: FloatArray, free: NDArray[n
 
 @njit(cache=True)
 def extension(x: FloatArray, y: FloatArray, data: FloatArray, fixed: FloatArray, correlation: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Flux a free shape would add to each component of a fixed-shape fit (k, 6), and its error per unit rms; (k,) both.
+    """Return the flux that a free shape would add to each component of a fixed-shape fit (k, 6), and its error per unit rms; both
+    (k,).
 
-    One Gauss-Newton step from the fixed fit: linear in the pixels, so that for point sources in Gaussian noise it is
-    Gaussian with mean 0 at any signal-to-noise, which the difference of two converged fits is not. The flux of a
-    component is its peak times its area, area ~ (ac - b^2)^(-1/2).
+    One Gauss-Newton step from the fixed fit is linear in the pixels, so for point sources in Gaussian noise it is Gaussian with
+    mean 0 at any signal-to-noise; the difference of two converged fits is not. The flux of a component is its peak times its
+    area, area ~ (ac - b^2)^(-1/2).
     """
     n_components = fixed.shape[0]
     point, shaped = np.zeros((x.size, 3 * n_components)), np.zeros((x.size, 6 * n_components))

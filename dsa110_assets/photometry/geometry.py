@@ -1,4 +1,4 @@
-"""Where an image's pixels are on the sky, and what the beam looks like in them."""
+"""The positions of an image's pixels on the sky, and the shape of the beam in pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STEP_RAD = 1e-5
 
 
 def unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> FloatArray:
-    """Cartesian directions (n, 3): separations through them need no care at 0 h or the poles."""
+    """Return Cartesian directions (n, 3), from which separations are correct at 0 h and the poles without special cases."""
     ra, dec = np.deg2rad(np.asarray(ra_deg, np.float64)), np.deg2rad(np.asarray(dec_deg, np.float64))
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 
@@ -39,7 +39,7 @@ class Geometry:
     @classmethod
     def from_header(cls, header: Header, shape: tuple[int, int]) -> Geometry:
         """Read WCS and beam from a FITS header. Raises BadDataError without a beam or a celestial WCS."""
-        from astropy.wcs import WCS  # half a second that tables need not wait for
+        from astropy.wcs import WCS  # the import takes half a second, which is saved where only tables are read
 
         beam = [header.get(key) for key in ("BMAJ", "BMIN", "BPA")]
         if not all(isinstance(value, int | float) and np.isfinite(value) for value in beam) or not beam[0] >= beam[1] > 0:
@@ -50,9 +50,7 @@ class Geometry:
         return cls(wcs, shape, float(beam[0]), float(beam[1]), float(beam[2]))
 
     def to_pixels(self, ra_deg: ArrayLike, dec_deg: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """0-based pixel coordinates (x, y) of ICRS directions [deg]; NaN more than 80 degrees from the
-        centre.
-        """
+        """Return 0-based pixel coordinates (x, y) of ICRS directions [deg]; NaN more than 80 degrees from the centre."""
         ra, dec = (
             np.atleast_1d(np.asarray(ra_deg, np.float64)),
             np.atleast_1d(np.asarray(dec_deg, np.float64)),
@@ -64,17 +62,17 @@ class Geometry:
         return x, y
 
     def to_sky(self, x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """ICRS (RA 0..360, Dec) [deg] of 0-based pixel coordinates."""
+        """Return ICRS (RA 0..360, Dec) [deg] of 0-based pixel coordinates."""
         ra, dec = self.wcs.wcs_pix2world(np.asarray(x, np.float64), np.asarray(y, np.float64), 0)
         return np.asarray(ra) % 360.0, np.asarray(dec)
 
     def centre_deg(self) -> tuple[float, float]:
-        """Direction (RA, Dec) [deg] of the projection's reference point."""
+        """Return the direction (RA, Dec) [deg] of the projection's reference point."""
         ra, dec = self.wcs.wcs.crval
         return float(ra), float(dec)
 
     def pixels_per_rad(self, ra_deg: ArrayLike, dec_deg: ArrayLike) -> FloatArray:
-        """Local Jacobians d(x, y)/d(east, north) [pixel/rad], shape (n, 2, 2)."""
+        """Return local Jacobians d(x, y)/d(east, north) [pixel/rad], shape (n, 2, 2)."""
         ra, dec = (
             np.atleast_1d(np.asarray(ra_deg, np.float64)),
             np.atleast_1d(np.asarray(dec_deg, np.float64)),
@@ -89,7 +87,7 @@ class Geometry:
         return jacobian
 
     def beam_forms(self, jacobians: FloatArray) -> FloatArray:
-        """The beam's forms (n, 3) = (a, b, c) in pixels: K = exp(-(a dx^2 + 2 b dx dy + c dy^2)/2)."""
+        """Return the beam's forms (n, 3) = (a, b, c) in pixels: K = exp(-(a dx^2 + 2 b dx dy + c dy^2)/2)."""
         pa = np.deg2rad(self.bpa_deg)
         axes = np.array([[np.sin(pa), np.cos(pa)], [np.cos(pa), -np.sin(pa)]])
         sigma = np.deg2rad([self.bmaj_deg, self.bmin_deg]) / FWHM_PER_SIGMA
@@ -98,7 +96,7 @@ class Geometry:
         return np.ascontiguousarray(form[:, [0, 0, 1], [0, 1, 1]])
 
     def central_form(self) -> FloatArray:
-        """The beam's quadratic form (3,) at the middle of the image."""
+        """Return the beam's quadratic form (3,) at the middle of the image."""
         ra, dec = self.to_sky(np.array([(self.shape[1] - 1) / 2]), np.array([(self.shape[0] - 1) / 2]))
         if not (np.isfinite(ra).all() and np.isfinite(dec).all()):
             ra, dec = (np.array([value]) for value in self.centre_deg())
@@ -106,8 +104,7 @@ class Geometry:
 
 
 def form_axes_sky(forms: FloatArray, jacobians: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """FWHM major and minor [rad] and position angle [deg, 0..180, north through east] of quadratic forms (n,
-    3).
+    """Return FWHM major and minor [rad] and position angle [deg, 0..180, north through east] of quadratic forms (n, 3).
 
     Forms that are not positive definite give NaN.
     """
@@ -124,7 +121,7 @@ def form_axes_sky(forms: FloatArray, jacobians: FloatArray) -> tuple[FloatArray,
 
 
 def form_reach(form: FloatArray, beams: float) -> tuple[float, float]:
-    """Half sizes (x, y) [pixel] of the box around the ellipse of `beams` FWHM radii of one quadratic form."""
+    """Return the half sizes (x, y) [pixel] of the box around the ellipse of `beams` FWHM radii of one quadratic form."""
     a, b, c = form
     scale = beams * FWHM_PER_SIGMA / np.sqrt(a * c - b * b)
     return float(scale * np.sqrt(c)), float(scale * np.sqrt(a))

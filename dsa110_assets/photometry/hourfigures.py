@@ -1,4 +1,4 @@
-"""What an hour's measurements say about themselves: compared with the catalogue, with earlier hours, and with their tiles."""
+"""Figures of an hour's measurements: comparison with the catalogue, with earlier hours, and with their tiles."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from dsa110_assets.imaging import reference
 from dsa110_assets.photometry.quality import Quality
 
 SAME_FREQUENCY = 0.002
-"""Fluxes at frequencies that differ by less differ by 0.14 % for an index of -0.7: an epoch's history is compared as it is."""
+"""Fluxes at frequencies that differ by less than this differ by 0.14 % for an index of -0.7, so an epoch's history is compared
+without conversion."""
 COMPARED_SNR = 20.0
 """Sources above this are compared with the catalogue: their own noise is below 5 %."""
 EXPECTED_SNR = 10.0
 
 
 def measurement_figures(rows: pd.DataFrame, false_detections: int) -> dict[str, Any]:
-    """How the hour's measurements compare with the catalogue: flux ratio with its error, completeness, false detections.
+    """Return figures that compare the hour's measurements with the catalogue: flux ratio with its error, completeness, false
+    detections.
 
-    Sources are chosen by what the catalogue expects of them, not by the flux that is to be compared. A suspect tile's rows
-    count too: the hour is asked as a whole. NaN (left out of the record) where nothing can be compared.
+    Sources are chosen by their expected catalogue flux, not by the flux that is to be compared. Rows of suspect tiles count
+    too, because the hour is judged as a whole. NaN (omitted from the record) where nothing can be compared.
     """
     flux, catalogue = rows["flux_jy"].to_numpy(float), rows["catalogue_flux_jy"].to_numpy(float)
     rms, detected = rows["rms_jy"].to_numpy(float), rows["detected"].to_numpy(bool)
@@ -48,21 +50,21 @@ def measurement_figures(rows: pd.DataFrame, false_detections: int) -> dict[str, 
 
 
 def _ratio(name: str, values: NDArray[np.float64], errors: NDArray[np.float64]) -> dict[str, float]:
-    found = reference.robust_mean(values, errors, reference.PRIOR_FLUX_SCATTER)
-    return {name: found.value, f"{name}_error": found.error, f"{name}_scatter": found.scatter}
+    mean = reference.robust_mean(values, errors, reference.PRIOR_FLUX_SCATTER)
+    return {name: mean.value, f"{name}_error": mean.error, f"{name}_scatter": mean.scatter}
 
 
 def _bits_but_tiles(rows: pd.DataFrame) -> NDArray[np.int64]:
-    """The rows' quality bits without that of suspect tiles."""
+    """Return the rows' quality bits without that of suspect tiles."""
     return np.asarray(rows["quality"].to_numpy(np.int64) & ~int(Quality.TILE_SUSPECT))
 
 
 def history_figures(rows: pd.DataFrame, earlier: Sequence[Path]) -> dict[str, Any]:
-    """The hour's fluxes over those of the same sources in earlier hours, whose median counts: history_flux_ratio, its error
-    and scatter, and history_count.
+    """Return figures of the hour's fluxes over the median fluxes of the same sources in earlier hours: history_flux_ratio, its
+    error and scatter, and history_count.
 
-    Sources whose earlier fluxes are above 20 sigma, at the same frequency, with no quality bit but those of tiles now, and none
-    then.
+    Sources count if their earlier fluxes are above 20 sigma and at the same frequency, with no quality bit except those of
+    tiles now, and none then.
     """
     columns = ["source_id", "flux_jy", "flux_err_jy", "frequency_hz"]
     clean = [("quality", "==", 0), ("source_id", "in", sorted(rows["source_id"]))]
@@ -70,23 +72,25 @@ def history_figures(rows: pd.DataFrame, earlier: Sequence[Path]) -> dict[str, An
     if not past:
         return {"history_count": 0, **_ratio("history_flux_ratio", np.empty(0), np.empty(0))}
     at_hz = float(rows["frequency_hz"].iloc[0])
-    then = pd.concat(past)
-    then = then[(then["frequency_hz"] - at_hz).abs() <= SAME_FREQUENCY * at_hz].groupby("source_id")
-    then = then.agg(flux=("flux_jy", "median"), error=("flux_err_jy", "median"), n=("flux_jy", "size"))
-    then = then[then["flux"] > COMPARED_SNR * then["error"]]
-    now = rows[np.isfinite(rows["flux_jy"]) & (_bits_but_tiles(rows) == 0)].set_index("source_id").join(then, how="inner")
-    ratio = (now["flux_jy"] / now["flux"]).to_numpy(float)
-    error = np.hypot(now["flux_err_jy"], 1.2533 * now["error"] / np.sqrt(now["n"])).to_numpy(float) / now["flux"].to_numpy(float)
-    return {"history_count": len(now), **_ratio("history_flux_ratio", ratio, error)}
+    history = pd.concat(past)
+    history = history[(history["frequency_hz"] - at_hz).abs() <= SAME_FREQUENCY * at_hz].groupby("source_id")
+    history = history.agg(flux=("flux_jy", "median"), error=("flux_err_jy", "median"), n=("flux_jy", "size"))
+    history = history[history["flux"] > COMPARED_SNR * history["error"]]
+    current = rows[np.isfinite(rows["flux_jy"]) & (_bits_but_tiles(rows) == 0)].set_index("source_id").join(history, how="inner")
+    ratio = (current["flux_jy"] / current["flux"]).to_numpy(float)
+    error = np.hypot(current["flux_err_jy"], 1.2533 * current["error"] / np.sqrt(current["n"])).to_numpy(float) / current["flux"].to_numpy(
+        float
+    )
+    return {"history_count": len(current), **_ratio("history_flux_ratio", ratio, error)}
 
 
 def suspect_figures(rows: pd.DataFrame, table: pd.DataFrame) -> dict[str, Any]:
-    """How many tiles are suspect, which and why, and how many rows that and doubtful discoveries touch."""
+    """Return how many tiles are suspect, which and why, and how many rows these and doubtful discoveries affect."""
     suspect = table[table["suspicion"] != ""]
     quality = rows["quality"].to_numpy("int64")
     return {
         "n_suspect_tiles": len(suspect),
-        "suspect_tiles": [f"{one.product_id}: {one.suspicion}" for one in suspect.itertuples()],
+        "suspect_tiles": [f"{tile.product_id}: {tile.suspicion}" for tile in suspect.itertuples()],
         "n_suspect_rows": int(((quality & int(Quality.TILE_SUSPECT)) != 0).sum()),
         "n_doubtful_new": int(((quality & int(Quality.DOUBTFUL_NEW)) != 0).sum()),
     }

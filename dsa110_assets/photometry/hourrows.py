@@ -1,4 +1,4 @@
-"""An hour's measurements as rows of a table: what is put beside each row's flux."""
+"""An hour's measurements as rows of a table: the columns added to each row's flux."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from dsa110_assets.photometry.quality import Quality
 
 FILE = "source_measurements.parquet"
 TILES = "tiles.parquet"
-"""An hour's tiles and what was said of them; bit k of a measurement's `tiles` is its row k."""
+"""An hour's tiles with their suspicions; bit k of a measurement's `tiles` is its row k."""
 LEAST_SHARE = 0.01
-"""A tile with less of a place's weight is not named there."""
+"""A tile with less of a position's weight is not listed there."""
 SUSPECT_SHARE = 0.1
-"""A suspect tile that was published is off by some 10 % at most: a tenth of the weight makes that 1 %."""
+"""A suspect tile that was published is wrong by some 10 % at most: with a tenth of the weight this is 1 %."""
 MOST_CHANCE_DETECTIONS = 1
 """Noise alone gives one negative detection at 5 sigma in ten hours (3e-7 of some 3e5 beams), two in 200."""
 ARTEFACT_MARGIN = 1.5
-"""New sources so much brighter than the brightest negative are none of their kind."""
+"""New sources brighter than the brightest negative by this factor are not artefacts of its kind."""
 
 
 def with_tiles(rows: pd.DataFrame, inputs: Sequence[TileInput], table: pd.DataFrame, pb_cutoff: float) -> pd.DataFrame:
-    """The rows with `tiles`, in whose bit k stands whether row k of `table` was used, and TILE_SUSPECT where suspect ones
-    have a tenth of the weight. Of a tile whose files are gone nobody knows the share: if it is suspect, every row is.
+    """Return the rows with `tiles`, whose bit k is set if row k of `table` was used, and TILE_SUSPECT where suspect tiles have a
+    tenth of the weight.
+
+    The share of a tile whose files are gone is not known: if it is suspect, every row is.
     """
     ra, dec = (rows[name].to_numpy(float) for name in ("ra_deg", "dec_deg"))
     share = shares.tile_shares(inputs, ra, dec, pb_cutoff)
@@ -44,9 +46,8 @@ def with_tiles(rows: pd.DataFrame, inputs: Sequence[TileInput], table: pd.DataFr
 
 
 def with_spectra(rows: pd.DataFrame, points: Iterable[Path], mosaic: Path) -> pd.DataFrame:
-    """The rows with spectral_index and spectral_index_err, from the bright points of the mosaic's tiles (tables of
-    `imaging.spectra`) within half its beam; NaN where none tells. Tables that are gone tell nothing.
-    """
+    """Return the rows with spectral_index and spectral_index_err, from the bright points of the mosaic's tiles (tables of
+    `imaging.spectra`) within half its beam; NaN where no point has an index. Missing tables are skipped."""
     _, beam = fits.read_header(mosaic)
     tables = (pd.read_parquet(path) for path in points if path.exists())
     ra, dec = (rows[name].to_numpy(float) for name in ("ra_deg", "dec_deg"))
@@ -55,8 +56,11 @@ def with_spectra(rows: pd.DataFrame, points: Iterable[Path], mosaic: Path) -> pd
 
 
 def with_doubts(rows: pd.DataFrame, negative_snr: NDArray[np.float64], most_false: float) -> pd.DataFrame:
-    """The rows with DOUBTFUL_NEW where new sources are no brighter than what the hour's negative image shows, if it shows
-    more than chance does: as many are expected among the new ones, and more than `most_false` of those are too many.
+    """Return the rows with DOUBTFUL_NEW where new sources are no brighter than the detections on the hour's negative image, if
+    those are more than chance explains.
+
+    As many false detections are expected among the new sources, and more than the share `most_false` of the new ones is too
+    many.
     """
     new, n_false = (rows["kind"] == "blind").to_numpy(), negative_snr.size
     high = n_false > MOST_CHANCE_DETECTIONS and n_false > most_false * int(new.sum())
@@ -65,7 +69,7 @@ def with_doubts(rows: pd.DataFrame, negative_snr: NDArray[np.float64], most_fals
 
 
 def negative_detections(mosaic: Path, noise: Path, options: PhotometryOptions) -> NDArray[np.float64]:
-    """Signal-to-noise (n,) of the sources found on the mosaic's negative, where there are none: each is a false detection."""
+    """Return signal-to-noise (n,) of the sources found on the mosaic's negative, where there are none: each is a false detection."""
     image, header = fits.read_plane(mosaic)
     sigma, _ = fits.read_plane(noise)
     return np.asarray(blind.find_sources(-image, sigma, header, options)["snr"], np.float64)

@@ -16,11 +16,11 @@ FloatArray = NDArray[np.float64]
 def source_indices(
     points: Iterable[pd.DataFrame], ra_deg: FloatArray, dec_deg: FloatArray, within_deg: float
 ) -> tuple[FloatArray, FloatArray]:
-    """(n,) spectral index and error of sources at (n,) ICRS places [deg]: the weighted mean over all points within
-    `within_deg`, one table as `imaging.spectra.point_table` has it for each image.
+    """Return the spectral index and error (n,) of sources at (n,) ICRS positions [deg]: the weighted mean over all points within
+    `within_deg`.
 
-    NaN where no image tells. With points of two images that differ by more than their errors the error grows by the square
-    root of the reduced chi-squared.
+    `points` has one table per image, as made by `imaging.spectra.point_table`. NaN where no image has an index. With points of
+    two images that differ by more than their errors, the error grows by the square root of the reduced chi-squared.
     """
     ra, dec = np.deg2rad(ra_deg), np.deg2rad(dec_deg)
     weight, first, second, count = np.zeros((4, ra.size))
@@ -29,9 +29,9 @@ def source_indices(
         if not len(known) or not ra.size:
             continue
         point_ra, point_dec = (np.deg2rad(known[name].to_numpy(float))[:, None] for name in ("ra_deg", "dec_deg"))
-        apart = astrometry.separation_deg(point_ra, point_dec, ra, dec)
-        nearest = apart.argmin(axis=1)
-        close = apart[np.arange(len(known)), nearest] < within_deg
+        separation = astrometry.separation_deg(point_ra, point_dec, ra, dec)
+        nearest = separation.argmin(axis=1)
+        close = separation[np.arange(len(known)), nearest] < within_deg
         at, value = nearest[close], known["spectral_index"].to_numpy(float)[close]
         for sums, term in ((weight, 1.0), (first, value), (second, value**2)):
             np.add.at(sums, at, term / known["spectral_index_err"].to_numpy(float)[close] ** 2)

@@ -1,4 +1,4 @@
-"""Components of an island fitted together by least squares: as points, with free shapes, resolved ones over their own size."""
+"""Least-squares fits of the components of an island together: as points, with free shapes, and resolved ones over their own size."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dsa110_assets.photometry.shapes import area_ratio
 FloatArray = NDArray[np.float64]
 _ROAM_BEAMS = 0.5
 _MOST_PIXELS = 2500
-"""Of a wide source's fit: more are thinned out, as neighbours say the same."""
+"""Pixels of a wide source's fit: more are thinned out, because neighbouring pixels are not independent."""
 MISFIT = 4.0
-"""Reduced chi squared from which a fit is no longer good: noise alone, with a few beams in a fit, stays below."""
+"""The reduced chi squared above which a fit is not good: noise alone, with a few beams in a fit, stays below."""
 
 
 @dataclass(frozen=True)
 class Component:
     """One source of an island; parameters (peak [Jy/beam], x, y, a, b, c) in pixels, covariances in the same units.
 
-    `fixed` (6,) with its (3, 3) has the beam's shape, `free` (6,) with its (6, 6) its own (None: not converged).
-    `extent_jy` is the flux a free shape adds to a point's, by one linear step, `extent_err_jy` its error for a point.
+    `fixed` (6,) with its (3, 3) has the beam's shape; `free` (6,) with its (6, 6) has a fitted shape (None: not converged).
+    `extent_jy` is the flux that a free shape adds to a point's, by one linear step; `extent_err_jy` is its error for a point.
     """
 
     fixed: FloatArray
@@ -41,7 +41,7 @@ class Component:
     fitted: bool
 
     def is_resolved(self, options: PhotometryOptions) -> bool:
-        """Whether the shape is free because the source is wider than the beam, beyond noise and what is known of the beam."""
+        """Whether the source is wider than the beam, beyond noise and the uncertainty of the beam, so that its shape is free."""
         if self.free is None:
             return False
         excess = self.free[0] * area_ratio(self.free[3:], self.fixed[3:]) - self.fixed[0]
@@ -61,7 +61,10 @@ class Pixels(NamedTuple):
 
 
 def pixels_near(scene: Scene, around: FloatArray, beams: float | FloatArray, taken: list[Component]) -> Pixels:
-    """Pixels with data within `beams` FWHMs, one for all or each its own, of ellipses (k, 6), without the components `taken`."""
+    """Return the pixels with data near ellipses (k, 6), without the components `taken`.
+
+    They lie within `beams` FWHMs of the ellipses, a single value or one for each.
+    """
     radii = np.broadcast_to(np.asarray(beams, np.float64), (len(around),))
     reach = np.array([form_reach(ellipse[3:], float(radius)) for ellipse, radius in zip(around, radii, strict=True)])
     low, high = np.floor((around[:, 1:3] - reach).min(axis=0)), np.ceil((around[:, 1:3] + reach).max(axis=0))
@@ -86,44 +89,43 @@ def pixels_near(scene: Scene, around: FloatArray, beams: float | FloatArray, tak
 
 
 def roam_of(start: FloatArray) -> float:
-    """How far [pixel] the centres of ellipses (k, 6) may move."""
+    """Return how far [pixel] the centres of ellipses (k, 6) may move."""
     return max(max(form_reach(ellipse[3:], _ROAM_BEAMS)) for ellipse in start)
 
 
 def fit_points(
     scene: Scene, start: FloatArray, options: PhotometryOptions, taken: list[Component], blended: bool
 ) -> list[Component] | None:
-    """The components of points (k, 6) fitted together: all as points, all free, then free where resolved; None if nothing
-    converges.
-    """
+    """Return the components of points (k, 6) fitted together: all as points, all free, then free where resolved; None if nothing
+    converges."""
     pixels = pixels_near(scene, start, options.fit_radius_beams, taken)
     x, y, data = pixels.x, pixels.y, pixels.data
     _, rms = local_rms(scene, start[:, 1], start[:, 2])
     if data.size < 8 * len(start) or not np.isfinite(rms).all():
         return None
-    none, every, roam = np.zeros(len(start), np.bool_), np.ones(len(start), np.bool_), roam_of(start)
+    no_shapes, all_shapes, roam = np.zeros(len(start), np.bool_), np.ones(len(start), np.bool_), roam_of(start)
     correlation = scene.local.correlation
     try:
-        fixed, settled = gaussfit.fit(x, y, data, start, none, roam)
-        free, converged = gaussfit.fit(x, y, data, fixed, every, roam)
+        fixed, settled = gaussfit.fit(x, y, data, start, no_shapes, roam)
+        free, converged = gaussfit.fit(x, y, data, fixed, all_shapes, roam)
         if not settled and not converged:
             return None
         if not settled:
             fixed = np.column_stack([free[:, :3], start[:, 3:]])
-        fixed_covariance = gaussfit.covariance(x, y, fixed, none, correlation)
-        free_covariance = gaussfit.covariance(x, y, free, every, correlation) if converged else None
+        fixed_covariance = gaussfit.covariance(x, y, fixed, no_shapes, correlation)
+        free_covariance = gaussfit.covariance(x, y, free, all_shapes, correlation) if converged else None
         extent, extent_err = gaussfit.extension(x, y, data, fixed, correlation)
     except np.linalg.LinAlgError:
         return None
     out = []
     for k in range(len(start)):
-        own, three = slice(6 * k, 6 * k + 6), slice(3 * k, 3 * k + 3)
+        shape_block, point_block = slice(6 * k, 6 * k + 6), slice(3 * k, 3 * k + 3)
         out.append(
             Component(
                 fixed=fixed[k],
-                fixed_covariance=fixed_covariance[three, three] * rms[k] ** 2,
+                fixed_covariance=fixed_covariance[point_block, point_block] * rms[k] ** 2,
                 free=free[k] if converged else None,
-                free_covariance=None if free_covariance is None else free_covariance[own, own] * rms[k] ** 2,
+                free_covariance=None if free_covariance is None else free_covariance[shape_block, shape_block] * rms[k] ** 2,
                 rms=float(rms[k]),
                 extent_jy=float(extent[k]),
                 extent_err_jy=float(extent_err[k] * rms[k]),
@@ -135,7 +137,7 @@ def fit_points(
 
 
 def _with_wide(scene: Scene, found: list[Component], options: PhotometryOptions, taken: list[Component]) -> list[Component]:
-    """The same with resolved sources fitted over their own size, the others as points beside them."""
+    """Return the same components, with resolved sources fitted over their own size and the others as points beside them."""
     resolved = np.array([component.is_resolved(options) for component in found])
     if not resolved.any():
         return found
@@ -156,8 +158,8 @@ def _with_wide(scene: Scene, found: list[Component], options: PhotometryOptions,
     first = np.r_[0, np.cumsum(np.where(resolved, 6, 3))]
     out = []
     for k, component in enumerate(found):
-        own = slice(first[k], first[k + 1])
-        block = covariance[own, own] * rms[k] ** 2
+        parameters = slice(first[k], first[k + 1])
+        block = covariance[parameters, parameters] * rms[k] ** 2
         if resolved[k]:
             out.append(replace(component, free=fitted[k], free_covariance=block * misfit))
         else:
@@ -166,7 +168,7 @@ def _with_wide(scene: Scene, found: list[Component], options: PhotometryOptions,
 
 
 def brightest(scene: Scene, place: FloatArray, form: FloatArray, taken: list[Component]) -> Component:
-    """The pixel at a peak, as a component that nothing fitted: errors of one pixel, the position's half a beam."""
+    """Return the pixel at a peak as a component without a fit: its flux error is that of one pixel, its position error half a beam."""
     x, y = place[None, 0], place[None, 1]
     background, rms = local_rms(scene, x, y)
     peak = float(scene.image[int(y[0]), int(x[0])] - background[0]) - sum(

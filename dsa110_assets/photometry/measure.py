@@ -1,4 +1,4 @@
-"""Measure one mosaic: forced fluxes at known positions, blind detections associated, new ones named."""
+"""Measurement of one mosaic: forced fluxes at known positions, association of blind detections, names for new sources."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from dsa110_assets.photometry.options import PhotometryOptions
 from dsa110_assets.photometry.quality import Quality
 
 DEFAULT_SPECTRAL_INDEX = -0.7
-_CENTRE = 0.1
-"""Of its FWHM: how far the centres of a resolved source in surveys of different beams may lie apart."""
+_CENTRE_SHARE = 0.1
+"""Of its FWHM: the possible separation of a resolved source's centres in surveys with different beams."""
 FIT_COLUMNS = ("integrated_jy", "integrated_err_jy", "major_arcsec", "minor_arcsec", "pa_deg")
 MEASUREMENT_COLUMNS = (
     "source_id",
@@ -63,7 +63,7 @@ def frequency_hz(header: fits.Header) -> float:
 
 
 def catalogue_flux_jy(known: pd.DataFrame, at_hz: float) -> NDArray[np.float64]:
-    """Catalogue fluxes [Jy] moved to `at_hz` with each spectral index (-0.7 if unknown); NaN if unknown."""
+    """Return catalogue fluxes [Jy] scaled to `at_hz` with each spectral index (-0.7 if unknown); NaN if unknown."""
     if "flux_jy" not in known:
         return np.full(len(known), np.nan)
     flux = np.asarray(known["flux_jy"], np.float64)
@@ -76,30 +76,30 @@ def catalogue_flux_jy(known: pd.DataFrame, at_hz: float) -> NDArray[np.float64]:
 
 
 def _placed(known: pd.DataFrame, blind: pd.DataFrame, match: NDArray[np.int64], options: PhotometryOptions) -> pd.DataFrame:
-    """Where to measure and with what size: known sources, then new ones, with SIZE_COLUMNS, OFFSETS and `shape_err_jy`.
+    """Return the positions and sizes to measure with: known sources, then new ones, with SIZE_COLUMNS, OFFSETS and `shape_err_jy`.
 
-    A known size is kept as it is, so that a light curve is measured with one. A known source without gets that of this hour if
-    it is beyond doubt and no neighbour's, a new one if it is likely; then `shape_err_jy` is the error of the flux with a shape
-    that was fitted.
+    A known size is kept, so that a light curve is measured with one size. A known source without a size gets that of this hour
+    if it is certainly resolved and no other known source is within it; a new source gets a size if it is likely resolved. In
+    both cases `shape_err_jy` is the error of the flux with the fitted shape.
     """
     names = ["ra_deg", "dec_deg", *SIZE_COLUMNS, *OFFSETS]
     out = known.reindex(columns=[*names, "shape_err_jy"]).astype(np.float64)
     resolved = (blind["quality"].to_numpy(np.int64) & int(Quality.RESOLVED)) > 0
-    sure = resolved & (match >= 0) & (blind["extent_sigma"].to_numpy(np.float64) > options.known_resolved_sigma)
-    here = np.flatnonzero(sure & ~(out[SIZE].to_numpy()[match] > 0)) if len(out) else np.empty(0, np.int64)
-    here = np.array([k for k in here if not _shared(out, int(match[k]), float(blind["major_arcsec"].iloc[k]))], np.int64)
-    at, of = out.iloc[match[here]], blind.iloc[here]
+    certain = resolved & (match >= 0) & (blind["extent_sigma"].to_numpy(np.float64) > options.known_resolved_sigma)
+    sized = np.flatnonzero(certain & ~(out[SIZE].to_numpy()[match] > 0)) if len(out) else np.empty(0, np.int64)
+    sized = np.array([k for k in sized if not _has_neighbour(out, int(match[k]), float(blind["major_arcsec"].iloc[k]))], np.int64)
+    known_rows, blind_rows = out.iloc[match[sized]], blind.iloc[sized]
     columns = [out.columns.get_loc(name) for name in (*SIZE_COLUMNS, *OFFSETS, "shape_err_jy")]
-    places = (frame[name].to_numpy(np.float64) for frame in (at, of) for name in ("ra_deg", "dec_deg"))
-    out.iloc[match[here], columns] = np.column_stack([of[list(SIZE_COLUMNS)], *offsets_arcsec(*places), of["flux_err_jy"]])
-    fresh = blind[match < 0]
-    new = fresh.reindex(columns=[*names, "shape_err_jy"])
-    new["shape_err_jy"] = fresh["flux_err_jy"].where(resolved[match < 0])
+    places = (frame[name].to_numpy(np.float64) for frame in (known_rows, blind_rows) for name in ("ra_deg", "dec_deg"))
+    out.iloc[match[sized], columns] = np.column_stack([blind_rows[list(SIZE_COLUMNS)], *offsets_arcsec(*places), blind_rows["flux_err_jy"]])
+    unmatched = blind[match < 0]
+    new = unmatched.reindex(columns=[*names, "shape_err_jy"])
+    new["shape_err_jy"] = unmatched["flux_err_jy"].where(resolved[match < 0])
     return pd.concat([part for part in (out, new) if len(part)] or [out], ignore_index=True)
 
 
-def _shared(known: pd.DataFrame, index: int, fwhm_arcsec: float) -> bool:
-    """Whether another known source lies within the fitted width of one: together they are no resolved source."""
+def _has_neighbour(known: pd.DataFrame, index: int, fwhm_arcsec: float) -> bool:
+    """Return whether another known source lies within the fitted width of one: together they are not a resolved source."""
     ra, dec = known["ra_deg"].to_numpy(), known["dec_deg"].to_numpy()
     north = 3600 * (dec - dec[index])
     east = 3600 * ((ra - ra[index] + 180) % 360 - 180) * np.cos(np.deg2rad(dec[index]))
@@ -115,7 +115,7 @@ def _assemble(
     match: NDArray[np.int64],
     options: PhotometryOptions,
 ) -> pd.DataFrame:
-    """Forced rows (known positions, then new ones) with what the blind fits add to them."""
+    """Return forced rows (known positions, then new ones) with the columns of the blind fits."""
     row_of = match.copy()
     row_of[match < 0] = len(known) + np.arange(int((match < 0).sum()))
     out = forced.drop(columns=["x_pixel", "y_pixel"]).reset_index(drop=True)
@@ -125,10 +125,10 @@ def _assemble(
     for name in ("ra_err_arcsec", "dec_err_arcsec"):
         out[name] = np.nan
         out.loc[row_of, name] = np.hypot(blind[name].to_numpy(), options.systematic_arcsec)
-    at = out.loc[row_of]
+    matched_rows = out.loc[row_of]
     east, north = offsets_arcsec(
-        at["ra_deg"].to_numpy(),
-        at["dec_deg"].to_numpy(),
+        matched_rows["ra_deg"].to_numpy(),
+        matched_rows["dec_deg"].to_numpy(),
         blind["ra_deg"].to_numpy(),
         blind["dec_deg"].to_numpy(),
     )
@@ -142,9 +142,10 @@ def _assemble(
 
 
 def _matched(blind: pd.DataFrame, known: pd.DataFrame, beam_arcsec: float, options: PhotometryOptions) -> NDArray[np.int64]:
-    """`associate` with the options' limits; the centre of a resolved source is what it is to a tenth of its size."""
+    """Match blind detections with `associate` and the options' limits; the centre of a resolved source is uncertain by a tenth of
+    its size."""
     size = np.nan_to_num(np.where(blind["quality"] & int(Quality.RESOLVED), blind["major_arcsec"], 0.0))
-    errors = {name: np.hypot(blind[name], _CENTRE * size) for name in ("ra_err_arcsec", "dec_err_arcsec")}
+    errors = {name: np.hypot(blind[name], _CENTRE_SHARE * size) for name in ("ra_err_arcsec", "dec_err_arcsec")}
     return associate(
         blind.assign(**errors),
         known,
@@ -163,27 +164,26 @@ def measure_mosaic(
     mjd: float,
     product_id: str,
 ) -> pd.DataFrame:
-    """Every known source inside a mosaic's coverage, detected or not, and every new one: MEASUREMENT_COLUMNS.
+    """Return MEASUREMENT_COLUMNS of every known source inside a mosaic's coverage, detected or not, and of every new one.
 
-    `catalogue` holds source_id, ra_deg, dec_deg of catalogued sources and of earlier discoveries (optional
-    flux_jy, frequency_hz, spectral_index, ra/dec_err_arcsec, and SIZE_COLUMNS with OFFSETS from an earlier hour): passing
-    the discoveries keeps their names stable, passing the sizes the shape they are measured with. Known sources are kind
-    'forced' at the catalogue position; their *_offset_arcsec say where a blind fit, if any, found them. Blind detections
-    nobody knows are kind 'blind' with a new 'DSA_J' name, measured together with the known ones.
+    `catalogue` holds source_id, ra_deg, dec_deg of catalogued sources and of earlier discoveries (optional flux_jy,
+    frequency_hz, spectral_index, ra/dec_err_arcsec, and SIZE_COLUMNS with OFFSETS from an earlier hour): passing the
+    discoveries keeps their names stable, passing the sizes keeps the shape they are measured with. Known sources are kind
+    'forced' at the catalogue position; their *_offset_arcsec give the position of a blind fit, if any, relative to it. Blind
+    detections that match no known source are kind 'blind' with a new 'DSA_J' name, measured together with the known ones.
 
-    flux_jy is a point's flux, or with the RESOLVED bit the integrated flux of an ellipse: that of the known size, else of
-    the one fitted in this hour (`known_resolved_sigma` for known sources, `resolved_sigma` for new ones), whose error
-    then includes that of the shape. deconvolved_*_arcsec, _deg are its size (NaN: a point), peak_jy the flux as a point
-    [Jy/beam], which is measured in the same way in every hour, extent_sigma the significance of the extent in this hour;
-    integrated_jy and the other fit columns are those of the blind free fit. Non-detections are rows with limit_jy; sources
-    on missing pixels are rows
-    with NaN and the NAN bit. n_tiles is the header's NTILES, 0 if it does not say. Raises NotFoundError without
-    a file, BadDataError for unreadable or unequal images and those without any data.
+    flux_jy is a point's flux, or with the RESOLVED bit the integrated flux of an ellipse. Its size is the known one, or else
+    the one fitted in this hour (`known_resolved_sigma` for known sources, `resolved_sigma` for new ones), and the error then
+    includes that of the shape. deconvolved_*_arcsec, _deg are its size (NaN: a point); peak_jy is the flux as a point
+    [Jy/beam], which is measured in the same way in every hour; extent_sigma is the significance of the extent in this hour;
+    integrated_jy and the other fit columns are those of the blind free fit. Non-detections are rows with limit_jy; sources on
+    missing pixels are rows with NaN and the NAN bit. n_tiles is the header's NTILES, 0 if it has none. Raises NotFoundError
+    without a file, BadDataError for unreadable or unequal images and those without any data.
     """
     image, header = read_plane(mosaic_path)
     noise, _ = read_plane(noise_path)
     if not (noise > 0).any() or not image.any():
-        raise BadDataError(f"{mosaic_path}: all pixels are 0, or {noise_path.name} gives none a noise; make the mosaic again")
+        raise BadDataError(f"{mosaic_path}: all pixels are 0, or {noise_path.name} has no positive noise; make the mosaic again")
     scene = prepare(image, noise, header, options)
     known = catalogue.drop_duplicates("source_id").reset_index(drop=True)
     inside = covered(scene, known["ra_deg"].to_numpy(np.float64), known["dec_deg"].to_numpy(np.float64))

@@ -1,7 +1,7 @@
-"""The errors of light curves: one model of all nights, told to every row when it is read.
+"""The errors of light curves: one model of all nights, applied to every row when it is read.
 
-How much constant sources scatter is known the better the more nights there are; that an early night was a bad one is known only
-by later ones. So rows keep what was measured, and their correction; their errors follow from the model of the last night.
+The scatter of constant sources is known better the more nights there are, and that an early night was bad is known only from
+later ones. Rows therefore keep the measured values and their correction; their errors follow from the model of the last night.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dsa110_assets.photometry.errormodel import ErrorModel, absolute_fraction, c
 
 FloatArray = NDArray[np.float64]
 MADE_OF = ("flux_jy", "raw_flux_err_jy", "correction", "correction_err")
-"""What the errors of a row are made of, beside its epoch."""
+"""The columns from which the errors of a row are computed, besides its epoch."""
 PAST = "past"
-"""The folder of a night's product with what later nights read of it."""
+"""The folder of a night's product that later nights read."""
 FILE = f"{PAST}/errors.parquet"
 _ALL = ""
 """The epoch of the model's own row in the file."""
@@ -31,9 +31,9 @@ _COLUMNS = ("epoch", "scale", "fraction", "absolute", "rows")
 
 @dataclass(frozen=True)
 class NightErrors:
-    """`model` (k and f) about a source's own light curve, `absolute` about its true flux; `noisy` epochs with errors of their own.
+    """`model` (k and f) about a source's own light curve, `absolute` about its true flux; `noisy` epochs with additional errors.
 
-    `noisy` is indexed by epoch: scale (k_e) and fraction (f_e), and the number of rows that say so.
+    `noisy` is indexed by epoch: scale (k_e) and fraction (f_e), and the number of rows they were measured on.
     """
 
     model: ErrorModel
@@ -42,50 +42,50 @@ class NightErrors:
 
     @classmethod
     def before_any(cls, prior_fraction: float) -> NightErrors:
-        """What is assumed before there are two epochs to compare."""
+        """Return the errors assumed before there are two epochs to compare."""
         noisy = pd.DataFrame({"scale": [], "fraction": [], "rows": []}, index=pd.Index([], name="epoch", dtype=object), dtype=np.float64)
         return cls(ErrorModel(1.0, prior_fraction), ErrorModel(1.0, prior_fraction), noisy)
 
     @classmethod
     def read(cls, folder: Path) -> NightErrors:
-        """The model a night's product was published with. Raises NotFoundError where there is none."""
+        """Read the model that a night's product was published with. Raises NotFoundError where there is none."""
         require(folder)
         table = pd.read_parquet(folder / FILE).set_index("epoch")
-        own = table.loc[_ALL]
+        model_row = table.loc[_ALL]
         noisy = table[table.index != _ALL][["scale", "fraction", "rows"]]
-        model, absolute = ErrorModel(float(own["scale"]), float(own["fraction"])), float(own["absolute"])
+        model, absolute = ErrorModel(float(model_row["scale"]), float(model_row["fraction"])), float(model_row["absolute"])
         return cls(model, ErrorModel(max(model.scale, 1.0), absolute), noisy)
 
     def write(self, folder: Path) -> None:
-        """Into the night's product."""
-        own = pd.DataFrame([[_ALL, self.model.scale, self.model.fraction, self.absolute.fraction, 0.0]], columns=list(_COLUMNS))
+        """Write the model into the night's product."""
+        model_row = pd.DataFrame([[_ALL, self.model.scale, self.model.fraction, self.absolute.fraction, 0.0]], columns=list(_COLUMNS))
         noisy = self.noisy.rename_axis("epoch").reset_index().assign(absolute=np.nan)[list(_COLUMNS)]
-        (pd.concat([own, noisy], ignore_index=True) if len(noisy) else own).to_parquet(folder / FILE, index=False)
+        (pd.concat([model_row, noisy], ignore_index=True) if len(noisy) else model_row).to_parquet(folder / FILE, index=False)
 
     def told_to(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The rows with flux_err_jy and absolute_err_jy by this model, and limit_jy, if there, brought to its noise.
+        """Return the rows with flux_err_jy and absolute_err_jy by this model, and limit_jy, if present, scaled to its noise.
 
-        Needs epoch, flux_jy, raw_flux_err_jy, correction and correction_err; limits also noise_scale, the factor on the noise
-        that they were told last. NaN stays NaN.
+        Needs epoch, flux_jy, raw_flux_err_jy, correction and correction_err; for limits also noise_scale, the factor on the
+        noise that was applied to them last. NaN stays NaN.
         """
         noise, fraction = np.ones(len(rows)), np.zeros(len(rows))
         if len(self.noisy):
             noise = rows["epoch"].map(self.noisy["scale"]).astype(np.float64).fillna(1.0).to_numpy()
             fraction = rows["epoch"].map(self.noisy["fraction"]).astype(np.float64).fillna(0.0).to_numpy()
         columns = {name: rows[name].to_numpy(np.float64) for name in MADE_OF}
-        told = {name: self.of(columns, noise, fraction, absolute=name != "flux_err_jy") for name in ("flux_err_jy", "absolute_err_jy")}
+        errors = {name: self.of(columns, noise, fraction, absolute=name != "flux_err_jy") for name in ("flux_err_jy", "absolute_err_jy")}
         if "limit_jy" in rows:
-            told["noise_scale"] = self.model.scale * noise
-            told["limit_jy"] = rows["limit_jy"].to_numpy(np.float64) * told["noise_scale"] / rows["noise_scale"].to_numpy(np.float64)
-        return rows.assign(**told)
+            errors["noise_scale"] = self.model.scale * noise
+            errors["limit_jy"] = rows["limit_jy"].to_numpy(np.float64) * errors["noise_scale"] / rows["noise_scale"].to_numpy(np.float64)
+        return rows.assign(**errors)
 
     def of(self, rows: Mapping[str, FloatArray], noise: FloatArray, fraction: FloatArray, *, absolute: bool = False) -> FloatArray:
-        """The total errors [Jy] (n,) of rows, of which MADE_OF are asked, in epochs with these scales and fractions of their own."""
+        """Return the total errors [Jy] (n,) of rows with the columns MADE_OF, in epochs with these additional scales and fractions."""
         model, value = self.absolute if absolute else self.model, rows["correction"]
         return model.apply(rows["flux_jy"], noise * rows["raw_flux_err_jy"] / value, np.hypot(rows["correction_err"] / value, fraction))
 
     def lines(self) -> list[str]:
-        """A line for each noisy epoch."""
+        """Return a line for each noisy epoch."""
         return [f"{e.Index}: noise x {e.scale:.2f}, fluxes to {100 * e.fraction:.1f} %" for e in self.noisy.itertuples()]
 
 
@@ -104,11 +104,11 @@ def missing(folder: Path) -> NotFoundError:
 
 
 def measured_errors(rows: pd.DataFrame, before: NightErrors, unfit_bits: int, prior_fraction: float) -> NightErrors:
-    """The model by corrected rows of this night and a sample of those before it (columns as `told_to` needs, and source_id,
-    quality, catalogue_flux_jy).
+    """Return the model measured on the corrected rows of this night and a sample of earlier ones (columns as in `told_to`, and
+    source_id, quality, catalogue_flux_jy).
 
-    The noisy epochs are asked twice, for they are in the first model. What `before` knows of an epoch stays where less than
-    half of the rows that said so are left.
+    The noisy epochs are determined twice, because the first model includes them. The values that `before` has for an epoch are
+    kept where less than half of the rows they were measured on are left.
     """
     sample = sample_of(rows, unfit_bits)
     code, names = pd.factorize(rows["epoch"].to_numpy()[sample.row], sort=True)
@@ -126,8 +126,8 @@ def measured_errors(rows: pd.DataFrame, before: NightErrors, unfit_bits: int, pr
     known = before.noisy[before.noisy["rows"] > 2 * table["rows"].reindex(before.noisy.index).fillna(0)]
     found = table[noisy & ~table.index.isin(known.index)]
     quiet = rows[~rows["epoch"].isin(found.index)]
-    once = sample_of(quiet, unfit_bits, least=1)
-    catalogue = quiet["catalogue_flux_jy"].to_numpy(np.float64)[once.row]
-    about_truth = absolute_fraction(once, catalogue, model.scale, prior_fraction)
-    both = pd.concat([known, found]).sort_index() if len(known) else found
-    return NightErrors(model, ErrorModel(max(model.scale, 1.0), about_truth), both)
+    all_sources = sample_of(quiet, unfit_bits, least=1)
+    catalogue = quiet["catalogue_flux_jy"].to_numpy(np.float64)[all_sources.row]
+    about_truth = absolute_fraction(all_sources, catalogue, model.scale, prior_fraction)
+    noisy_epochs = pd.concat([known, found]).sort_index() if len(known) else found
+    return NightErrors(model, ErrorModel(max(model.scale, 1.0), about_truth), noisy_epochs)

@@ -1,13 +1,13 @@
-"""The local background and noise of a mosaic, and how that noise is correlated between pixels.
+"""The local background and noise of a mosaic, and the correlation of that noise between pixels.
 
-A mosaic's noise map says how the noise varies, not always how large it is (sidelobes, calibration). So it is
-scaled by the robust scatter of image/noise in boxes; and since restored noise is correlated over a beam, the
-error of a fit needs the correlation function, which is measured on the image itself.
+A mosaic's noise map shows how the noise varies, but not always how large it is (sidelobes, calibration). It is therefore scaled
+by the robust scatter of image/noise in boxes. Restored noise is correlated over a beam, so the error of a fit needs the
+correlation function, which is measured on the image itself.
 
-Beside bright sources what is left of their sidelobes stands out of that scatter: few, high peaks of both signs. Nothing in
-the sky is negative, so the deepest trough of a box and its neighbours says how high peaks there are that are no sources. The
-noise is never taken for less than a fifth of that depth; Gaussian noise goes below 5 sigma once in 3 million beams, so
-where nothing is left this changes nothing.
+Beside bright sources the residual sidelobes stand out of that scatter: few, high peaks of both signs. No source is negative, so
+the deepest trough of a box and its neighbours shows how high spurious peaks there can be. The noise is therefore at least a
+fifth of that depth. Gaussian noise goes below 5 sigma once in 3 million beams, so where no sidelobes are left this changes
+nothing.
 """
 
 from __future__ import annotations
@@ -31,15 +31,13 @@ _MIN_SAMPLES = 40
 _BRIGHT, _FAINT, _DEEPEST = 4.0, 0.2, 1e3
 _STRIP = 64
 _MIN_BEAMS = 60
-"""Fewer independent beams than this cannot measure a correlation; the beam's own shape is used (natural
-weights).
-"""
+"""With fewer independent beams than this the correlation cannot be measured, and the beam's own shape is used (natural weights)."""
 _BLOCK = 384
 _MAX_BLOCKS = 12
 _FIRST_LOOK = 1000
-"""Samples of a box that are enough to say where sources are: the noise to 3 %."""
+"""Samples of a box that are enough to find sources: they give the noise to 3 %."""
 _SAMPLES_PER_BEAM = 1.6
-"""Samples per narrow FWHM in the boxes: noise closer together is the same noise."""
+"""Samples per narrow FWHM in the boxes: closer samples have the same noise."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class LocalNoise:
         return _sample(self.background_jy, x, y, self.box), _sample(self.scale, x, y, self.box)
 
     def kernel_covariance(self, kernel: FloatArray) -> FloatArray:
-        """Covariance, per unit rms^2, of two kernel-weighted pixel sums, by their lag in pixels."""
+        """Return the covariance, per unit rms^2, of two kernel-weighted pixel sums, by their lag in pixels."""
         whole = convolved(self.correlation, convolved(kernel, kernel[::-1, ::-1]))
         rows, columns = self.correlation.shape
         top, left = (whole.shape[0] - rows) // 2, (whole.shape[1] - columns) // 2
@@ -67,14 +65,15 @@ class LocalNoise:
 
 
 def convolved(one: FloatArray, other: FloatArray) -> FloatArray:
-    """Of full size; scipy.signal's is the same, and its import as long as all of a mosaic's photometry."""
+    """Return the full convolution; scipy.signal's is the same, but its import takes as long as all of a mosaic's photometry."""
     shape = one.shape[0] + other.shape[0] - 1, one.shape[1] + other.shape[1] - 1
     return np.asarray(irfft2(rfft2(one, shape) * rfft2(other, shape), shape))
 
 
 @njit(cache=True)
 def _clipped(ordered: FloatArray) -> tuple[float, float, int, int]:
-    """Median and 1.4826 MAD of ascending values within 3 sigma of the median, iterated; the part [low, high) that is."""
+    """Return the median and 1.4826 MAD of ascending values within 3 sigma of the median, iterated, and the range [low, high) of
+    these values."""
     low, high = 0, ordered.size
     median, sigma = 0.0, 0.0
     for _ in range(10):
@@ -100,7 +99,7 @@ def _middle(ordered: FloatArray, low: int, high: int) -> float:
 
 @njit(cache=True)
 def _median_distance(ordered: FloatArray, low: int, high: int, centre: float) -> float:
-    """Median of the distances of ascending values [low, high) from their median: the nearest half of them, from there outwards."""
+    """Return the median distance of ascending values [low, high) from their median, by going through the nearest half of them outwards."""
     n = high - low
     above = low + np.searchsorted(ordered[low:high], centre)
     below, last, before = above - 1, 0.0, 0.0
@@ -117,7 +116,7 @@ def _median_distance(ordered: FloatArray, low: int, high: int, centre: float) ->
 
 @njit(cache=True, parallel=True)
 def _meshes(image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], box: int, stride: int) -> tuple[FloatArray, FloatArray]:
-    """Background and noise scale of each box, from every `stride`-th pixel; NaN where there are too few."""
+    """Return background and noise scale of each box, from every `stride`-th pixel; NaN where there are too few."""
     rows, columns = (image.shape[0] + box - 1) // box, (image.shape[1] + box - 1) // box
     background, scale = np.full((rows, columns), np.nan), np.full((rows, columns), np.nan)
     for row in prange(rows):
@@ -141,7 +140,7 @@ def _meshes(image: ImageArray, noise: ImageArray, masked: NDArray[np.bool_], box
 
 @njit(cache=True, parallel=True)
 def _depths(image: ImageArray, noise: ImageArray, background: FloatArray, box: int) -> FloatArray:
-    """How far the lowest pixel of each box lies below the background, in units of the noise map; 0 without data."""
+    """Return the depth of the lowest pixel of each box below the background, in units of the noise map; 0 without data."""
     out = np.zeros(background.shape)
     for row in prange(background.shape[0]):
         for j in range(row * box, min((row + 1) * box, image.shape[0])):
@@ -227,14 +226,14 @@ def normalised_image(image: ImageArray, noise: ImageArray, local: LocalNoise, ro
 
 @njit(inline="always")
 def _above(image, noise, level, factor, j, i, n):  # type: ignore[no-untyped-def]
-    """Height of pixel (j, i) above the background in units of its noise if that is above _BRIGHT, else 0."""
+    """Return the height of pixel (j, i) above the background in units of its noise if that is above _BRIGHT, else 0."""
     sigma, height = noise[j, i] * factor[n], image[j, i] - level[n]
     return height / sigma if height > _BRIGHT * sigma and sigma > 0 else 0.0
 
 
 @njit(cache=True, parallel=True)
 def _bright_strips(image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int) -> NDArray[np.bool_]:
-    """Which strips of _STRIP pixels of each row hold one above _BRIGHT sigma."""
+    """Return which strips of _STRIP pixels of each row contain a pixel above _BRIGHT sigma."""
     height, width = image.shape
     found = np.zeros((height, -(-width // _STRIP)), np.bool_)
     for j in prange(height):
@@ -285,10 +284,10 @@ def _mask_strips(
 def _source_mask(
     image: ImageArray, noise: ImageArray, background: FloatArray, scale: FloatArray, box: int, form: FloatArray
 ) -> NDArray[np.bool_]:
-    """Pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma: they would bias the background.
+    """Return the pixels where a peak above _BRIGHT sigma contributes more than _FAINT sigma, which would bias the background.
 
-    Bright pixels are looked for by all threads; masking around them is one's, in the order of the pixels, so that the mask
-    is the same whatever their number.
+    All threads search for bright pixels. A single thread masks around them, in the order of the pixels, so that the mask does
+    not depend on the number of threads.
     """
     strips = _bright_strips(image, noise, background, scale, box)
     return np.asarray(_mask_strips(strips, image, noise, background, scale, box, form))
@@ -304,7 +303,7 @@ def _is_peak(image: ImageArray, j: int, i: int) -> bool:
 
 
 def _filled(mesh: FloatArray, default: float) -> FloatArray:
-    """Boxes without enough pixels take the nearest measured box's value."""
+    """Give boxes without enough pixels the nearest measured box's value."""
     missing = ~np.isfinite(mesh)
     if missing.all():
         return np.full(mesh.shape, default)
@@ -313,20 +312,20 @@ def _filled(mesh: FloatArray, default: float) -> FloatArray:
 
 
 def gaussian_kernel(form: FloatArray, half: tuple[int, int]) -> FloatArray:
-    """Unit-peak elliptical Gaussian of a quadratic form on a (2*half_y+1, 2*half_x+1) grid; half = (x, y)."""
+    """Return a unit-peak elliptical Gaussian of a quadratic form on a (2*half_y+1, 2*half_x+1) grid; half = (x, y)."""
     y, x = np.mgrid[-half[1] : half[1] + 1, -half[0] : half[0] + 1]
     return np.asarray(np.exp(-0.5 * (form[0] * x * x + 2 * form[1] * x * y + form[2] * y * y)))
 
 
 def _blocks(shape: tuple[int, int]) -> list[tuple[slice, slice]]:
-    """At most _MAX_BLOCKS blocks spread evenly over the image."""
-    every = [
+    """Return at most _MAX_BLOCKS blocks spread evenly over the image."""
+    blocks = [
         (slice(j, min(j + _BLOCK, shape[0])), slice(i, min(i + _BLOCK, shape[1])))
         for j in range(0, shape[0], _BLOCK)
         for i in range(0, shape[1], _BLOCK)
     ]
-    chosen = np.unique(np.linspace(0, len(every) - 1, min(len(every), _MAX_BLOCKS)).round().astype(int))
-    return [every[k] for k in chosen]
+    chosen = np.unique(np.linspace(0, len(blocks) - 1, min(len(blocks), _MAX_BLOCKS)).round().astype(int))
+    return [blocks[k] for k in chosen]
 
 
 def _correlation(
@@ -337,9 +336,7 @@ def _correlation(
     form: FloatArray,
     lag: int,
 ) -> FloatArray:
-    """Correlation of the source-free noise at lags up to `lag` pixels, or the beam where too few beams are
-    left.
-    """
+    """Return the correlation of the source-free noise at lags up to `lag` pixels, or the beam's shape where too few beams are left."""
     sums, pairs = np.zeros((2 * lag + 1,) * 2), np.zeros((2 * lag + 1,) * 2)
     beam_area = 2 * np.pi / np.sqrt(form[0] * form[2] - form[1] ** 2)
     for rows, columns in _blocks(image.shape):
@@ -356,7 +353,7 @@ def _correlation(
 
 
 def _lags(power: FloatArray, lag: int) -> FloatArray:
-    """The lags -lag..lag of a cyclic autocorrelation; lags beyond the block's own size are zero."""
+    """Return the lags -lag..lag of a cyclic autocorrelation; lags beyond the block's own size are zero."""
     out = np.zeros((2 * lag + 1, 2 * lag + 1))
     reach_y, reach_x = min(lag, (power.shape[0] - 1) // 2), min(lag, (power.shape[1] - 1) // 2)
     rows, columns = np.arange(-reach_y, reach_y + 1), np.arange(-reach_x, reach_x + 1)
@@ -372,12 +369,12 @@ def measure_noise(
     lag_beams: float,
     subtract_background: bool,
 ) -> LocalNoise:
-    """Background, noise scale and noise correlation of an image (ny, nx) [Jy/beam] with its noise map.
+    """Return background, noise scale and noise correlation of an image (ny, nx) [Jy/beam] with its noise map.
 
-    The scale is the scatter's, or a fifth of the depth of the deepest trough nearby if that is more (see the module).
-    `form` is the beam's quadratic form in pixels. Boxes are `box_beams` major axes wide; correlation reaches
-    `lag_beams`. NaN pixels are left out; boxes without data take their nearest neighbour's values; an image
-    without any data has background 0 and scale 1.
+    The scale is that of the scatter, or a fifth of the depth of the deepest trough nearby if that is larger (see the module).
+    `form` is the beam's quadratic form in pixels. Boxes are `box_beams` major axes wide; correlation reaches `lag_beams`. NaN
+    pixels are ignored; boxes without data take their nearest neighbour's values; an image without any data has background 0 and
+    scale 1.
     """
     reach_x, reach_y = form_reach(form, 1.0)
     narrow = 2 * np.sqrt(np.log(4) / np.linalg.eigvalsh([[form[0], form[1]], [form[1], form[2]]])[1])

@@ -28,21 +28,25 @@ class PhotometryOptions:
     ] = 16.0
     resolved_radius_beams: Annotated[
         float,
-        Field(ge=0.3, le=3, description="The same for a resolved source, in its own FWHMs: CLEAN takes brightness from the middle out."),
+        Field(
+            ge=0.3, le=3, description="The same for a resolved source, in its own FWHMs: CLEAN moves brightness from the middle outwards."
+        ),
     ] = 1.25
     resolved_sigma: Annotated[
         float,
-        Field(gt=0, description="A new source is resolved if a free shape adds flux by this many errors of what it would add to a point."),
+        Field(gt=0, description="A new source is resolved if a free shape adds this many times the error of the flux added to a point."),
     ] = 3.0
     known_resolved_sigma: Annotated[
         float,
-        Field(gt=0, description="The same for a known source without a size: tried every hour, it must not be called so by chance."),
+        Field(
+            gt=0, description="The same for a known source without a size, which is tested every hour: chance must not make it resolved."
+        ),
     ] = 5.0
     resolved_excess: Annotated[
         float,
-        Field(ge=0, lt=1, description="Share of flux a free shape must add at least: beams are known, and alike in a mosaic, to 2 %."),
+        Field(ge=0, lt=1, description="Smallest share of flux a free shape must add: beams are known, and uniform in a mosaic, to 2 %."),
     ] = 0.02
-    subtract_background: Annotated[bool, Field(description="Take the local median level off before measuring.")] = True
+    subtract_background: Annotated[bool, Field(description="Subtract the local median level before measuring.")] = True
     error_model: Annotated[
         Literal["correlated", "condon"],
         Field(description="Blind-fit errors: propagated from the measured noise correlation, or Condon (1997)."),
@@ -58,13 +62,13 @@ class PhotometryOptions:
 class EnsembleOptions:
     """How epochs are brought to one flux scale."""
 
-    reference_snr: Annotated[float, Field(gt=0, description="Median signal-to-noise wanted of a reference source.")] = 50.0
-    lowest_snr: Annotated[float, Field(gt=0, description="Signal-to-noise down to which references are taken if few.")] = 10.0
+    reference_snr: Annotated[float, Field(gt=0, description="Median signal-to-noise required of a reference source.")] = 50.0
+    lowest_snr: Annotated[float, Field(gt=0, description="Signal-to-noise down to which references are used if there are few.")] = 10.0
     min_references: Annotated[int, Field(ge=2, description="References an epoch needs; else its whole night is used.")] = 3
     max_references: Annotated[int, Field(ge=3, description="References used per epoch, brightest first.")] = 50
     baseline_epochs: Annotated[int, Field(ge=2, description="A reference's baseline is the trimmed mean of its first epochs.")] = 10
     clip_sigma: Annotated[float, Field(gt=1, description="Ratios further than this from the median are left out.")] = 3.0
-    prior_fraction: Annotated[float, Field(ge=0, description="Fractional error assumed before the ensemble has spoken.")] = 0.03
+    prior_fraction: Annotated[float, Field(ge=0, description="Fractional error assumed before the ensemble has measured it.")] = 0.03
     merge_arcsec: Annotated[
         float,
         Field(ge=0, description="New sources found separately within this distance are one source [arcsec]."),

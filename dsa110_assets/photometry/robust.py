@@ -1,4 +1,4 @@
-"""Clipped medians of reference ratios by epoch, with errors honest at three references (numba)."""
+"""Clipped medians of reference ratios by epoch, with errors that hold for as few as three references (numba)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MEDIAN_ERROR = 1.2533141373155001
 
 @njit(cache=True)
 def _mad_factor(n: int) -> float:
-    """Makes 1.4826 MAD unbiased for n Gaussian values (Croux & Rousseeuw 1992)."""
+    """Return the factor that makes 1.4826 MAD unbiased for n Gaussian values (Croux & Rousseeuw 1992)."""
     if n < 2:
         return 1.0
     if n <= 9:
@@ -24,10 +24,9 @@ def _mad_factor(n: int) -> float:
 
 @njit(cache=True)
 def clipped_median(ratio: FloatArray, error: FloatArray, clip: float) -> tuple[float, float, int]:
-    """Median of ratios after clipping, its standard error and the number kept.
+    """Return the median of ratios after clipping, its standard error and the number kept.
 
-    The scatter is never taken below what the ratios' own errors lead to expect: three values can agree by
-    chance.
+    The scatter is at least that expected from the ratios' own errors, because three values can agree by chance.
     """
     n = ratio.size
     middle = float(np.median(ratio))
@@ -43,18 +42,18 @@ def clipped_median(ratio: FloatArray, error: FloatArray, clip: float) -> tuple[f
 
 @njit(cache=True)
 def baselines(flux: FloatArray, source: IntArray, starts: IntArray, correction: FloatArray, first: int) -> FloatArray:
-    """Mean of flux / correction over each source's first epochs, without the highest and the lowest quarter of them; rows
-    sorted by source and time.
+    """Return the mean of flux / correction over each source's first epochs, without the highest and the lowest quarter of them;
+    rows sorted by source and time.
 
-    Not the median: of three epochs one would be its source's baseline itself, its ratio 1 whatever the epoch's scale, and
-    the median of ratios a third of which are 1 would be 1.
+    The median is not used: of three epochs one would be its source's baseline itself, with a ratio of 1 whatever the epoch's
+    scale, and the median of ratios a third of which are 1 would be 1.
     """
     out = np.empty(starts.size - 1)
     for k in range(starts.size - 1):
         low, high = starts[k], min(starts[k + 1], starts[k] + first)
         values = np.sort(flux[low:high] / correction[low:high])
-        without = values.size // 4
-        out[k] = np.mean(values[without : values.size - without])
+        trimmed = values.size // 4
+        out[k] = np.mean(values[trimmed : values.size - trimmed])
     return out
 
 
@@ -62,9 +61,7 @@ def baselines(flux: FloatArray, source: IntArray, starts: IntArray, correction: 
 def epoch_corrections(
     ratio: FloatArray, error: FloatArray, order: IntArray, starts: IntArray, clip: float
 ) -> tuple[FloatArray, FloatArray, IntArray]:
-    """Correction, its error and reference count per group; the rows of group g are
-    order[starts[g]:starts[g+1]].
-    """
+    """Return correction, its error and reference count per group; the rows of group g are order[starts[g]:starts[g+1]]."""
     n = starts.size - 1
     value, sigma, count = np.ones(n), np.zeros(n), np.zeros(n, np.int64)
     for g in range(n):
@@ -77,7 +74,7 @@ def epoch_corrections(
 def left_out(
     ratio: FloatArray, error: FloatArray, order: IntArray, starts: IntArray, clip: float
 ) -> tuple[FloatArray, FloatArray, IntArray]:
-    """As `epoch_corrections`, for each row from the other rows of its group; count 0 where it is alone."""
+    """Return the same as `epoch_corrections` for each row, from the other rows of its group; count 0 where the group has no others."""
     value, sigma, count = np.ones(ratio.size), np.zeros(ratio.size), np.zeros(ratio.size, np.int64)
     for g in range(starts.size - 1):
         rows = order[starts[g] : starts[g + 1]]

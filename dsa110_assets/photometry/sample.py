@@ -1,4 +1,4 @@
-"""Rows of some sources instead of all: figures of millions of rows need no more than thousands of them."""
+"""Rows of some sources instead of all: figures of millions of rows need only thousands of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _RANGE = 1 << 32
 class SourceSample:
     """All rows of all sources while they are few, else all rows of sources chosen by a hash of their names.
 
-    Which ones depends on the rows added, not on their order: those of the largest power of two's share that has at
+    The selection depends on the rows added, not on their order: the fraction of sources is the largest power of two that has at
     most `most_rows` rows.
     """
 
@@ -23,7 +23,7 @@ class SourceSample:
         self._hashes: list[np.ndarray[tuple[int], np.dtype[np.int64]]] = []
 
     def add(self, rows: pd.DataFrame) -> None:
-        """Rows with a source_id; those of one source are added together."""
+        """Add rows with a source_id; all rows of a source must be added together."""
         code, names = pd.factorize(rows["source_id"])
         hashes = np.array([crc32(str(name).encode()) for name in names], np.int64)[code]
         self._rows.append(rows[hashes < self._below])
@@ -34,5 +34,5 @@ class SourceSample:
             self._hashes = [hashes[hashes < self._below] for hashes in self._hashes]
 
     def rows(self) -> pd.DataFrame:
-        """The chosen rows, in the order they were added. Raises ValueError if nothing was ever added."""
+        """Return the chosen rows, in the order they were added. Raises ValueError if nothing was ever added."""
         return pd.concat(self._rows, ignore_index=True)

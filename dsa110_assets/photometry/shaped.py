@@ -1,6 +1,7 @@
-"""Forced fluxes of sources with a known size, and of the points around them: the linear system of `forced`, each with its own shape.
+"""Forced fluxes of sources with a known size, and of the points around them: the linear system of `forced`, with a shape for each
+source.
 
-A handful of sources per mosaic need this; the rest keep the kernel that is the same for all.
+A handful of sources per mosaic need this; the others share one kernel.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ _LARGEST_CLUSTER = 64
 
 
 def clusters(x: FloatArray, y: FloatArray, forms: FloatArray, wide: NDArray[np.bool_], beams: float) -> list[IntArray]:
-    """Row numbers of sources to be solved together: chains of those within `beams` FWHMs of one another, with one that is `wide`.
+    """Return row numbers of sources to be solved together: chains of sources within `beams` FWHMs of one another, including at
+    least one that is `wide`.
 
-    A chain of more than 64 is cut to a wide source and what is next to it.
+    A chain of more than 64 is reduced to a wide source and its neighbours.
     """
     far = max((max(form_reach(form, beams)) for form in forms), default=0.0)
     places = np.stack([x, y], axis=-1)
@@ -42,19 +44,20 @@ def clusters(x: FloatArray, y: FloatArray, forms: FloatArray, wide: NDArray[np.b
         if members.size <= _LARGEST_CLUSTER:
             out.append(members)
             continue
-        for one in members[wide[members]]:
-            beside = np.unique(np.r_[one, pairs[(pairs == one).any(axis=1)].ravel()])
-            nearest = np.argsort(np.hypot(x[beside] - x[one], y[beside] - y[one]), kind="stable")
-            out.append(beside[nearest[:_LARGEST_CLUSTER]])
+        for source in members[wide[members]]:
+            neighbours = np.unique(np.r_[source, pairs[(pairs == source).any(axis=1)].ravel()])
+            nearest = np.argsort(np.hypot(x[neighbours] - x[source], y[neighbours] - y[source]), kind="stable")
+            out.append(neighbours[nearest[:_LARGEST_CLUSTER]])
     return out
 
 
 def solve_cluster(
     image: ImageArray, noise: ImageArray, local: LocalNoise, x: FloatArray, y: FloatArray, forms: FloatArray, beams: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Heights [Jy/beam] and errors of Gaussians (k,) of forms (k, 3) at pixels x, y, each summed within its `beams` (k,) of its FWHMs.
+    """Return heights [Jy/beam] and errors of Gaussians (k,) of forms (k, 3) at pixels x, y, each summed within `beams` (k,) of its
+    own FWHMs.
 
-    NaN where too little of that has data. The errors are those of the noise with its measured correlation.
+    NaN where too little of that area has data. The errors use the measured correlation of the noise.
     """
     reach = np.array([form_reach(form, float(radius)) for form, radius in zip(forms, beams, strict=True)])
     cut = (beams * FWHM_PER_SIGMA) ** 2
@@ -64,28 +67,28 @@ def solve_cluster(
     background, scale = (values.reshape(u.shape) for values in local.at(u.ravel(), v.ravel()))
     window = np.ix_(rows, columns)
     sigma = noise[window] * scale
-    there = np.isfinite(image[window]) & np.isfinite(sigma) & (sigma > 0)
-    data = np.where(there, image[window] - background, 0.0)
-    sigma = np.where(there, sigma, 1.0)
+    has_data = np.isfinite(image[window]) & np.isfinite(sigma) & (sigma > 0)
+    data = np.where(has_data, image[window] - background, 0.0)
+    sigma = np.where(has_data, sigma, 1.0)
     dx, dy = u - x[:, None, None], v - y[:, None, None]
     a, b, c = (forms[:, n, None, None] for n in range(3))
     square = a * dx**2 + 2 * b * dx * dy + c * dy**2
     kernel = np.exp(-0.5 * square)
     inside = np.where(square <= cut[:, None, None], kernel, 0.0)
-    whole = np.pi / np.sqrt(forms[:, 0] * forms[:, 2] - forms[:, 1] ** 2) * (1 - np.exp(-cut))
-    kept = np.flatnonzero(np.sum(inside**2 * there, axis=(1, 2)) >= MIN_APERTURE * whole)
-    weighted = np.where(there, inside[kept] / sigma**2, 0.0)
+    full_area = np.pi / np.sqrt(forms[:, 0] * forms[:, 2] - forms[:, 1] ** 2) * (1 - np.exp(-cut))
+    kept = np.flatnonzero(np.sum(inside**2 * has_data, axis=(1, 2)) >= MIN_APERTURE * full_area)
+    weighted = np.where(has_data, inside[kept] / sigma**2, 0.0)
     height, error = np.full(x.size, np.nan), np.full(x.size, np.nan)
     if kept.size:
         inverse = np.linalg.pinv(np.einsum("pji,qji->pq", weighted, kernel[kept]))
         height[kept] = inverse @ np.einsum("pji,ji->p", weighted, data)
         spread = np.array([_smeared(weight * sigma, local.correlation) for weight in weighted])
-        noise_of = np.einsum("pji,qji->pq", weighted * sigma, spread)
-        error[kept] = np.sqrt(np.diag(inverse @ noise_of @ inverse.T))
+        noise_covariance = np.einsum("pji,qji->pq", weighted * sigma, spread)
+        error[kept] = np.sqrt(np.diag(inverse @ noise_covariance @ inverse.T))
     return height, error
 
 
 def _smeared(weight: FloatArray, correlation: FloatArray) -> FloatArray:
-    """Weights (ny, nx) summed with the noise's correlation at every pixel."""
+    """Return weights (ny, nx) summed with the noise's correlation at every pixel."""
     margin = correlation.shape[0] // 2, correlation.shape[1] // 2
     return convolved(weight, correlation)[margin[0] : margin[0] + weight.shape[0], margin[1] : margin[1] + weight.shape[1]]

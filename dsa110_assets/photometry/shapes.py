@@ -1,7 +1,8 @@
-"""Sizes on the sky: what a beam makes of an ellipse, what a fitted ellipse was before the beam, and the errors of both.
+"""Sizes on the sky: convolution of an ellipse with the beam, deconvolution of a fitted ellipse, and the errors of both.
 
-An ellipse is kept as the covariance matrix (east, north) [rad^2] of its Gaussian: convolving adds the beam's, deconvolving
-takes it off (Condon 1997, PASP 109, 166, section 4; the closed form of Wild 1970, Aust. J. Phys. 23, 113, is the same).
+An ellipse is represented by the covariance matrix (east, north) [rad^2] of its Gaussian: convolving adds the beam's,
+deconvolving subtracts it (Condon 1997, PASP 109, 166, section 4; the closed form of Wild 1970, Aust. J. Phys. 23, 113, is the
+same).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Size:
 
 
 def sky_covariance(major_arcsec: ArrayLike, minor_arcsec: ArrayLike, pa_deg: ArrayLike) -> FloatArray:
-    """Covariances (n, 2, 2) [rad^2] of ellipses given by their FWHMs; NaN in gives NaN out."""
+    """Return covariances (n, 2, 2) [rad^2] of ellipses given by their FWHMs; NaN in gives NaN out."""
     major, minor, pa = np.broadcast_arrays(*(np.atleast_1d(np.asarray(v, np.float64)) for v in (major_arcsec, minor_arcsec, pa_deg)))
     angle = np.deg2rad(pa)
     along, across = np.stack([np.sin(angle), np.cos(angle)], -1), np.stack([np.cos(angle), -np.sin(angle)], -1)
@@ -41,20 +42,20 @@ def sky_covariance(major_arcsec: ArrayLike, minor_arcsec: ArrayLike, pa_deg: Arr
 
 
 def seen_forms(geometry: Geometry, jacobians: FloatArray, sizes: FloatArray) -> FloatArray:
-    """Quadratic forms (n, 3) in pixels of ellipses (n, 2, 2) [rad^2] as the beam shows them."""
+    """Return quadratic forms (n, 3) in pixels of ellipses (n, 2, 2) [rad^2] convolved with the beam."""
     beam = sky_covariance(geometry.bmaj_deg * 3600, geometry.bmin_deg * 3600, geometry.bpa_deg)
     form = np.linalg.inv(jacobians @ (sizes + beam) @ jacobians.transpose(0, 2, 1))
     return np.ascontiguousarray(form[:, [0, 0, 1], [0, 1, 1]])
 
 
 def area_ratio(form: FloatArray, beam_form: FloatArray) -> FloatArray:
-    """Solid angles of Gaussians over the beam's, by their forms (..., 3): what a peak is multiplied with for its flux."""
+    """Return the solid angles of Gaussians over the beam's, by their forms (..., 3): the factors that convert a peak to a flux."""
     inverse_squares = [f[..., 0] * f[..., 2] - f[..., 1] ** 2 for f in (beam_form, form)]
     return np.asarray(np.sqrt(inverse_squares[0] / inverse_squares[1]))
 
 
 def shape_errors(free: FloatArray, covariance: FloatArray, jacobian: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(peak times major times minor [Jy/beam rad^2], major, minor [rad], pa [deg]) of a free fit (6,) and their errors.
+    """Return (peak times major times minor [Jy/beam rad^2], major, minor [rad], pa [deg]) of a free fit (6,) and their errors.
 
     `covariance` (6, 6) is propagated linearly; `jacobian` (2, 2) is d(x, y)/d(east, north) [pixel/rad].
     """
@@ -75,25 +76,25 @@ def shape_errors(free: FloatArray, covariance: FloatArray, jacobian: FloatArray)
 
 
 def deconvolved(geometry: Geometry, form: FloatArray, covariance: FloatArray, jacobian: FloatArray) -> Size:
-    """The source's own size, from a fitted form (3,) in pixels with its covariance (3, 3).
+    """Return the source's intrinsic size, from a fitted form (3,) in pixels with its covariance (3, 3).
 
-    An axis not wider than the beam's is 0, and its error is the size that one standard deviation more would have given:
-    sqrt(l + s) - sqrt(l) for the square l of an axis and its error s, which far from 0 is the usual s / (2 sqrt(l)).
+    An axis not wider than the beam's is 0, and its error is the size for one standard deviation more: sqrt(l + s) - sqrt(l) for
+    the square l of an axis and its error s, which far from 0 is the usual s / (2 sqrt(l)).
     """
 
-    def own(form: FloatArray) -> FloatArray:
+    def intrinsic(form: FloatArray) -> FloatArray:
         inverse = np.linalg.inv(jacobian)
         beam = sky_covariance(geometry.bmaj_deg * 3600, geometry.bmin_deg * 3600, geometry.bpa_deg)[0]
         return np.asarray(inverse @ np.linalg.inv([[form[0], form[1]], [form[1], form[2]]]) @ inverse.T - beam)
 
-    centre = own(form)
+    centre = intrinsic(form)
     squares, vectors = np.linalg.eigh(centre)
-    gradient = np.empty((3, 3))  # of the two squares and of the off-axis element that turns the ellipse, by the form
+    gradient = np.empty((3, 3))  # derivatives by the form: of the two squares, and of the off-axis element that rotates the ellipse
     for n in range(3):
         step = np.zeros(3)
         step[n] = 1e-4 * np.sqrt(form[0] * form[2] - form[1] ** 2)
-        turned = vectors.T @ (own(form + step) - own(form - step)) @ vectors / (2 * step[n])
-        gradient[:, n] = turned[1, 1], turned[0, 0], turned[0, 1]
+        change = vectors.T @ (intrinsic(form + step) - intrinsic(form - step)) @ vectors / (2 * step[n])
+        gradient[:, n] = change[1, 1], change[0, 0], change[0, 1]
     error = np.sqrt(np.maximum(np.diag(gradient @ covariance @ gradient.T), 0.0))
     square = np.maximum(squares[::-1], 0.0)
     axis = np.sqrt(square)

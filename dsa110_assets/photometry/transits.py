@@ -1,4 +1,4 @@
-"""When a source was observed: its transit. And one row per source and transit: hour mosaics overlap, so the same tiles can
+"""The transit times of sources, and the selection of one row per source and transit: hour mosaics overlap, so the same tiles can
 measure a source twice."""
 
 from __future__ import annotations
@@ -16,26 +16,27 @@ HALF_TRANSIT_DAYS = 0.4
 
 
 def transit_mjd(ra_deg: ArrayLike, dec_deg: ArrayLike, first_mjd: float, last_mjd: float) -> NDArray[np.float64]:
-    """Times [MJD UTC] (n,) at which ICRS positions [deg] (n,) cross the meridian, nearest to the middle of an observation;
-    its beginning or end for those that cross before or after it: they were seen through the side of the beam then.
+    """Return the times [MJD UTC] (n,) at which ICRS positions [deg] (n,) cross the meridian, nearest to the middle of an
+    observation.
+
+    For a source that crosses before or after the observation this is its beginning or end, when the source was observed through
+    the side of the beam.
     """
     ra, dec = np.deg2rad(np.asarray(ra_deg, np.float64)), np.deg2rad(np.asarray(dec_deg, np.float64))
     mjd = np.full(ra.shape, (first_mjd + last_mjd) / 2)
-    for _ in range(2 if ra.size else 0):  # the second step takes out what precession and aberration do in half a day
+    for _ in range(2 if ra.size else 0):  # the second step corrects for precession and aberration over half a day
         mjd = mjd - astrometry.hour_angle_rad(ra, dec, mjd) / (2 * np.pi) / timegrid.SIDEREAL_RATIO
     return np.clip(mjd, first_mjd, last_mjd)
 
 
 @njit(cache=True)
 def _transits(source: NDArray[np.int64], mjd: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Running transit number of rows sorted by (source, mjd); a transit ends HALF_TRANSIT_DAYS after it
-    begins.
-    """
+    """Return the running transit number of rows sorted by (source, mjd); a transit ends HALF_TRANSIT_DAYS after it begins."""
     out = np.zeros(source.size, np.int64)
-    begun = 0
+    start = 0
     for n in range(1, source.size):
-        if source[n] != source[n - 1] or mjd[n] - mjd[begun] > HALF_TRANSIT_DAYS:
-            begun = n
+        if source[n] != source[n - 1] or mjd[n] - mjd[start] > HALF_TRANSIT_DAYS:
+            start = n
             out[n] = out[n - 1] + 1
         else:
             out[n] = out[n - 1]
@@ -43,11 +44,11 @@ def _transits(source: NDArray[np.int64], mjd: NDArray[np.float64]) -> NDArray[np
 
 
 def one_per_transit(measurements: pd.DataFrame) -> pd.DataFrame:
-    """The row of lowest noise of each source's each transit, sorted by source_id and mjd.
+    """Return the row of lowest noise of each source's each transit, sorted by source_id and mjd.
 
-    Needs source_id, mjd, flux_jy, flux_err_jy; rows without a flux lose to rows with one, and those of suspect tiles
-    (`quality`, if there) to others; equal noise goes to the earlier epoch, so the answer does not depend on the order of
-    the rows.
+    Needs source_id, mjd, flux_jy, flux_err_jy. Rows with a flux are preferred to rows without, and rows of other tiles to those
+    of suspect ones (`quality`, if present). Equal noise goes to the earlier epoch, so the result does not depend on the order
+    of the rows.
     """
     columns = ["source_id", "mjd"] + (["mosaic_id"] if "mosaic_id" in measurements else [])
     rows = measurements.sort_values(columns, kind="stable").reset_index(drop=True)

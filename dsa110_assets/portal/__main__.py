@@ -9,9 +9,9 @@ from functools import partial
 from dsa110_assets.errors import DsaError
 
 LOOK_S = 15.0
-"""Between two looks into the inbox: one of a hundred thousand files takes seconds."""
+"""Seconds between two looks into the inbox: a look at a hundred thousand files takes seconds."""
 AWAY_S = 10.0
-"""A database that is away for longer is told of, and not waited for."""
+"""A database that does not answer for longer is reported and no longer waited for."""
 
 
 def main() -> int:

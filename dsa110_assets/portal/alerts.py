@@ -1,4 +1,4 @@
-"""The page of alerts: what is wrong, what was, who knows of it; and the runbook, to whose sections alerts lead."""
+"""The page of alerts (current and past, with who acknowledged them), and the runbook, to whose sections alerts link."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RUNBOOKS = (
     Path(dsa110_assets.__file__).parents[1] / "ops" / "runbook.md",
     Path(sys.prefix) / "share" / "doc" / "dsa110-assets" / "runbook.md",
 )
-"""In a working tree, and where installing puts it."""
+"""Where the runbook lies in a working tree, and where installation puts it."""
 
 
 def alerts_page(request: Request) -> Response:
-    """Alerts of now, silences, and so many that are over, the last begun first (of ids below `before`)."""
+    """Current alerts, silences, and the last HISTORY alerts that are over, the latest begun first (with ids below `before`)."""
     store, home, now = render.archive_of(request).store, request.app.state.home, datetime.now(UTC)
     before = parameters.text(request, "before")
     over = alerts.listed(store, [alerts.RESOLVED], limit=HISTORY + 1, before=int(before) if before and before.isdecimal() else None)
@@ -43,17 +43,17 @@ def alerts_page(request: Request) -> Response:
 
 
 def runbook_page(request: Request) -> Response:
-    """The runbook as a page. Its headings are the anchors to which alerts lead."""
+    """The runbook as a page. Its headings are the anchors to which alerts link."""
     return render.page("runbook.html", request, text=runbook_html())
 
 
 def runbook_html() -> str:
-    """The runbook in HTML, made of the text alone: HTML in it is shown, not obeyed. Raises NotFoundError."""
+    """Return the runbook as HTML. HTML inside its text is escaped, not interpreted. Raises NotFoundError if it is not installed."""
     from markdown_it import MarkdownIt
 
     path = next((path for path in RUNBOOKS if path.is_file()), None)
     if path is None:
-        raise NotFoundError("the runbook is not installed here; it is ops/runbook.md of the sources")
+        raise NotFoundError("the runbook is not installed here; it is ops/runbook.md in the source tree")
     reader = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = reader.parse(path.read_text(encoding="utf-8"))
     for token, following in itertools.pairwise(tokens):
@@ -61,12 +61,12 @@ def runbook_html() -> str:
             token.attrSet("id", anchor(following.content))
         for part in token.children or ():
             if part.type == "link_open" and not str(part.attrs["href"]).startswith(("http", "#")):
-                part.attrs = {"class": "soft"}  # a file of the sources, which is not here
+                part.attrs = {"class": "soft"}  # it links to a file of the source tree, which is not served here
     return str(reader.renderer.render(tokens, reader.options, {}))
 
 
 def anchor(heading: str) -> str:
-    """What a heading is called in an address, as GitHub calls it."""
+    """The anchor of a heading in an address, formed as GitHub forms it."""
     return re.sub(r"[^a-z0-9 -]", "", heading.lower()).strip().replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""The web application: routes, and the door at which every request is checked."""
+"""The web application: its routes, and the checks that every request must pass first."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def create_app(
     look: overview.Look | None = None,
     settings: Settings | None = None,
 ) -> Starlette:
-    """The portal over an archive (None: DSA110_ARCHIVE). Without a `look` nothing is told of what lies in the inbox.
+    """Return the portal over an archive (None: DSA110_ARCHIVE). Without a `look` the contents of the inbox are not reported.
 
-    With the platform's `settings` its API tells them, and changes things for who has their token; without a token it is read-only.
-    `settings` say where Dagster's home, the thresholds and CARTA are; without them the first two are looked for in the archive.
+    With the platform's `settings` its API shows them, and whoever has their token may change things; without a token it is read-only.
+    `settings` also give the places of Dagster's home, the thresholds and CARTA; without them the first two are expected in the archive.
 
-    It answers to its own pages, under loopback names, this machine's own, plain addresses and `hosts` (see `guard`).
+    It answers only its own pages, under loopback names, this machine's name, plain IP addresses and `hosts` (see `guard`).
     Raises ConfigurationError when there is no archive.
     """
     opened = archive if isinstance(archive, AnalystArchive) else open_archive(archive)
@@ -60,11 +60,11 @@ def create_app(
     ]
     home = (settings.dagster_home if settings else None) or opened.root / "dagster"
     thresholds = settings.thresholds_path if settings else opened.root / "thresholds.toml"
-    kept = opened.root / IN_FORCE
+    last_good = opened.root / IN_FORCE
     backups = settings.backups_path if settings else opened.root.with_name(f"{opened.root.name}-backups")
 
     def limits() -> tuple[Thresholds, str | None]:
-        return load_thresholds(thresholds, kept), refused_thresholds(thresholds, kept)
+        return load_thresholds(thresholds, last_good), refused_thresholds(thresholds, last_good)
 
     registry = metrics.registry(metrics.Sources(opened, home, inbox, look, backups, limits))
     app = Starlette(
@@ -84,7 +84,7 @@ def create_app(
 
 
 class _Door:
-    """Refuses what nobody needs (changes outside the API, control characters, endless parameters); adds security headers."""
+    """Refuses requests that no client needs (changes outside the API, control characters, very long parameters); adds security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -96,11 +96,11 @@ class _Door:
         request = Request(scope)
         texts = [scope["path"], *request.query_params.keys(), *request.query_params.values()]
         if request.method not in ("GET", "HEAD") and not scope["path"].startswith(f"{metrics.API}/"):
-            await _answer(request, 405, "nothing is changed here: /api/v1/docs says what may be changed, and how")(
+            await _answer(request, 405, "this address is read-only: /api/v1/docs lists what can be changed, and how")(
                 scope, receive, _with_headers(send)
             )
         elif any(len(text) > LONGEST_PARAMETER or not text.isprintable() for text in texts):
-            await _answer(request, 400, "a parameter is too long or holds control characters")(scope, receive, _with_headers(send))
+            await _answer(request, 400, "a parameter is too long or contains control characters")(scope, receive, _with_headers(send))
         else:
             await self.app(scope, receive, _with_headers(send))
 
@@ -137,11 +137,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _our_error(request: Request, error: Exception) -> Response:
-    """What is not there is 404, what was asked wrongly 400, and other troubles, which pass, 503."""
+    """Answer 404 for what does not exist, 400 for a wrong request, and 503 for other errors, which are temporary."""
     status = 404 if isinstance(error, NotFoundError) else 400 if isinstance(error, ConfigurationError) else 503
     return _answer(request, status, str(error))
 
 
 async def _fault(request: Request, error: Exception) -> Response:
     _log.error("%s %s", request.method, request.url.path, exc_info=error)
-    return _answer(request, 500, "a fault of this program; it is in the portal's log")
+    return _answer(request, 500, "this program failed: the portal's log has the traceback")

@@ -1,4 +1,4 @@
-"""The calibration: the sets of tables there are and their trend, and the gains and bandpass of every antenna of one."""
+"""The pages of calibration: all sets of tables and their trends, and the gains and bandpass of every antenna of one set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SETS, TREND_SETS, WIDTH, HEIGHT, POINTS = 100, 400, 220, 64, 64
 LARGE_RATIO, LARGE_DEG = 0.1, 15.0
-"""A receptor that differs so much from the last accepted night is named."""
+"""Receptors whose amplitude (as a ratio) or phase changed by more than this since the last accepted night are listed by name."""
 ANTENNA_SETS = 30
 ANTENNA_CHARTS = {"amplitude": ("Amplitude", "raw units per √Jy"), "phase": ("Phase about the reference antenna", "°")}
 TRENDS = {
@@ -39,7 +39,7 @@ TRENDS = {
 
 
 def calibration(request: Request) -> Response:
-    """The calibration sets there are, newest first, and the one in force."""
+    """All calibration sets, newest first, and the one in force."""
     archive = render.archive_of(request)
     sets = sorted(caltable_registry.sets(archive.store), key=lambda entry: entry.mid_mjd, reverse=True)
     page = parameters.integer(request, "page", 0, 0, 10**6)
@@ -63,30 +63,30 @@ def calibration(request: Request) -> Response:
 
 
 def trend(request: Request) -> Response:
-    """A figure of the sets over time, those that are active apart from the others."""
+    """One trend of the sets over time; active sets are marked differently from the others."""
     name = request.path_params["trend"]
     if name not in TRENDS:
-        raise NotFoundError(f"there is no trend {name!r}; there are {', '.join(TRENDS)}")
+        raise NotFoundError(f"there is no trend {name!r}; choose from {', '.join(TRENDS)}")
     title, lines, unit = TRENDS[name]
     scheme = charts.scheme_of(request)
     sets = sorted(caltable_registry.sets(render.archive_of(request).store), key=lambda entry: entry.mid_mjd)[-TREND_SETS:]
     plot, drawn = charts.figure(scheme, x="Transit (UTC)", y=unit, height=240), []
     for (figure, label), colour in zip(lines, (scheme.data, scheme.second), strict=False):
         for is_active, mark in ((True, "circle"), (False, "x")):
-            own = [
+            matching = [
                 one
                 for one in sets
                 if (one.status == caltable_registry.ACTIVE) == is_active and isinstance(one.figures.get(figure), int | float)
             ]
-            if not own:
+            if not matching:
                 continue
             points = charts.source(
                 {
-                    "at": charts.milliseconds(np.array([one.mid_mjd for one in own])),
-                    "value": np.array([float(one.figures[figure]) for one in own]),
-                    "name": [one.set_id for one in own],
-                    "status": [one.status for one in own],
-                    "link": [quote(one.set_id, safe="/") for one in own],
+                    "at": charts.milliseconds(np.array([one.mid_mjd for one in matching])),
+                    "value": np.array([float(one.figures[figure]) for one in matching]),
+                    "name": [one.set_id for one in matching],
+                    "status": [one.status for one in matching],
+                    "link": [quote(one.set_id, safe="/") for one in matching],
                 }
             )
             drawn.append(
@@ -108,7 +108,7 @@ def trend(request: Request) -> Response:
 
 
 def antenna(request: Request) -> Response:
-    """One antenna along the last sets: its gains' amplitudes and phases."""
+    """The page of one antenna: amplitudes and phases of its gains in the last sets."""
     name = request.path_params["antenna"]
     return render.page("antenna.html", request, antenna=name, number=ANTENNA_SETS, charts=ANTENNA_CHARTS)
 
@@ -117,28 +117,28 @@ def antenna_chart(request: Request) -> Response:
     """Amplitude or phase of an antenna's two receptors in the last sets, medians over channels and time."""
     name, what = request.path_params["antenna"], request.path_params["what"]
     if what not in ANTENNA_CHARTS:
-        raise NotFoundError(f"there is no plot {what!r} of an antenna; there are {', '.join(ANTENNA_CHARTS)}")
+        raise NotFoundError(f"there is no plot {what!r} of an antenna; choose from {', '.join(ANTENNA_CHARTS)}")
     title, unit = ANTENNA_CHARTS[what]
     scheme = charts.scheme_of(request)
-    sets = [one for one in caltable_registry.sets(render.archive_of(request).store, caltable_registry.ACTIVE) if not one.removed]
-    told = []
-    for one in sorted(sets, key=lambda one: one.mid_mjd)[-ANTENNA_SETS:]:
+    sets = [entry for entry in caltable_registry.sets(render.archive_of(request).store, caltable_registry.ACTIVE) if not entry.removed]
+    measured = []
+    for entry in sorted(sets, key=lambda entry: entry.mid_mjd)[-ANTENNA_SETS:]:
         try:
-            told.append((one, medians(one.paths).get(name)))
-        except SilentWrongnessError:  # its own page says so
+            measured.append((entry, medians(entry.paths).get(name)))
+        except SilentWrongnessError:  # the set's own page shows the error
             continue
-    if not any(found is not None for _, found in told):
+    if not any(found is not None for _, found in measured):
         raise NotFoundError(f"none of the last {ANTENNA_SETS} sets has an antenna {name!r}")
     plot, drawn = charts.figure(scheme, x="Transit (UTC)", y=unit, height=300), []
     for p, colour in enumerate((scheme.data, scheme.second)):
-        own = [(one, found[what == "phase"][p]) for one, found in told if found is not None and np.isfinite(found[0][p])]
-        if own:
+        solved = [(entry, found[what == "phase"][p]) for entry, found in measured if found is not None and np.isfinite(found[0][p])]
+        if solved:
             points = charts.source(
                 {
-                    "at": charts.milliseconds(np.array([one.mid_mjd for one, _ in own])),
-                    "value": np.array([value for _, value in own]),
-                    "name": [one.set_id for one, _ in own],
-                    "link": [quote(one.set_id, safe="/") for one, _ in own],
+                    "at": charts.milliseconds(np.array([entry.mid_mjd for entry, _ in solved])),
+                    "value": np.array([value for _, value in solved]),
+                    "name": [entry.set_id for entry, _ in solved],
+                    "link": [quote(entry.set_id, safe="/") for entry, _ in solved],
                 }
             )
             drawn.append(plot.scatter("at", "value", source=points, size=8, color=colour, legend_label="XY"[p]))
@@ -151,8 +151,10 @@ def antenna_chart(request: Request) -> Response:
 
 @remembered(32 << 20, lambda found: 700 * len(found))
 def medians(paths: tuple[Path, ...]) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """By antenna the amplitude, raw units per root Jy, and phase [deg] of its two receptors: the product of a set's bandpass and
-    gains, each the median over channels and the mean direction over time; NaN without a solution."""
+    """Return by antenna the amplitude, raw units per root Jy, and the phase [deg] of its two receptors, each an array of two.
+
+    They are the product of a set's bandpass and gains: the amplitude of each table is the median over channels and time, the phase
+    that of the mean direction. NaN without a solution."""
     found: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     solved = [table for table in read(paths) if table.kind != "K"]
     for number, name in enumerate(solved[0].antenna_names if solved else ()):
@@ -168,10 +170,10 @@ def medians(paths: tuple[Path, ...]) -> dict[str, tuple[NDArray[np.float64], NDA
 
 
 def tables(request: Request) -> Response:
-    """One set: its figures, every antenna's bandpass and gains, and how it differs from the last accepted night's."""
+    """The page of one set: its figures, every antenna's bandpass and gains, and the differences from the last accepted night's set."""
     archive = render.archive_of(request)
     entry = caltable_registry.get(archive.store, request.path_params["set_id"])
-    before = _before(caltable_registry.sets(archive.store), entry)
+    before = _earlier_set(caltable_registry.sets(archive.store), entry)
     try:
         solved, unread = () if entry.removed else read(entry.paths), ""
         compared, trouble = _compared(entry, before)
@@ -186,7 +188,7 @@ def tables(request: Request) -> Response:
         at=timegrid.mjd_to_datetime(entry.mid_mjd),
         valid=[timegrid.mjd_to_datetime(mjd) for mjd in (entry.valid_start_mjd, entry.valid_end_mjd)],
         panels=panels(solved),
-        kinds=[f"{table.kind}: {table.values.shape[0]} × {table.values.shape[2]} solutions a receptor" for table in solved],
+        kinds=[f"{table.kind}: {table.values.shape[0]} × {table.values.shape[2]} solutions per receptor" for table in solved],
         before=before,
         compared=compared,
         trouble=trouble,
@@ -200,17 +202,17 @@ def tables(request: Request) -> Response:
 
 @remembered(64 << 20, lambda tables: sum(table.values.nbytes + table.flags.nbytes for table in tables))
 def read(paths: tuple[Path, ...]) -> tuple[Gains, ...]:
-    """The tables of a set; products never change. Raises SilentWrongnessError for those that cannot be read."""
+    """Return the tables of a set, remembered because products never change. Raises SilentWrongnessError if they cannot be read."""
     from dsa110_assets.calibration import caltables
 
     try:
         return tuple(caltables.read(path) for path in paths)
-    except RuntimeError as error:  # casacore's own, of a table that is damaged or not there
+    except RuntimeError as error:  # casacore raises it for a table that is damaged or missing
         raise SilentWrongnessError(f"{paths[0].parent}: its tables cannot be read ({error}); run: dsa110 archive verify") from error
 
 
-def _before(sets: Sequence[RegisteredSet], entry: RegisteredSet) -> RegisteredSet | None:
-    """The last active set of an earlier night of the same strip, whose tables are still there."""
+def _earlier_set(sets: Sequence[RegisteredSet], entry: RegisteredSet) -> RegisteredSet | None:
+    """The last active set of an earlier night of the same strip whose tables still exist; None if there is none."""
     night = timegrid.night_key(entry.mid_mjd)
     earlier = [
         one
@@ -224,7 +226,7 @@ def _before(sets: Sequence[RegisteredSet], entry: RegisteredSet) -> RegisteredSe
 
 
 def _compared(entry: RegisteredSet, before: RegisteredSet | None) -> tuple[Compared | None, str]:
-    """How a set differs from an earlier one, or why that cannot be said."""
+    """Return the differences of a set from an earlier one, or the reason why they cannot be determined."""
     from dsa110_assets.calibration import table_comparison
 
     if before is None or entry.removed:
@@ -236,7 +238,7 @@ def _compared(entry: RegisteredSet, before: RegisteredSet | None) -> tuple[Compa
 
 
 def panels(solved: Sequence[Gains]) -> list[dict[str, Any]]:
-    """For every antenna that has solutions: lines of amplitude and phase, of the bandpass over frequency and the gains over time."""
+    """Return for every antenna with solutions its lines of amplitude and phase: of the bandpass over frequency, of the gains over time."""
     found = []
     names = solved[0].antenna_names if solved else ()
     for number, name in enumerate(names):
@@ -248,13 +250,13 @@ def panels(solved: Sequence[Gains]) -> list[dict[str, Any]]:
 
 
 def _lines(table: Gains, antenna: int) -> dict[str, Any]:
-    """One table's lines for an antenna: amplitude over the table's median, and phase, as points of an SVG of WIDTH by HEIGHT."""
+    """One table's lines for an antenna: amplitude relative to the table's median, and phase, as points of an SVG of WIDTH by HEIGHT."""
     values, flags = table.values[:, antenna], table.flags[:, antenna]
     along_time = values.shape[1] == 1
     series = values[:, 0] if along_time else _mean(values, flags)
     bad = np.asarray(flags[:, 0] if along_time else flags.all(axis=0))
     if table.kind == "K":
-        shown, label, limits = series.real, "delay", _spread(table.values.real, table.flags)
+        shown, label, limits = series.real, "delay", _extent(table.values.real, table.flags)
     else:
         middle = float(np.median(np.abs(table.values)[~table.flags])) if (~table.flags).any() else 1.0
         shown, label, limits = np.abs(series) / (middle or 1.0), "amplitude", (0.0, 2.0)
@@ -270,17 +272,17 @@ def _mean(values: NDArray[np.complex128], flags: NDArray[np.bool_]) -> NDArray[n
     return np.asarray(np.where(flags, 0, values).sum(axis=0) / np.maximum(number, 1))
 
 
-def _spread(values: NDArray[np.float64], flags: NDArray[np.bool_]) -> tuple[float, float]:
-    some = values[~flags]
-    return (float(some.min()) - 1e-9, float(some.max()) + 1e-9) if some.size else (-1.0, 1.0)
+def _extent(values: NDArray[np.float64], flags: NDArray[np.bool_]) -> tuple[float, float]:
+    good = values[~flags]
+    return (float(good.min()) - 1e-9, float(good.max()) + 1e-9) if good.size else (-1.0, 1.0)
 
 
 def _path(values: NDArray[np.float64], bad: NDArray[np.bool_], low: float, high: float) -> str:
-    """Dots of an SVG path, at most POINTS of them, from left to right; '' if none is good."""
+    """Return an SVG path of dots from left to right, fewer than twice POINTS of them; '' if no value is good."""
     step = max(1, values.size // POINTS)
     x = (np.arange(values.size) + 0.5) / values.size * WIDTH
     y = HEIGHT * (1 - np.clip((values - low) / (high - low), 0, 1))
-    return "".join(f"M{a:.0f} {b:.0f}h0" for a, b, gone in list(zip(x, y, bad, strict=True))[::step] if not gone)
+    return "".join(f"M{a:.0f} {b:.0f}h0" for a, b, is_bad in list(zip(x, y, bad, strict=True))[::step] if not is_bad)
 
 
 ROUTES = [

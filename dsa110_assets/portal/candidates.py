@@ -1,4 +1,4 @@
-"""Candidates: what varies, with thumbnails of light curves and what people said of each, as a page, CSV and rows for the API."""
+"""Candidates: sources that vary, with thumbnails of light curves and people's judgements of each, as a page, CSV and rows for the API."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ SHOWN = 200
 KINDS = ("flare", "ese", "transient", "variable")
 UNCLASSIFIED = "unclassified"
 VERDICTS = (*judgements.VERDICTS, UNCLASSIFIED)
-"""By what candidates are chosen: what was last said of one, or that nobody said anything."""
+"""Verdicts by which candidates can be selected: the last judgement of one, or unclassified if nobody has judged it."""
 
 
 def judged(archive: AnalystArchive, rows: Sequence[Mapping[str, Any]]) -> list[list[Judgement]]:
-    """What people said of each of these candidates, oldest first."""
+    """People's judgements of each of these candidates, oldest first."""
     places = ([row[name] for row in rows] for name in ("source_id", "ra_deg", "dec_deg"))
     return judgements.of_places(judgements.judgements(archive.store), *places)
 
 
 def verdict(said: Sequence[Judgement]) -> str:
-    """What holds of a candidate of which this was said: the last word, of whoever said it."""
+    """The verdict on a candidate with these judgements: the last one counts, whoever gave it."""
     return said[-1].verdict if said else UNCLASSIFIED
 
 
 def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = None) -> list[dict[str, Any]]:
-    """Candidates of a night (None: the last searched) with what people said of each, the most significant first.
+    """Candidates of a night (None: the last searched) with people's judgements of each, the most significant first.
 
     Raises NotFoundError if no night was searched.
     """
@@ -55,51 +55,51 @@ def candidate_rows(archive: AnalystArchive, rate: float, night: str | None = Non
 
 
 def candidates(request: Request) -> Response:
-    """Variable and transient candidates, with thumbnails of their light curves and what people said of them."""
-    archive, wanted = render.archive_of(request), _wanted(request)
+    """Variable and transient candidates, with thumbnails of their light curves and people's judgements of them."""
+    archive, filters = render.archive_of(request), _filters(request)
     try:
-        rows = candidate_rows(archive, wanted["rate"], wanted["night"])
-        origin = archive.variables(wanted["rate"], wanted["night"]).meta["product_id"]
+        rows = candidate_rows(archive, filters["rate"], filters["night"])
+        origin = archive.variables(filters["rate"], filters["night"]).meta["product_id"]
     except NotFoundError:
-        if wanted["night"] is not None:
+        if filters["night"] is not None:
             raise
         rows, origin = [], None
-    shown = _filtered(rows, wanted)
+    shown = _filtered(rows, filters)
     return render.page(
-        "candidates.html", request, rows=shown[:SHOWN], total=len(rows), found=len(shown), origin=origin, wanted=wanted, kinds=KINDS,
+        "candidates.html", request, rows=shown[:SHOWN], total=len(rows), found=len(shown), origin=origin, wanted=filters, kinds=KINDS,
         verdicts=VERDICTS, query=request.url.query,
     )  # fmt: skip
 
 
 def candidate_table(request: Request) -> Response:
     """The candidates of a page as CSV."""
-    wanted = _wanted(request)
-    rows = _filtered(candidate_rows(render.archive_of(request), wanted["rate"], wanted["night"]), wanted)
+    filters = _filters(request)
+    rows = _filtered(candidate_rows(render.archive_of(request), filters["rate"], filters["night"]), filters)
     plain = [{**row, "said": "; ".join(_sentence(one) for one in row["said"])} for row in rows]
     return render.csv_file(plain, "candidates.csv")
 
 
-def _sentence(one: Judgement) -> str:
-    return f"{one.at:%Y-%m-%d} {one.name}: {one.verdict}{f' ({one.note})' if one.note else ''}"
+def _sentence(judgement: Judgement) -> str:
+    return f"{judgement.at:%Y-%m-%d} {judgement.name}: {judgement.verdict}{f' ({judgement.note})' if judgement.note else ''}"
 
 
-def _wanted(request: Request) -> dict[str, Any]:
-    """What a page of candidates is asked for. Raises ConfigurationError for a kind or verdict there is not."""
-    wanted = {
+def _filters(request: Request) -> dict[str, Any]:
+    """The parameters that select candidates on a page. Raises ConfigurationError for an unknown kind or verdict."""
+    filters = {
         "rate": parameters.number(request, "max_false_discovery_rate", 0.01, 1e-12, 1),
         "night": parameters.text(request, "night"),
         "kind": parameters.text(request, "kind"),
         "verdict": parameters.text(request, "verdict"),
     }
-    for name, known in (("kind", KINDS), ("verdict", VERDICTS)):
-        if wanted[name] not in (None, *known):
-            raise ConfigurationError(f"{name}={wanted[name]!r}: choose of {', '.join(known)}")
-    return wanted
+    for name, choices in (("kind", KINDS), ("verdict", VERDICTS)):
+        if filters[name] not in (None, *choices):
+            raise ConfigurationError(f"{name}={filters[name]!r}: choose from {', '.join(choices)}")
+    return filters
 
 
-def _filtered(rows: Sequence[dict[str, Any]], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The candidates of the kind and verdict that are wanted."""
-    return [row for row in rows if wanted["kind"] in (None, row["kind"]) and wanted["verdict"] in (None, row["verdict"])]
+def _filtered(rows: Sequence[dict[str, Any]], filters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The candidates of the requested kind and verdict."""
+    return [row for row in rows if filters["kind"] in (None, row["kind"]) and filters["verdict"] in (None, row["verdict"])]
 
 
 ROUTES = [Route("/candidates", candidates), Route("/candidates.csv", candidate_table)]

@@ -1,4 +1,4 @@
-"""Interactive plots: Bokeh's description of one as JSON, which a page's script draws with the JavaScript of Bokeh's own wheel."""
+"""Interactive plots: Bokeh describes one as JSON, and a page's script draws it with the JavaScript from Bokeh's own wheel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOOLS = "pan,wheel_zoom,box_zoom,reset,save"
 
 @dataclass(frozen=True)
 class Scheme:
-    """The colours of a plot in the light or in the dark; those of data are of equal lightness, and told apart without red and green."""
+    """The colours of a plot, light or dark; those of data have equal lightness and can be distinguished without red and green."""
 
     ink: str
     soft: str
@@ -40,7 +40,7 @@ DARK = Scheme("#e6ebef", "#9fb0bd", "#34424e", "#7ab8f0", "#e5b65c", "#7fd09c", 
 
 
 def scheme_of(request: Request) -> Scheme:
-    """The colours that the page asks for: its script knows whether it is shown in the dark."""
+    """The colours that the request names, because only the page's script knows whether the page is shown dark."""
     return DARK if request.query_params.get("dark") == "1" else LIGHT
 
 
@@ -52,7 +52,7 @@ def static_files() -> StaticFiles:
 
 
 def figure(scheme: Scheme, *, x: str, y: str, height: int = 320, time: bool = True, **more: Any) -> Any:
-    """An empty plot over time (or numbers) in a scheme's colours, as wide as its place; every axis has its unit in its label."""
+    """Return an empty plot over time (or numbers) in a scheme's colours, as wide as its container. Axis labels include the unit."""
     from bokeh.models import WheelZoomTool
     from bokeh.plotting import figure as make
 
@@ -61,7 +61,7 @@ def figure(scheme: Scheme, *, x: str, y: str, height: int = 320, time: bool = Tr
         y_axis_label=y, background_fill_alpha=0, border_fill_alpha=0, outline_line_color=scheme.line, min_border_right=12, **more,
     )  # fmt: skip
     made.toolbar.logo, made.toolbar.autohide = None, False
-    made.toolbar.active_scroll = None  # a page is scrolled, and a plot zoomed when its tool was chosen
+    made.toolbar.active_scroll = None  # the wheel scrolls the page; it zooms the plot only once that tool is chosen
     assert made.select_one(WheelZoomTool) is not None
     for axis in (*made.xaxis, *made.yaxis):
         axis.axis_label_text_color = axis.major_label_text_color = scheme.ink
@@ -72,21 +72,21 @@ def figure(scheme: Scheme, *, x: str, y: str, height: int = 320, time: bool = Tr
 
 
 def hover(plot: Any, renderers: Sequence[Any], rows: Sequence[tuple[str, str]]) -> None:
-    """What is said of a point under the cursor."""
+    """Add a tooltip that shows `rows` of the point under the cursor."""
     from bokeh.models import HoverTool
 
     plot.add_tools(HoverTool(renderers=list(renderers), tooltips=list(rows), point_policy="snap_to_data"))
 
 
 def leads(plot: Any, renderers: Sequence[Any], url: str) -> None:
-    """Have a click on a point open an address, in which @column stands for the point's own."""
+    """Make a click on a point open an address, in which @column stands for the point's value of that column."""
     from bokeh.models import OpenURL, TapTool
 
     plot.add_tools(TapTool(renderers=list(renderers), callback=OpenURL(url=url, same_tab=True)))
 
 
 def legend(plot: Any, scheme: Scheme) -> None:
-    """A legend above the plot; a click on an entry hides its points."""
+    """Put the legend above the plot; a click on an entry hides its points."""
     entry = plot.legend
     entry.orientation, entry.click_policy, entry.border_line_alpha, entry.background_fill_alpha = "horizontal", "hide", 0, 0
     entry.label_text_color, entry.label_text_font_size, entry.padding, entry.margin = scheme.ink, "12px", 2, 2
@@ -94,21 +94,21 @@ def legend(plot: Any, scheme: Scheme) -> None:
 
 
 def source(columns: Columns) -> Any:
-    """Columns of one length as Bokeh's data source; arrays travel as bytes."""
+    """Columns of the same length as Bokeh's data source; arrays are sent as bytes."""
     from bokeh.models import ColumnDataSource
 
     return ColumnDataSource({name: values if isinstance(values, np.ndarray) else list(values) for name, values in columns.items()})
 
 
 def milliseconds(times: Sequence[datetime] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Times as the browser counts them: ms since 1970, UTC. Of numbers, MJD."""
+    """Times as the browser counts them, ms since 1970 UTC; an array of numbers is taken as MJD."""
     if isinstance(times, np.ndarray):
         return (times - 40587.0) * 86_400_000.0
     return np.array([1000.0 * at.timestamp() for at in times], dtype=np.float64)
 
 
 def answer(plot: Any, request: Request) -> JSONResponse:
-    """The plot as the page's script wants it, null if nothing is in it; under a finger, dragging scrolls the page by default."""
+    """The plot as JSON for the page's script, null if it is empty. On a touch screen, dragging scrolls the page by default."""
     from bokeh.embed import json_item
 
     if not plot.renderers:

@@ -1,4 +1,4 @@
-"""The page from which the platform is operated: signing in, orders, runs, what is in quarantine, and who ordered what."""
+"""The page from which the platform is operated: signing in, orders, runs, quarantined files, and who ordered what."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS, LINES, RECORDS = 25, 40, 100
 
 
 def control(request: Request) -> Response:
-    """Everything that can be ordered. Its forms are seen by who has signed in; reading needs no token."""
+    """Everything that can be ordered. Its forms are shown to users who have signed in; reading needs no token."""
     archive = render.archive_of(request)
     by_time = [name for name, asset in specifications().items() if asset.grain not in ("catalogue", "request")]
     return render.page(

@@ -1,4 +1,4 @@
-"""Light curves as pages and the API ask for them, kept between requests: to read a thousand nights takes about a second."""
+"""Light curves for pages and the API, kept between requests because reading a thousand nights takes about a second."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Read = TypeVar("Read", bound="Table")
 
 
 def version(archive: AnalystArchive) -> str:
-    """Changes whenever the light curves of any night do."""
+    """A digest that changes whenever the light curves of any night do."""
     return xxhash.xxh3_128_hexdigest(repr(sorted(archive.store.digests("light_curves").items())).encode())
 
 
 def sources(archive: AnalystArchive, cone: tuple[float, float, float] | None = None) -> Table:
-    """As `AnalystArchive.sources`, of all of them or within a `cone` (ra, dec, radius) [deg]. Raises NotFoundError while there is none."""
+    """As `AnalystArchive.sources`: all sources, or those within a `cone` (ra, dec, radius) [deg]. Raises NotFoundError if none exist."""
     table = _once(archive, "", archive.sources)
     return table if cone is None else analyst_tables.within(table, *cone)
 
@@ -40,7 +40,7 @@ def light_curve(archive: AnalystArchive, name: str) -> TimeSeries:
 
 
 def _once(archive: AnalystArchive, name: str, read: Callable[[], Read]) -> Read:
-    """What was read under this name while the light curves were the same, else what is read now; one reads, the others wait."""
+    """Return what was read under this name if the light curves are unchanged, else read it now; one thread reads, the others wait."""
     key = (archive, name, version(archive))
     found = _known.get(key)
     if found is None:
@@ -51,6 +51,6 @@ def _once(archive: AnalystArchive, name: str, read: Callable[[], Read]) -> Read:
 
 def _read(key: tuple[AnalystArchive, str, str], read: Callable[[], Read]) -> Read:
     table = read()
-    if not table.meta["left_out"]:  # what was left out may be whole again
+    if not table.meta["left_out"]:  # nights that were left out may be readable next time
         _known.put(key, table, sum(getattr(column, "nbytes", 16 * len(table)) for column in table.itercols()))
     return table

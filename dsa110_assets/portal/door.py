@@ -1,8 +1,8 @@
-"""Dagster's web interface behind a guard, and a token where others reach it: `python -m dsa110_assets.portal.door`.
+"""Dagster's web interface behind a guard, and behind a token where others reach it: `python -m dsa110_assets.portal.door`.
 
-Dagster knows no users, and takes orders from any page open in a browser that reaches it: whoever does may launch and delete. So
-the guard is always there. Where more than this machine reaches the server, every request must carry the token of the settings
-too; without a token set, the interface is read-only for everybody.
+Dagster has no users, and takes orders from any page open in a browser that reaches it: anyone who reaches it may launch and delete.
+Therefore the guard is always there. Where other machines reach the server, every request must also carry the token of the settings;
+if no token is set, the interface is read-only for everyone.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 COOKIE = "dsa110_token"
 OPEN = frozenset({"/server_info"})
-"""Says that the server answers, and its version: what `dsa110 up` waits for."""
+"""Paths that need no token: this one shows that the server answers, and its version; `dsa110 up` waits for it."""
 
 
 class TokenDoor:
-    """Lets requests pass that carry the token: as `Authorization: Bearer`, or in the cookie that ?token= sets."""
+    """Passes on only requests that carry the token, as `Authorization: Bearer` or in the cookie that ?token= sets."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self.app, self.token = app, token.encode()
@@ -47,14 +47,14 @@ class TokenDoor:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         kind, _, bearer = headers.get(b"authorization", "").partition(" ")
         cookie = SimpleCookie(headers.get(b"cookie", "")).get(COOKIE)
-        return (kind.lower() == "bearer" and self._is(bearer)) or (cookie is not None and self._is(cookie.value))
+        return (kind.lower() == "bearer" and self._is_token(bearer)) or (cookie is not None and self._is_token(cookie.value))
 
-    def _is(self, given: str) -> bool:
+    def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self.token)
 
     def _answer(self, scope: Scope) -> Response:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if scope["method"] == "GET" and self._is(given):
+        if scope["method"] == "GET" and self._is_token(given):
             answer: Response = RedirectResponse(scope["path"], 303)
             answer.set_cookie(COOKIE, given, httponly=True, samesite="strict", max_age=86400)
             return answer
@@ -70,17 +70,17 @@ def main() -> int:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--workspace", required=True)
-    parser.add_argument("--local", action="store_true", help="on loopback: no token is asked for, for only this machine reaches it")
-    asked = parser.parse_args()
-    if asked.local and asked.host not in LOOPBACK:
-        parser.error(f"--local: others reach {asked.host}; use 127.0.0.1, or leave it out and set DSA110_TOKEN")
+    parser.add_argument("--local", action="store_true", help="on loopback: no token is needed, because only this machine reaches it")
+    arguments = parser.parse_args()
+    if arguments.local and arguments.host not in LOOPBACK:
+        parser.error(f"--local: others reach {arguments.host}; use 127.0.0.1, or leave it out and set DSA110_TOKEN")
     try:
         configured = settings.load()
     except DsaError as error:
         print(f"web server: {error}", file=sys.stderr)
         return 1
     logs.configure(configured.log_format)
-    _serve(asked.host, asked.port, asked.workspace, configured, local=asked.local)
+    _serve(arguments.host, arguments.port, arguments.workspace, configured, local=arguments.local)
     return 0
 
 

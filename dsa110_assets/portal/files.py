@@ -1,4 +1,4 @@
-"""Files of products, and no others: the one place where a URL becomes a path."""
+"""Files of products, and no others. Only this module turns a URL into a path."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ LONGEST_NAME = 400
 
 
 def product_file(store: Archive, product_id: str, relative: str) -> Path:
-    """The file `relative` of a current product.
+    """Return the path of the file `relative` of a current product.
 
-    Raises NotFoundError for a product that is not current and for every name that is not a plain file inside
+    Raises NotFoundError for a product that is not current, and for every name that is not a plain file inside
     it: `..`, absolute names, control characters, symbolic links.
     """
     product = store.get(product_id)

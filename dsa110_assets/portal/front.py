@@ -1,4 +1,4 @@
-"""The front page: whether all is well and if not why, how old everything is, what is under way, and how fast."""
+"""The front page: whether all is well and, if not, why; how old the newest of everything is; what is under way, and how fast."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ WELL, ATTENTION, TROUBLE = "well", "attention", "trouble"
 LEVELS = (WELL, ATTENTION, TROUBLE)
 SPANS = (("hour", timedelta(hours=1)), ("day", timedelta(days=1)), ("week", timedelta(days=7)))
 PROMISED_S = 600.0
-"""From the last subband to the image."""
+"""The promised time from the last subband to the image."""
 IDLE_S = 7200.0
-"""An array that gave no file for so long does not observe."""
+"""An array that has given no file for longer than this is not observing."""
 MANY_WAIT, SOON_FULL_D = 100, 7.0
 SHOWN, CANDIDATES, FALSE_RATE = 20, 6, 0.01
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why not all is well: how bad, in words, and the page that says more."""
+    """One reason why not all is well: its level, a sentence, and the page with the details."""
 
     level: str
     text: str
@@ -53,7 +53,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Age:
-    """When something last happened (None: never), and how old that is [s]."""
+    """When something last happened (None: never), and how long ago that is [s]."""
 
     what: str
     at: datetime | None
@@ -63,7 +63,7 @@ class Age:
 
 @dataclass(frozen=True)
 class Flow:
-    """Observations in an hour that came in and that were imaged, over a span."""
+    """Observations per hour that arrived and that were imaged, averaged over a span."""
 
     span: str
     arrived_per_h: float
@@ -82,7 +82,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Place:
-    """A disk, by what lies on it."""
+    """A disk, named by what lies on it."""
 
     what: str
     path: str
@@ -92,7 +92,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration in force for the latest observation: its age there [h], the band that is in, and the end of its validity."""
+    """The calibration in force for the latest observation: its age then [h], the band of that age, and the end of its validity."""
 
     band: str
     age_h: float
@@ -102,24 +102,24 @@ class Calibration:
 
 
 def front(request: Request) -> Response:
-    """How things stand now. What cannot be found out is told, and hides nothing else."""
+    """The state of the platform now. What cannot be determined is reported, and hides nothing else."""
     archive, state = render.archive_of(request), request.app.state
     now = datetime.now(UTC)
     status = overview.status(archive, state.inbox, now, state.look)
     seen = state.look(archive.store) if state.look and status.inbox_groups is not None else None
     limits, refused = state.limits()
 
-    def told(what: str, find: Callable[[], list[T]]) -> list[T]:
+    def listed(what: str, find: Callable[[], list[T]]) -> list[T]:
         return overview.part(status.troubles, what, find) or []
 
     beat = overview.part(status.troubles, "the daemon's heartbeat", lambda: history.heartbeat(state.home))
-    failed = told("the failed runs", lambda: history.failed(state.home, archive.store))
+    failed = listed("the failed runs", lambda: history.failed(state.home, archive.store))
     taken_up = [row for row in status.waiting if row["next"] != overview.STEPS[0]]
-    waiting = told("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed, taken_up))
-    runs = told("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
-    made = told("success and failure", lambda: outcomes(archive.store, state.home, now))
-    active = told("the alerts", lambda: alerts.current(archive.store))
-    shown = told("the candidates", lambda: candidates(archive))
+    waiting = listed("the queue", lambda: queue.observations(archive.store, state.home, seen, status.latest_night, failed, taken_up))
+    runs = listed("the active runs", lambda: history.runs(state.home, history.UNFINISHED))
+    made = listed("success and failure", lambda: outcomes(archive.store, state.home, now))
+    active = listed("the alerts", lambda: alerts.current(archive.store))
+    best = listed("the candidates", lambda: candidates(archive))
     calibration = calibration_of(archive.store, status, limits)
     ages = tuple(ages_of(archive.store, status, beat, now))
     reasons = reasons_of(status, ages, calibration, failed, limits, refused)
@@ -128,14 +128,14 @@ def front(request: Request) -> Response:
         "front.html", request, state=status, level=ordered[0].level if ordered else WELL, reasons=ordered, ages=ages,
         queue=[(name, [one for one in waiting if one.state == name]) for name in queue.STATES], runs=runs, outcomes=made,
         flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S,
-        hosts=told("the hosts", lambda: hosts.known(archive.root)),
-        places=places(archive.root, state.inbox), calibration=calibration, candidates=shown, now=now, failed=failed[:SHOWN],
+        hosts=listed("the hosts", lambda: hosts.known(archive.root)),
+        places=places(archive.root, state.inbox), calibration=calibration, candidates=best, now=now, failed=failed[:SHOWN],
         newest=newest_images(archive.store), shown=SHOWN, alerts=active, titles=conditions.told(),
     )  # fmt: skip
 
 
 def newest_images(store: Archive, number: int = 8) -> list[Product]:
-    """The newest images of any kind, by their window."""
+    """The newest images of any kind, the last made first."""
     from dsa110_assets.orchestration.graph import specifications
 
     found = [one for asset in specifications().values() if asset.image for one in store.newest(asset.name, number)]
@@ -143,30 +143,30 @@ def newest_images(store: Archive, number: int = 8) -> list[Product]:
 
 
 def ages_of(store: Archive, status: Status, beat: datetime | None, now: datetime) -> Iterator[Age]:
-    """The age of the last file, observation, image, calibration and sign of life of the daemon."""
+    """The ages of the last file, observation, image and calibration, and of the daemon's last sign of life."""
     group = next(iter(store.newest("subband_group")), None)
     tile = next(iter(store.newest("tile_image")), None)
     observed = timegrid.parse_key(status.latest_observation) if status.latest_observation else None
     solved = timegrid.mjd_to_datetime(status.calibration["mjd"]) if status.calibration else None
-    told: tuple[tuple[str, datetime | None, str], ...] = (
+    events: tuple[tuple[str, datetime | None, str], ...] = (
         ("Last file", arrived(group) if group else None, "of the last observation taken up"),
         ("Last observation", observed, status.latest_observation or ""),
         ("Last image", tile.created_at if tile else None, (tile.partition or "") if tile else ""),
         ("Last calibration", solved, status.calibration["calibrator"] if status.calibration else "none in force"),
         ("Daemon's heartbeat", beat, "Dagster's daemon"),
     )
-    for what, at, note in told:
+    for what, at, note in events:
         yield Age(what, at, None if at is None else (now - at).total_seconds(), note)
 
 
 def arrived(group: Product) -> datetime | None:
-    """When an observation's last file was written, as its manifest was made of it."""
+    """When the last file of an observation was written, by its manifest; None if the manifest cannot determine it."""
     last_s = max(measuring.arrivals_s(group), default=None)
     return None if last_s is None else datetime.fromtimestamp(last_s, UTC)
 
 
 def calibration_of(store: Archive, status: Status, limits: Thresholds) -> Calibration | None:
-    """How stale the calibration in force is, by the thresholds of the check; None if none is."""
+    """The age of the calibration in force, judged by the thresholds of the check; None if none is in force."""
     from dsa110_assets.archive import caltable_registry
 
     if status.calibration is None:
@@ -175,7 +175,7 @@ def calibration_of(store: Archive, status: Status, limits: Thresholds) -> Calibr
     band = "fresh" if age_h <= limits.calibration_aging_h else "aging" if age_h <= limits.calibration_stale_h else "stale"
     try:
         end = timegrid.mjd_to_datetime(caltable_registry.get(store, status.calibration["set_id"]).valid_end_mjd)
-    except (DsaError, ValueError):  # it was retired meanwhile
+    except (DsaError, ValueError):  # the set was retired in the meantime
         end = None
     return Calibration(band, age_h, limits.calibration_aging_h, limits.calibration_stale_h, end)
 
@@ -184,7 +184,7 @@ def reasons_of(
     status: Status, ages: Sequence[Age], calibration: Calibration | None, failed: Sequence[history.FailedRun], limits: Thresholds,
     refused: str | None,
 ) -> Iterator[Reason]:  # fmt: skip
-    """All that is not well, the state of the disk first."""
+    """All reasons why not all is well, those of the disk first."""
     if status.disk:
         free_gb, full_d = status.disk.free_bytes / 1e9, status.disk.full_in_days
         critical_gb = disks.critical_gb(limits, status.disk.total_bytes)
@@ -194,10 +194,10 @@ def reasons_of(
             yield Reason(ATTENTION, f"the archive's disk is filling: {size(status.disk.free_bytes)} free", "#room")
         if full_d is not None and full_d < SOON_FULL_D:
             yield Reason(ATTENTION, f"the archive's disk is full in {duration(DAY_S * full_d)} at the rate of the last 24 h", "#room")
-    for told in status.halted:
-        yield Reason(ATTENTION, told, "/control")
-    for told in status.troubles:
-        yield Reason(TROUBLE, f"could not be found out: {told}")
+    for text in status.halted:
+        yield Reason(ATTENTION, text, "/control")
+    for text in status.troubles:
+        yield Reason(TROUBLE, f"could not be found out: {text}")
     if refused:
         yield Reason(TROUBLE, f"refused {refused}")
     by_name = {one.what: one for one in ages}
@@ -214,8 +214,8 @@ def reasons_of(
         yield Reason(TROUBLE, "no calibration is in force: observations wait for a transit", "/calibration")
     elif calibration and calibration.band != "fresh":
         level = TROUBLE if calibration.band == "stale" else ATTENTION
-        told = f"{calibration.age_h:.1f} h away from the last observation: {calibration.band}, stale from {calibration.stale_h:.1f} h on"
-        yield Reason(level, f"the calibration was {told}", "/calibration")
+        text = f"{calibration.age_h:.1f} h away from the last observation: {calibration.band}, stale from {calibration.stale_h:.1f} h on"
+        yield Reason(level, f"the calibration was {text}", "/calibration")
     for number, one, many, level, link in (
         (len(failed), "run failed", "runs failed", TROUBLE, "#failed"),
         (len(status.held), "product is held by a check", "products are held by a check", TROUBLE, "#held"),
@@ -229,7 +229,7 @@ def reasons_of(
 
 
 def outcomes(store: Archive, home: Path, now: datetime) -> list[tuple[str, list[tuple[int, int]]]]:
-    """For every stage, how much was made and how many runs failed in each of SPANS."""
+    """For every asset that had either, how much was made and how many runs failed in each of SPANS."""
     longest = now - SPANS[-1][1]
     made = [(datetime.fromisoformat(at), asset) for at, asset, _, _ in store.published(longest.isoformat(timespec="microseconds"))]
     failed = [
@@ -248,7 +248,7 @@ def outcomes(store: Archive, home: Path, now: datetime) -> list[tuple[str, list[
 
 
 def flows(store: Archive, now: datetime) -> list[Flow]:
-    """How many observations an hour came in and were imaged, lately and over a day."""
+    """Observations per hour that arrived and that were imaged, over the last hour and the last day."""
     spans = (("last hour", timedelta(hours=1)), ("last 24 h", timedelta(hours=24)))
     longest = now - spans[-1][1]
     made = [(at, asset) for at, asset, _, _ in store.published(longest.isoformat(timespec="microseconds"))]
@@ -261,12 +261,12 @@ def flows(store: Archive, now: datetime) -> list[Flow]:
 
 
 def latencies(store: Archive, since: str, until: str) -> dict[str, float]:
-    """From the last subband to the image [s], by observation, of what was imaged once from `since` to `until` (nights)."""
+    """By observation the time from its last subband to its image [s], for those from `since` to `until` (nights) imaged only once."""
     written = {group.partition: arrived(group) for group in store.products("subband_group", since, until, removed=True)}
     found = {}
     for tile in store.figures("tile_image", (), since, until):
         last = written.get(tile.partition)
-        if last is not None and tile.id.endswith("-v1"):  # one that was made again waited for something else
+        if last is not None and tile.id.endswith("-v1"):  # an image made again waited for something else
             found[tile.partition] = (datetime.fromisoformat(tile.created_at) - last).total_seconds()
     return found
 
@@ -280,7 +280,7 @@ def latency_of(store: Archive, night: str | None) -> Latency | None:
 
 
 def places(root: Path, inbox: Path | None) -> list[Place]:
-    """The disks of archive, inbox and scratch; what lies on one disk is told together."""
+    """The disks of archive, inbox and scratch; those that share a disk share one entry."""
     found: dict[int, Place] = {}
     for what, path in (("archive", root), ("inbox", inbox), ("scratch", Path(tempfile.gettempdir()))):
         if path is None or not path.is_dir():

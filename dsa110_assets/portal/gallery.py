@@ -1,4 +1,4 @@
-"""Galleries of tiles and mosaics, by time, place and quality, over years, page after page."""
+"""Galleries of tiles and mosaics, filtered by time, place and quality, page by page over years."""
 
 from __future__ import annotations
 
@@ -20,34 +20,35 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 PAGE, CHUNK, LOOKED_THROUGH = 24, 96, 960
-"""Pictures of a page; of how many products the index is asked at a time; and after how many that do not fit the reader is asked."""
+"""Pictures per page; products read from the index at a time; and products examined before the reader is asked whether to go on."""
 TILE = "tile_image"
-"""What a requested mosaic is made of."""
+"""The asset that requested mosaics are made of."""
 STRIP_DEG = 0.5
 REACH_DEG, TURN_DEG_PER_DAY = 1.5, 360.985647
-"""How far from the middle of the beam a position may lie to be in an image, and how fast the sky turns over it."""
+"""How far from the beam's middle a position may lie to be in an image, and how fast the sky turns over the beam."""
 
 
 def gallery(request: Request) -> Response:
-    """Previews of images of one kind, newest first; those that fit."""
+    """Previews of the images of one kind that pass the filters, newest first."""
     from dsa110_assets.orchestration.graph import specifications
 
     store = render.archive_of(request).store
     assets = [one.name for one in specifications().values() if one.image]
     asset = parameters.text(request, "asset") or assets[0]
     if asset not in assets:
-        raise ConfigurationError(f"asset={asset!r}: choose of {', '.join(assets)}")
-    wanted = _wanted(request)
-    shown, looked, older = _page(store, asset, wanted)
+        raise ConfigurationError(f"asset={asset!r}: choose from {', '.join(assets)}")
+    filters = _filters(request)
+    shown, looked, older = _page(store, asset, filters)
     items = [(one, _downloads(one)) for one in shown]
     return render.page(
-        "gallery.html", request, asset=asset, assets=assets, items=items, wanted=wanted, looked=looked, older=older, of_tiles=asset == TILE,
+        "gallery.html", request, asset=asset, assets=assets, items=items, wanted=filters, looked=looked, older=older,
+        of_tiles=asset == TILE,
         query=[(key, value) for key, value in request.query_params.items() if key != "until" and value],
     )  # fmt: skip
 
 
-def _wanted(request: Request) -> dict[str, Any]:
-    """What is asked for. Raises ConfigurationError for what is no time, place or number, NotFoundError for a source without a curve."""
+def _filters(request: Request) -> dict[str, Any]:
+    """The filters of a request. Raises ConfigurationError for a wrong place or number, NotFoundError for a wrong time or unknown source."""
     from dsa110_assets.analyst import position
 
     given = {name: parameters.text(request, name) for name in ("since", "until", "source", "ra", "dec")}
@@ -65,23 +66,23 @@ def _wanted(request: Request) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _page(store: Archive, asset: str, wanted: Mapping[str, Any]) -> tuple[list[Product], int, str | None]:
-    """The next products that fit, how many were looked at, and from which partition on there are older ones (None: no more)."""
+def _page(store: Archive, asset: str, filters: Mapping[str, Any]) -> tuple[list[Product], int, str | None]:
+    """The next products that pass the filters, how many were examined, and the partition from which older ones follow (None: no more)."""
     shown: list[Product] = []
-    looked, until = 0, wanted["until"]
-    for one in _newest_first(store, asset, until):
-        if wanted["first"] is not None and (one.partition or "") < wanted["first"]:
+    looked, until = 0, filters["until"]
+    for product in _newest_first(store, asset, until):
+        if filters["first"] is not None and (product.partition or "") < filters["first"]:
             return shown, looked, None
         if len(shown) == PAGE or looked == LOOKED_THROUGH:
-            return shown, looked, one.partition
+            return shown, looked, product.partition
         looked += 1
-        if fits(one, wanted):
-            shown.append(one)
+        if fits(product, filters):
+            shown.append(product)
     return shown, looked, None
 
 
 def _newest_first(store: Archive, asset: str, until: str | None) -> Iterator[Product]:
-    """The current products of an asset from a partition on backwards; the index is asked for a few at a time."""
+    """The current products of an asset from a partition backwards; the index is read a few at a time."""
     last: str | None = None
     while True:
         found = [one for one in store.newest(asset, CHUNK, last or until) if last is None or (one.partition or "") < last]
@@ -92,20 +93,20 @@ def _newest_first(store: Archive, asset: str, until: str | None) -> Iterator[Pro
 
 
 def fits(product: Product, wanted: Mapping[str, Any]) -> bool:
-    """Whether a product is of the strip, quality and place that are wanted."""
-    told = product.metadata
-    rms, dec = told.get("rms_jy"), told.get("pointing_dec_deg")
+    """Whether a product has the requested strip, quality and place."""
+    figures = product.metadata
+    rms, dec = figures.get("rms_jy"), figures.get("pointing_dec_deg")
     if wanted["rms_mjy"] is not None and not (isinstance(rms, float) and 1e3 * rms <= wanted["rms_mjy"]):
         return False
     if wanted["strip_deg"] is not None and not (isinstance(dec, float) and abs(dec - wanted["strip_deg"]) <= STRIP_DEG):
         return False
-    if wanted["checks"] is not None and bool(told.get("n_failed_checks")) != (wanted["checks"] == "failed"):
+    if wanted["checks"] is not None and bool(figures.get("n_failed_checks")) != (wanted["checks"] == "failed"):
         return False
     return wanted["place"] is None or _holds(product, *wanted["place"])
 
 
 def _holds(product: Product, ra_deg: float, dec_deg: float) -> bool:
-    """Whether a position passed the meridian within REACH_DEG of the beam's middle while this was observed."""
+    """Whether a position passed the meridian within REACH_DEG of the beam's middle while a product was observed."""
     dec, start, end = (product.metadata.get(name) for name in ("pointing_dec_deg", "mjd_start", "mjd_end"))
     if not (isinstance(dec, float) and isinstance(start, float) and isinstance(end, float)):
         return False
@@ -116,7 +117,7 @@ def _holds(product: Product, ra_deg: float, dec_deg: float) -> bool:
 
 
 def _downloads(product: Product) -> list[tuple[str, str]]:
-    """(label, address) of what can be taken away of an image."""
+    """(label, address) of each file of an image that can be downloaded."""
     root = f"/files/{product.id}"
     listed = [name for name, _ in files.listing(product)]
     found = [(name.removesuffix(".fits").replace("-", " ") + " FITS", f"{root}/{name}") for name in viewer.image_files(product)[:2]]

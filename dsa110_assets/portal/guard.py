@@ -1,8 +1,8 @@
-"""Whose pages may use our servers: their own, and nobody else's that happens to be open in the same browser.
+"""The guard before our servers: only their own pages may use them, not another site's that is open in the same browser.
 
-A browser sends any page's requests anywhere, also to this machine and behind a firewall. It says for which host (a name of
-the attacker's can be made to lead here: DNS rebinding), from which origin, and how the two are related; see the OWASP sheets on
-cross-site request forgery and the Fetch Metadata standard. Programs that are no browsers say nothing of it, and pass.
+A browser sends any page's requests anywhere, including to this machine and behind a firewall. The request states its host (an attacker
+can make a name resolve to this machine: DNS rebinding), its origin, and how the two are related; see the OWASP sheets on cross-site
+request forgery and the Fetch Metadata standard. Programs other than browsers state no origin, and pass.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 FRAMES = ((b"x-frame-options", b"SAMEORIGIN"), (b"content-security-policy", b"frame-ancestors 'self'"))
-"""No other site may show these pages inside its own, where a click is not what it seems."""
+"""No other site may show these pages in a frame of its own, where a click is not what it seems (clickjacking)."""
 _POLICY_VIOLATION = 1008
 
 
 class Guard:
-    """Refuses requests for a strange host (400), from another site's page (403), and changes asked for by reading (405).
+    """Refuses requests for an unknown host (400), from another site's page (403), and changes requested by a reading method (405).
 
-    `hosts` are names under which the server is reached, beside loopback's, this machine's own and plain IP addresses, which
-    no one else can make lead here.
+    `hosts` are further names under which the server is reached. Loopback names, this machine's name and plain IP addresses are
+    always accepted, because nobody else can make them lead here.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = ()) -> None:
@@ -46,19 +46,19 @@ class Guard:
             await problem(*refusal)(scope, receive, send)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
-        """(status, sentence) of a request that is refused."""
+        """(status, sentence) if a request is refused, else None."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1").strip() for name, value in scope["headers"]}
         host = headers.get("host", "")
         if not self._is_ours(host):
-            return 400, "this server does not go by that host name; DSA110_HOSTS lists others it may be reached under"
+            return 400, "this server is not known by that host name: DSA110_HOSTS lists further names under which it may be reached"
         reading = scope["type"] == "http" and scope["method"] in READING
         origin = headers.get("origin") or (None if reading else headers.get("referer"))
         if origin is not None and not _same(origin, host):
-            return 403, "a page of another site asked for this; it is answered to its own pages only"
+            return 403, "a page of another site sent this request: this server answers its own pages only"
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not _is_link(scope, headers):
-            return 403, "a page of another site asked for this; a link to follow is all it may hold"
+            return 403, "a page of another site sent this request: other sites may only link to these pages"
         if scope["type"] == "http" and scope["method"] != "POST" and _mutates(scope):
-            return 405, "what changes something is asked for by POST"
+            return 405, "a request that changes something must be a POST"
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -76,7 +76,7 @@ def _name(host: str) -> str | None:
     """The name in a Host header, without its port; None if it is malformed."""
     try:
         parts = urlsplit(f"//{host}")
-        _ = parts.port  # raises ValueError for what is no number
+        _ = parts.port  # raises ValueError if the port is not a number
     except ValueError:
         return None
     name = (parts.hostname or "").rstrip(".")
@@ -84,7 +84,7 @@ def _name(host: str) -> str | None:
 
 
 def _same(origin: str, host: str) -> bool:
-    """Whether an Origin header names the server that the Host header does; `null`, of a page without one, never does."""
+    """Whether an Origin header names the same server as the Host header; `null`, sent by a page without an origin, never does."""
     try:
         page = urlsplit(origin)
         default = DEFAULT_PORTS[page.scheme]
@@ -95,20 +95,20 @@ def _same(origin: str, host: str) -> bool:
 
 
 def _is_link(scope: Scope, headers: dict[str, str]) -> bool:
-    """Whether a request is a link followed to a whole page, which changes nothing: not a picture, frame, form or script."""
+    """Whether a request follows a link to a whole page, which changes nothing; pictures, frames, forms and scripts are no links."""
     to_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
     return to_page and scope["type"] == "http" and scope["method"] in READING
 
 
 def _mutates(scope: Scope) -> bool:
-    """Whether the query parameters hold a GraphQL document that may change something; one that cannot be read may."""
-    given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("query", [])
+    """Whether the query parameters hold a GraphQL document that may change something, or one that cannot be parsed."""
+    documents = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("query", [])
     if not scope["path"].rstrip("/").endswith("/graphql"):
         return False
     from graphql import GraphQLError, OperationDefinitionNode, OperationType, parse
 
     try:
-        definitions = [definition for text in given for definition in parse(text).definitions]
+        definitions = [definition for text in documents for definition in parse(text).definitions]
     except (GraphQLError, RecursionError):
         return True
     return any(isinstance(one, OperationDefinitionNode) and one.operation is not OperationType.QUERY for one in definitions)
@@ -117,8 +117,8 @@ def _mutates(scope: Scope) -> bool:
 def _unframed(send: Send) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            there = {name.lower() for name, _ in message["headers"]}
-            message["headers"] = [*message["headers"], *(one for one in FRAMES if one[0] not in there)]
+            present = {name.lower() for name, _ in message["headers"]}
+            message["headers"] = [*message["headers"], *(one for one in FRAMES if one[0] not in present)]
         await send(message)
 
     return sending

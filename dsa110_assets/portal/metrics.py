@@ -1,7 +1,7 @@
-"""What Prometheus is told: what runs counted, how things stand now, and how this portal is asked.
+"""Metrics for Prometheus: the counters of runs, the state of the platform now, and the requests to this portal.
 
-Every series is there from the start, for a rule on one that is absent never fires: what was never counted is 0, what never
-happened is NEVER_S old, and what could not be found out is told by `dsa110_unknown`.
+Every series exists from the start, because a rule on an absent series never fires: what was never counted is 0, what never
+happened is NEVER_S old, and `dsa110_unknown` reports what could not be determined.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
 
 Sample = tuple[str, str, dict[str, str], float | None]
 NEVER_S, NEVER_H, NEVER_D = 1e9, 1e9 / 3600, 1e9 / 86400
-"""The age of what never happened, and the time until what will not."""
+"""The age of what never happened, and the time until what will never happen."""
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 PARTS = ("the inbox", "the calibration", "the next transit", "the disk", "Dagster", "the queue", "the alerts")
-"""What may be impossible to find out."""
+"""The parts of the state that may be impossible to determine."""
 FIGURES = {
     "rms_jy": ("dsa110_image_noise_jy", "Noise of the newest 5-minute image"),
     "dynamic_range": ("dsa110_image_dynamic_range", "Peak over noise of the newest 5-minute image"),
@@ -50,7 +50,7 @@ FIGURES = {
     ),
 }
 API = "/api/v1"
-"""Where things may be changed, by who has the token; all else is read-only."""
+"""Under this path a holder of the token may change things; all else is read-only."""
 HTTP_SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -67,13 +67,13 @@ class Sources:
 
 
 class Counted(Collector):
-    """The counters that runs raise in the archive's index, and those nobody has raised yet."""
+    """The counters that runs increment in the archive's index, with 0 for those that no run has incremented yet."""
 
     def __init__(self, archive: AnalystArchive) -> None:
         self._archive = archive
 
     def collect(self) -> Iterator[CounterMetricFamily | HistogramMetricFamily]:
-        """One family a name."""
+        """One family for each metric name."""
         found = self._archive.store.index.read(counters.read)
         for name, family in counters.FAMILIES.items():
             series: dict[counters.Labels, dict[str, float]] = {labels: {} for labels in _from_the_start(name)} | found.get(name, {})
@@ -90,7 +90,7 @@ class Counted(Collector):
 
 
 def _from_the_start(name: str) -> list[counters.Labels]:
-    """The series of a family that are told before anything was counted."""
+    """The series of a family that are reported before anything was counted."""
     from dsa110_assets.orchestration.graph import specifications
     from dsa110_assets.orchestration.running import measuring
 
@@ -108,13 +108,13 @@ def _from_the_start(name: str) -> list[counters.Labels]:
 
 
 class Gauges(Collector):
-    """How things stand, asked for at each collection; what is not finite is left out."""
+    """The state of the platform, read at each collection; values that are not finite are left out."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """One family a name."""
+        """One family for each metric name."""
         families: dict[str, GaugeMetricFamily] = {}
         for name, explanation, labels, value in samples(self._sources):
             if value is not None and math.isfinite(value):
@@ -125,7 +125,7 @@ class Gauges(Collector):
 
 @dataclass
 class Requests:
-    """How this portal is asked; counted by this process, from its start."""
+    """The requests to this portal, counted by this process from its start."""
 
     registry: CollectorRegistry
     total: Counter = field(init=False)
@@ -135,7 +135,7 @@ class Requests:
     def __post_init__(self) -> None:
         self.total = Counter("dsa110_http_requests", "Requests answered", ("method", "route", "status"), registry=self.registry)
         self.seconds = Histogram(
-            "dsa110_http_request_seconds", "Until a request was answered", ("route",), buckets=HTTP_SECONDS, registry=self.registry
+            "dsa110_http_request_seconds", "Time until a request was answered", ("route",), buckets=HTTP_SECONDS, registry=self.registry
         )
         self.in_progress = Gauge("dsa110_http_requests_in_progress", "Requests being answered", registry=self.registry)
         self.total.labels("GET", "/metrics", "200")
@@ -143,7 +143,7 @@ class Requests:
 
 
 class CountRequests:
-    """Around the application: counts its requests by the route that answers, of which there are few, and not by address."""
+    """Middleware that counts requests by the route that answers them, because routes are few and addresses many."""
 
     def __init__(self, app: ASGIApp, requests: Requests) -> None:
         self.app, self.requests = app, requests
@@ -171,14 +171,14 @@ class CountRequests:
 
 
 def _route(scope: Scope) -> str:
-    """The pattern of the address that was asked for; `other` where no route is for it."""
+    """The pattern of the requested address; `other` where no route matches it."""
     pattern = getattr(scope.get("route"), "path", "other")
     return f"{API}{pattern}" if scope["path"].startswith(f"{API}/") else pattern
 
 
 def registry(sources: Sources) -> CollectorRegistry:
-    """What one application tells of: the platform, and this process."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series, and nothing asks for them
+    """The registry of one application, with the metrics of the platform and of this process."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the number of series, and nothing uses them
     made = CollectorRegistry()
     made.register(Counted(sources.archive))
     made.register(Gauges(sources))
@@ -188,7 +188,7 @@ def registry(sources: Sources) -> CollectorRegistry:
 
 
 def metrics(request: Request) -> Response:
-    """All that is registered, in Prometheus' text format 0.0.4."""
+    """All registered metrics, in Prometheus' text format 0.0.4."""
     return PlainTextResponse(generate_latest(request.app.state.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -206,7 +206,7 @@ def samples(sources: Sources) -> Iterator[Sample]:
     yield from overview.part(troubles, "the queue", lambda: list(_of_queue(sources))) or ()
     yield from overview.part(troubles, "the alerts", lambda: list(_of_alerts(sources.archive.store, now))) or ()
     for part in PARTS:
-        unknown = float(any(told.startswith(f"{part}:") for told in troubles))
+        unknown = float(any(trouble.startswith(f"{part}:") for trouble in troubles))
         yield "dsa110_unknown", "Whether this could not be found out", {"part": part}, unknown
     for key, (name, explanation) in FIGURES.items():
         yield name, explanation, {}, state.latest_figures.get(key)
@@ -219,24 +219,24 @@ def _of_products(state: overview.Status) -> Iterator[Sample]:
         yield "dsa110_products", "Current products by asset", {"asset": asset}, state.products.get(asset, 0)
     latest = state.latest_observation
     seconds = timegrid.parse_key(latest).timestamp() if latest else 0.0
-    yield "dsa110_last_observation_timestamp_seconds", "Start of the newest observation; 0: there is none", {}, seconds
+    yield "dsa110_last_observation_timestamp_seconds", "Start of the newest observation; 0 if there is none", {}, seconds
     yield "dsa110_waiting_observations", "Observations known but not imaged", {}, len(state.waiting)
     for name, number in (state.inbox_groups or {}).items():
-        yield "dsa110_inbox_groups", "Observations in the inbox that nobody took up, by state", {"state": name}, number
-    alone = None if state.inbox_groups is None else len(state.inbox_files)
-    yield "dsa110_inbox_files", "Files in the inbox that are in no group", {}, alone
+        yield "dsa110_inbox_groups", "Observations in the inbox that are not taken up yet, by state", {"state": name}, number
+    ungrouped = None if state.inbox_groups is None else len(state.inbox_files)
+    yield "dsa110_inbox_files", "Files in the inbox that are in no group", {}, ungrouped
     yield "dsa110_failed_checks", "Failed checks of severity ERROR of the last two nights", {}, len(state.failed_checks)
-    yield "dsa110_quarantined", "Files and groups put aside", {}, len(state.quarantined)
+    yield "dsa110_quarantined", "Files and groups in quarantine", {}, len(state.quarantined)
     yield "dsa110_rejected_products", "Products rejected", {}, len(state.rejected)
     yield "dsa110_held_products", "Products held by a failed blocking check", {}, len(state.held)
 
 
 def _of_calibration(state: overview.Status) -> Iterator[Sample]:
-    told = state.calibration or {}
-    yield "dsa110_calibration_in_force", "Whether an observation like the newest would be calibrated now", {}, float(bool(told))
-    yield "dsa110_calibration_age_hours", "Age of the calibration in force", {}, told.get("age_h", NEVER_H)
-    at_observation = told.get("age_at_latest_observation_h", NEVER_H)
-    yield "dsa110_calibration_age_at_observation_hours", "The same at the newest observation", {}, at_observation
+    in_force = state.calibration or {}
+    yield "dsa110_calibration_in_force", "Whether an observation like the newest would be calibrated now", {}, float(bool(in_force))
+    yield "dsa110_calibration_age_hours", "Age of the calibration in force", {}, in_force.get("age_h", NEVER_H)
+    at_observation = in_force.get("age_at_latest_observation_h", NEVER_H)
+    yield "dsa110_calibration_age_at_observation_hours", "Age of the calibration in force at the newest observation", {}, at_observation
 
 
 def _of_disks(sources: Sources, state: overview.Status) -> Iterator[Sample]:
@@ -249,18 +249,23 @@ def _of_disks(sources: Sources, state: overview.Status) -> Iterator[Sample]:
 
 
 def _of_host(sources: Sources, now: datetime) -> Iterator[Sample]:
-    """This machine, the backups, and what pauses ingest or was refused."""
+    """This machine, the backups, whether ingest is paused, and whether the thresholds file was refused."""
     host = hosts.here()
     yield "dsa110_host_load", "Processes that want to run, over one minute", {}, host.load
     yield "dsa110_host_processors", "Processors of this machine", {}, host.processors
-    yield "dsa110_host_memory_available_bytes", "Memory that new work may have", {}, host.memory_free_bytes
+    yield "dsa110_host_memory_available_bytes", "Memory available to new work", {}, host.memory_free_bytes
     yield "dsa110_host_memory_bytes", "Memory of this machine", {}, host.memory_bytes
     newest = max((one.at for one in backup.backups(sources.backups)), default=None)
     age_h = NEVER_H if newest is None else (now - newest) / HOUR
     yield "dsa110_backup_age_hours", "Age of the newest backup", {}, age_h
     yield "dsa110_ingest_paused", "Whether a person paused ingest", {}, float(pausing.paused(sources.archive.root) is not None)
     _, refused = sources.limits()
-    yield "dsa110_thresholds_refused", "Whether the thresholds file is wrong, and others are in force", {}, float(refused is not None)
+    yield (
+        "dsa110_thresholds_refused",
+        "Whether the thresholds file is wrong, so that the last good thresholds are in force",
+        {},
+        float(refused is not None),
+    )
 
 
 def _of_dagster(home: Path, now: datetime) -> Iterator[Sample]:
@@ -273,46 +278,46 @@ def _of_dagster(home: Path, now: datetime) -> Iterator[Sample]:
     oldest = "Age of the oldest sign of life of the parts of Dagster's daemon"
     yield "dsa110_daemon_heartbeat_age_seconds", oldest, {}, age_s(min(beats.values(), default=None))
     for name in sorted({"inbox", "planner", *ticks}):
-        told = "Since a sensor was evaluated without an error"
-        yield "dsa110_sensor_success_age_seconds", told, {"sensor": name}, age_s(ticks.get(name))
+        explanation = "Time since a sensor was last evaluated without an error"
+        yield "dsa110_sensor_success_age_seconds", explanation, {"sensor": name}, age_s(ticks.get(name))
     numbers = history.counts(home, now - HOUR)
     for state in history.UNFINISHED:
         yield "dsa110_runs", "Runs that are not done, by Dagster's word for their state", {"state": state}, numbers.get(state, 0)
     for state in history.ENDED:
-        yield "dsa110_runs_ended_last_hour", "Runs that ended in the last hour, by how", {"state": state}, numbers.get(state, 0)
-    yield "dsa110_newest_run", "Number of the newest run: how many were ever asked for", {}, history.created(home)
+        yield "dsa110_runs_ended_last_hour", "Runs that ended in the last hour, by outcome", {"state": state}, numbers.get(state, 0)
+    yield "dsa110_newest_run", "Number of the newest run, which is how many were ever requested", {}, history.created(home)
 
 
 def _of_alerts(store: Archive, now: datetime) -> Iterator[Sample]:
-    """Alerts that are not over, and signs of life of those that the alerts miss."""
+    """Alerts that are not over, and the signs of life of the alerting itself and of services and workers."""
     from dsa110_assets.orchestration.watching import conditions
 
-    there, looked_at = alerts.current(store), alerts.looked_at(store)
-    numbers, named = _numbers(f"{one.severity} {one.state}" for one in there), _numbers(one.condition for one in there)
+    unresolved, looked_at = alerts.current(store), alerts.looked_at(store)
+    by_state, by_condition = _counts(f"{one.severity} {one.state}" for one in unresolved), _counts(one.condition for one in unresolved)
     for severity in alerts.SEVERITIES:
         for state in (alerts.ACTIVE, alerts.ACKNOWLEDGED):
             labels = {"severity": severity, "state": state}
-            yield "dsa110_alerts", "Alerts that are not resolved", labels, numbers.get(f"{severity} {state}", 0)
+            yield "dsa110_alerts", "Alerts that are not resolved", labels, by_state.get(f"{severity} {state}", 0)
     for name in conditions.NAMES:
-        yield "dsa110_alert_conditions", "Alerts that are not resolved, by condition", {"condition": name}, named.get(name, 0)
+        yield "dsa110_alert_conditions", "Alerts that are not resolved, by condition", {"condition": name}, by_condition.get(name, 0)
     age_s = NEVER_S if looked_at is None else (now - looked_at).total_seconds()
-    yield "dsa110_alerts_look_age_seconds", "Since the platform last looked for what is to be told", {}, age_s
+    yield "dsa110_alerts_look_age_seconds", "Time since the platform last looked for conditions to alert about", {}, age_s
     for name, at in alerts.beats(store).items():
-        told = "Age of the sign of life of a service or worker that did not sign off"
-        yield "dsa110_service_heartbeat_age_seconds", told, {"service": name}, (now - at).total_seconds()
+        explanation = "Age of the last sign of life of a service or worker that has not signed off"
+        yield "dsa110_service_heartbeat_age_seconds", explanation, {"service": name}, (now - at).total_seconds()
 
 
 def _of_queue(sources: Sources) -> Iterator[Sample]:
     store, home = sources.archive.store, sources.home
     seen = sources.look(store) if sources.look else None
-    numbers = _numbers(one.state for one in queue.unfinished(store, home, seen, {}))
+    numbers = _counts(one.state for one in queue.unfinished(store, home, seen, {}))
     for state in queue.STATES:
         if state != queue.COMPLETED:
             yield "dsa110_queue", "Observations that are not done, by state", {"state": state}, numbers.get(state, 0)
 
 
-def _numbers(words: Iterable[str]) -> Mapping[str, int]:
-    found: dict[str, int] = {}
-    for word in words:
-        found[word] = found.get(word, 0) + 1
-    return found
+def _counts(names: Iterable[str]) -> Mapping[str, int]:
+    counts: dict[str, int] = {}
+    for word in names:
+        counts[word] = counts.get(word, 0) + 1
+    return counts

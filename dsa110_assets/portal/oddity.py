@@ -1,4 +1,4 @@
-"""Why a point of a light curve may be odd: what shaped it, beside what is usual, and what else moved at that epoch."""
+"""Why a point of a light curve may be odd: the figures that shaped it beside their usual values, and other sources that moved then."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ NIGHTS_AROUND = 30
 MOVED_SIGMA, MOVERS, MOVERS_DEG = 3.0, 12, 3.0
 TILE_REACH_DEG = 2.5
 LAST_NIGHTS = 5
-"""Of these the last whose file is whole tells what lies about a place."""
+"""Newest nights considered; of these the last whose file is whole gives the sources around a position."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that shaped a point: its figure, what is usual, and whether that is out of the ordinary."""
+    """One thing that shaped a point: its figure, the usual value, and whether the figure departs from it."""
 
     what: str
     figure: str
@@ -43,7 +43,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class TileUsed:
-    """A tile of the point's mosaic: how far the source lay from its centre [deg], and what its calibration and image were like."""
+    """A tile of the point's mosaic: the distance of the source from its centre [deg], and the figures of its calibration and image."""
 
     product_id: str
     offset_deg: float
@@ -52,7 +52,7 @@ class TileUsed:
 
 @dataclass(frozen=True)
 class Card:
-    """All of it: facts, the tiles, what else moved, and the files the point comes from."""
+    """Everything known of a point: facts, the tiles, other sources that moved, and the products and files it comes from."""
 
     facts: tuple[Fact, ...]
     tiles: tuple[TileUsed, ...]
@@ -63,16 +63,16 @@ class Card:
 
 
 def card(archive: AnalystArchive, curve: Mapping[str, Any], point: Mapping[str, Any], flags: Mapping[str, str]) -> Card:
-    """What shaped one point of a light curve, given as `rows.light_curve_json` has them; `flags` are the bits of quality in words."""
+    """Return what shaped one point of a light curve, both in the form of `rows.light_curve_json`; `flags` are the quality bits in words."""
     try:
         mosaic: Product | None = archive.store.get(point["product_id"])
     except NotFoundError:
         mosaic = None
     moved = _moved(archive, curve, str(point["epoch"]))
-    beyond = [row for row in moved if abs(row["sigma"]) > MOVED_SIGMA]
+    far = [row for row in moved if abs(row["sigma"]) > MOVED_SIGMA]
     return Card(
         tuple(_facts(curve["points"], point, flags)), tuple(_tiles(archive, mosaic, curve)),
-        sorted(moved, key=lambda row: -abs(row["sigma"]))[:MOVERS], len(beyond) / len(moved) if moved else None, len(moved),
+        sorted(moved, key=lambda row: -abs(row["sigma"]))[:MOVERS], len(far) / len(moved) if moved else None, len(moved),
         tree.flat(archive.lineage(mosaic.id)) if mosaic else [],
     )  # fmt: skip
 
@@ -87,25 +87,25 @@ def _facts(points: list[dict[str, Any]], point: Mapping[str, Any], flags: Mappin
     flux, error = point["flux_jy"], point["error_jy"]
     level = usual("flux_jy")
     if flux is not None and error:
-        away = None if level is None else (flux - level[0]) / error
-        told = "the only detection" if level is None else f"median {1e3 * level[0]:.3f} mJy: {away:+.1f} of its errors away"
-        yield Fact("Flux density", f"{1e3 * flux:.3f} ± {1e3 * error:.3f} mJy", told, away is not None and abs(away) > MOVED_SIGMA)
+        pull = None if level is None else (flux - level[0]) / error
+        comparison = "the only detection" if level is None else f"median {1e3 * level[0]:.3f} mJy: {pull:+.1f} of its errors away"
+        yield Fact("Flux density", f"{1e3 * flux:.3f} ± {1e3 * error:.3f} mJy", comparison, pull is not None and abs(pull) > MOVED_SIGMA)
     else:
         yield Fact("Flux density", "not detected" if point["limit_jy"] is None else f"below {1e3 * point['limit_jy']:.3f} mJy", "")
     for name, what, unit, factor in (("rms_jy", "Local rms", "mJy/beam", 1e3), ("correction", "Ensemble's correction", "", 1.0)):
-        value, common = point[name], usual(name)
+        value, typical = point[name], usual(name)
         if value is None:
             continue
-        odd = common is not None and abs(value - common[0]) > 5 * max(common[1], 0.01 * abs(common[0]))
-        told = "" if common is None else f"median {factor * common[0]:.4g} {unit}".strip()
-        yield Fact(what, f"{factor * value:.4g} {unit}".strip(), told, odd)
+        odd = typical is not None and abs(value - typical[0]) > 5 * max(typical[1], 0.01 * abs(typical[0]))
+        comparison = "" if typical is None else f"median {factor * typical[0]:.4g} {unit}".strip()
+        yield Fact(what, f"{factor * value:.4g} {unit}".strip(), comparison, odd)
     yield Fact("Reference sources", str(point["n_references"]), "at least 3 for a correction", point["n_references"] < 3)
     names = quality.decode(point["flags"])
     yield Fact("Flags", "; ".join(flags[name] for name in names) or "none", "", bool(names))
 
 
 def _tiles(archive: AnalystArchive, mosaic: Product | None, curve: Mapping[str, Any]) -> Iterator[TileUsed]:
-    """The tiles that reach the source, the nearest first."""
+    """The tiles of a mosaic that reach the source, the nearest first."""
     from dsa110_assets.imaging import fits
 
     found = []
@@ -115,7 +115,7 @@ def _tiles(archive: AnalystArchive, mosaic: Product | None, curve: Mapping[str, 
             if tile.asset != "tile_image" or tile.removed:
                 continue
             header = fits.read_header(Image.of(tile).path)[0]
-        except DsaError:  # its data are gone: the mosaic stays
+        except DsaError:  # the tile's data are gone, although the mosaic is kept
             continue
         centre, here = np.deg2rad([header["CRVAL1"], header["CRVAL2"]]), np.deg2rad([curve["ra_deg"], curve["dec_deg"]])
         offset_deg = float(astrometry.separation_deg(*centre, *here))
@@ -125,7 +125,7 @@ def _tiles(archive: AnalystArchive, mosaic: Product | None, curve: Mapping[str, 
 
 
 def _moved(archive: AnalystArchive, curve: Mapping[str, Any], epoch: str) -> list[dict[str, Any]]:
-    """How far every source about this one was off its own median at an epoch, in its errors; of the nights around it."""
+    """For each source near this one, how far it was from its median at an epoch, in its errors, over the nights around that epoch."""
     products = archive.store.products("light_curves")
     night = epoch[:10]
     place = next((k for k, one in enumerate(products) if one.partition == night), None)
@@ -140,8 +140,8 @@ def _moved(archive: AnalystArchive, curve: Mapping[str, Any], epoch: str) -> lis
     rows = nights.of_sources(names[:200], ("source_id", "epoch", "flux_jy", "flux_err_jy", "detected"))
     rows = rows[rows["detected"].astype(bool) & (rows["flux_err_jy"] > 0)]
     found = []
-    for name, own in rows.groupby("source_id"):
-        then, others = own[own["epoch"] == epoch], own.loc[own["epoch"] != epoch, "flux_jy"]
+    for name, curve_rows in rows.groupby("source_id"):
+        then, others = curve_rows[curve_rows["epoch"] == epoch], curve_rows.loc[curve_rows["epoch"] != epoch, "flux_jy"]
         if len(then) and len(others) > 1:
             flux, error, level = float(then["flux_jy"].iloc[0]), float(then["flux_err_jy"].iloc[0]), float(others.median())
             found.append({"source_id": str(name), "flux_jy": flux, "median_jy": level, "sigma": (flux - level) / error})
@@ -160,7 +160,7 @@ def last_night(archive: AnalystArchive, ra_deg: float, dec_deg: float, radius_de
 def within(file: Path, ra_deg: float, dec_deg: float, radius_deg: float) -> list[dict[str, Any]]:
     """The rows of a table with ra_deg and dec_deg within a radius of a place, nearest first, with separation_arcsec.
 
-    [] for a table that is not there, or whose format says otherwise.
+    [] for a table that does not exist or has another format.
     """
     import pandas as pd
 
@@ -170,11 +170,11 @@ def within(file: Path, ra_deg: float, dec_deg: float, radius_deg: float) -> list
         )
     except (OSError, ValueError):
         return []
-    away = astrometry.separation_deg(
+    distance_deg = astrometry.separation_deg(
         np.deg2rad(frame["ra_deg"].to_numpy(np.float64)),
         np.deg2rad(frame["dec_deg"].to_numpy(np.float64)),
         np.deg2rad(ra_deg),
         np.deg2rad(dec_deg),
     )
-    frame = frame.assign(separation_arcsec=3600 * away)[away <= radius_deg].sort_values("separation_arcsec", kind="stable")
+    frame = frame.assign(separation_arcsec=3600 * distance_deg)[distance_deg <= radius_deg].sort_values("separation_arcsec", kind="stable")
     return [jsonable(row) for row in frame.to_dict("records")]

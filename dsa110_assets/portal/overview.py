@@ -1,4 +1,4 @@
-"""How things stand, in figures: for the front page, `dsa110 status`, the API and the metrics."""
+"""The state of the platform in figures, for the front page, `dsa110 status`, the API and the metrics."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _Part = TypeVar("_Part")
 
 SAME_TRANSIT_D = 0.01
 STEPS = ("subband_group", "measurement_set", "calibrated_ms", "tile_image")
-"""What becomes of an observation, as the graph has it: said here, for loading that takes longer than all else of a status."""
+"""The products of an observation in the graph's order. Repeated here, because loading the graph takes longer than the rest of a status."""
 LATELY = 288
-"""A day's observations: where the pointing is looked up."""
+"""The number of observations in a day: so many of the newest are searched for the pointing."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class TransitRow:
 class Status:
     """What was processed, what waits, what failed, and what comes next.
 
-    `waiting` are observations that are not imaged yet, also those in the inbox that nobody took up, which `inbox_groups`
-    counts by state (ready, waiting, unusable; None where nobody looked); `inbox_files` are files in no group, with the
+    `waiting` are observations that are not imaged yet, including those in the inbox that are not taken up, which `inbox_groups`
+    counts by state (ready, waiting, unusable; None where the inbox was not looked at); `inbox_files` are files in no group, with the
     reason. `failed_checks` are those of severity ERROR of the last two nights, `troubles` what could not be found out, `halted`
     what a person has halted.
     """
@@ -95,9 +95,9 @@ class Status:
 
 
 def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | None = None, look: Look | None = None) -> Status:
-    """The archive's state at `now` (default: the clock's). Reads the index, and the inbox if there is a `look`; no product.
+    """Return the archive's state at `now` (default: the clock's). Reads the index, and the inbox if there is a `look`, but no product.
 
-    What cannot be found out (a damaged catalogue, an inbox that is away) is None and told among `troubles`.
+    What cannot be found out (a damaged catalogue, an inbox that is away) is None, with the reason among `troubles`.
     """
     moment = now or datetime.now(UTC)
     latest = next((product.partition for product in archive.store.newest("subband_group")), None)
@@ -132,7 +132,7 @@ def status(archive: AnalystArchive, inbox: Path | None = None, now: datetime | N
 
 
 def at_most_every(seconds: float, look: Look) -> Look:
-    """The same look, and what it saw for so long again: pages and metrics are asked for at any rate."""
+    """The same look, whose result is reused for `seconds`, because pages and metrics may be requested at any rate."""
     lock, last = threading.Lock(), dict[Path, tuple[float, "Inbox"]]()
 
     def looking(archive: Archive) -> Inbox:
@@ -147,13 +147,13 @@ def at_most_every(seconds: float, look: Look) -> Look:
 
 
 def of(request: Request) -> Status:
-    """The status that a request to the portal asks for."""
+    """The status for a request to the portal."""
     state = request.app.state
     return status(state.archive, state.inbox, look=state.look)
 
 
 def part(troubles: list[str], what: str, find: Callable[[], _Part]) -> _Part | None:
-    """One part of the whole; where it cannot be found, None, and why among the troubles."""
+    """Return what `find` finds; if it fails, None, and the reason is added to the troubles."""
     try:
         return find()
     except (DsaError, OSError, LookupError, ValueError, SQLAlchemyError) as error:
@@ -162,21 +162,21 @@ def part(troubles: list[str], what: str, find: Callable[[], _Part]) -> _Part | N
 
 
 def waiting(store: Archive) -> list[dict[str, str]]:
-    """Observations that are known but not imaged yet, and the step each has come to; newest first."""
+    """Observations that are known but not imaged yet, and the step that each needs next; newest first."""
     first, *steps, last = STEPS
     keys = store.without(first, last)
-    found = dict.fromkeys(keys, last)
-    for asset in reversed(steps):  # the earliest step that is missing is said last
+    next_step = dict.fromkeys(keys, last)
+    for asset in reversed(steps):  # the earliest missing step is written last, so it counts
         done = store.among(asset, keys)
-        found |= {key: asset for key in keys if key not in done}
-    return [{"observation": key, "next": found[key], "reason": ""} for key in reversed(keys)]
+        next_step |= {key: asset for key in keys if key not in done}
+    return [{"observation": key, "next": next_step[key], "reason": ""} for key in reversed(keys)]
 
 
 def _not_taken_up(seen: Inbox | None) -> list[dict[str, str]]:
     """The observations of the inbox that have no manifest of their files, newest first."""
-    told = {"ready": "{}; not taken up yet", "waiting": "{}", "unusable": "{}; is put aside at the next look"}
+    reasons = {"ready": "{}; not taken up yet", "waiting": "{}", "unusable": "{}; will be quarantined at the next look"}
     return [
-        {"observation": one.observation, "next": "subband_group", "reason": told[one.state].format(one.reason)}
+        {"observation": one.observation, "next": "subband_group", "reason": reasons[one.state].format(one.reason)}
         for one in reversed(seen.candidates if seen else ())
     ]
 
@@ -188,7 +188,7 @@ def _by_state(seen: Inbox) -> dict[str, int]:
 
 
 def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
-    """Checks of severity ERROR that speak against what was made of this night (a date) and the one before."""
+    """Failed checks of severity ERROR of the products of this night (a date) and the one before."""
     if night is None:
         return []
     from dsa110_assets.orchestration.judging import checks
@@ -198,7 +198,7 @@ def failed_checks(store: Archive, night: str | None) -> list[dict[str, Any]]:
 
 
 def quarantined(archive: AnalystArchive) -> list[dict[str, Any]]:
-    """What was put aside because it cannot be used, with the reasons."""
+    """What was quarantined because it cannot be used, with the reasons."""
     from dsa110_assets.archive import quarantine
     from dsa110_assets.plain_json import jsonable
 
@@ -227,8 +227,8 @@ def calibration_state(archive: AnalystArchive, moment: datetime, observation: st
 
 
 def pointing_dec_deg(archive: AnalystArchive) -> float | None:
-    """The apparent declination of the latest observation that tells it [deg]; None while none of the last day does."""
-    for number in (1, LATELY):  # mostly the last tells it, and the day before it need not be read
+    """The apparent declination [deg] of the latest observation that records it; None if none of the last day does."""
+    for number in (1, LATELY):  # usually the last records it, and the rest of the day need not be read
         for product in archive.store.newest("subband_group", number):
             value = product.metadata.get("pointing_dec_deg")
             if isinstance(value, int | float):
@@ -269,19 +269,19 @@ def _transits(start: float, end: float, strip_dec_deg: float | None, name: str |
     if name is None and strip_dec_deg is not None:
         found = transits.transits(known, start, end, strip_dec_deg)
         return [_row(t.calibrator, t.mjd, t.dec_offset_deg, t.primary_beam) for t in transits.rank(found)]
-    wanted = [one for one in known if one.standard] if name is None else [calibrators.find(name, known)]
+    selected = [calibrator for calibrator in known if calibrator.standard] if name is None else [calibrators.find(name, known)]
     rows: list[TransitRow] = []
-    for one in wanted:
+    for calibrator in selected:
         # a sidereal day is shorter than a day: the last transit before `end` may be the second
         for near in (start, end):
-            mjd = transits.transit_mjd(one.ra_deg, one.dec_deg, near)
-            there = [row.mjd for row in rows if row.calibrator == one.name]
-            if start <= mjd < end and all(abs(mjd - other) > SAME_TRANSIT_D for other in there):
-                rows.append(_row(one, mjd, *_offset(one, mjd, strip_dec_deg)))
+            mjd = transits.transit_mjd(calibrator.ra_deg, calibrator.dec_deg, near)
+            known_mjd = [row.mjd for row in rows if row.calibrator == calibrator.name]
+            if start <= mjd < end and all(abs(mjd - other) > SAME_TRANSIT_D for other in known_mjd):
+                rows.append(_row(calibrator, mjd, *_offset(calibrator, mjd, strip_dec_deg)))
     return sorted(rows, key=lambda row: row.mjd)
 
 
-def _offset(one: Calibrator, mjd: float, strip_dec_deg: float | None) -> tuple[float | None, float | None]:
+def _offset(calibrator: Calibrator, mjd: float, strip_dec_deg: float | None) -> tuple[float | None, float | None]:
     """Apparent declination minus the strip's [deg], and the primary beam's response there at 1.4 GHz."""
     if strip_dec_deg is None:
         return None, None
@@ -290,30 +290,30 @@ def _offset(one: Calibrator, mjd: float, strip_dec_deg: float | None) -> tuple[f
     from dsa110_assets.calibration.transits import REFERENCE_HZ
     from dsa110_assets.telescope import astrometry, beam
 
-    _, dec = astrometry.icrs_to_apparent_rad(np.deg2rad([one.ra_deg]), np.deg2rad([one.dec_deg]), np.array([mjd]))
+    _, dec = astrometry.icrs_to_apparent_rad(np.deg2rad([calibrator.ra_deg]), np.deg2rad([calibrator.dec_deg]), np.array([mjd]))
     offset = float(np.rad2deg(dec[0])) - strip_dec_deg
     return offset, float(beam.power(abs(offset), REFERENCE_HZ))
 
 
-def _row(one: Calibrator, mjd: float, dec_offset_deg: float | None, primary_beam: float | None) -> TransitRow:
+def _row(calibrator: Calibrator, mjd: float, dec_offset_deg: float | None, primary_beam: float | None) -> TransitRow:
     from dsa110_assets.calibration.transits import REFERENCE_HZ, has_flux
 
     return TransitRow(
-        calibrator=one.name, alias=one.alias, mjd=mjd,
+        calibrator=calibrator.name, alias=calibrator.alias, mjd=mjd,
         utc=timegrid.mjd_to_datetime(mjd).isoformat(timespec="seconds"),
-        ra_deg=one.ra_deg, dec_deg=one.dec_deg, dec_offset_deg=dec_offset_deg, primary_beam=primary_beam,
-        flux_jy=float(one.flux_jy(REFERENCE_HZ)) if has_flux(one) else None, anchor=one.anchor,
+        ra_deg=calibrator.ra_deg, dec_deg=calibrator.dec_deg, dec_offset_deg=dec_offset_deg, primary_beam=primary_beam,
+        flux_jy=float(calibrator.flux_jy(REFERENCE_HZ)) if has_flux(calibrator) else None, anchor=calibrator.anchor,
     )  # fmt: skip
 
 
 def _figures(store: Archive) -> dict[str, float]:
-    """Numbers of the newest image, and of the measurement set and the calibrated one behind it, for the metrics."""
+    """Figures of the newest image, its measurement set and its calibrated measurement set, for the metrics."""
     found: dict[str, float] = {}
     for tile in store.newest("tile_image"):
         behind = [store.current(asset, tile.partition, removed=True) for asset in ("calibrated_ms", "measurement_set")]
         for product in (*behind, tile):
-            told = product.metadata if product else {}
-            found |= {key: float(value) for key, value in told.items() if _is_number(value)}
+            metadata = product.metadata if product else {}
+            found |= {key: float(value) for key, value in metadata.items() if _is_number(value)}
     return found
 
 

@@ -1,4 +1,4 @@
-"""The pages: each gathers what the archive says and fills one template."""
+"""The pages: each gathers data from the archive and fills one template."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ TRIAL_PRODUCTS = 50
 UNTRUSTED = (
     "sandbox allow-popups allow-top-navigation-by-user-activation; default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'"
 )
-"""A report may hold names from outside: it runs nothing, and its links lead on only when they are clicked."""
+"""A report may contain names from outside: it may run no script, and may leave the page only when a link is clicked."""
 
 
 def error_page(request: Request, status: int, sentence: str) -> Response:
-    """A page that says, in one sentence, why there is no other."""
+    """A page that says in one sentence why the requested one cannot be shown."""
     return render.page("error.html", request, status, code=status, sentence=sentence)
 
 
@@ -83,13 +83,13 @@ def product_plot(request: Request) -> Response:
     archive = render.archive_of(request)
     found = archive.store.get(request.path_params["product_id"])
     if found.asset not in image_assets() or found.removed:
-        raise NotFoundError(f"{found.id} is no image")
+        raise NotFoundError(f"{found.id} is not an image")
     png = plots.image_png(found)
     return Response(png, media_type="image/png", headers={"cache-control": viewer.IMMUTABLE})
 
 
 def product_file(request: Request) -> Response:
-    """A file of a current product. Its HTML runs sandboxed: it may hold names from outside."""
+    """A file of a current product. HTML and SVG are sandboxed, because they may contain names from outside."""
     parts = request.path_params
     path = files.product_file(render.archive_of(request).store, parts["product_id"], parts["name"])
     media_type = files.MEDIA_TYPES.get(path.suffix, "application/octet-stream")
@@ -105,7 +105,7 @@ def product_file(request: Request) -> Response:
 
 
 def nights(request: Request) -> Response:
-    """The nights with data and their reports, so many at a time, from the last one (not after `until`) backwards."""
+    """The nights with data and their reports, NIGHT_ROWS at a time, from the last one (not after `until`) backwards."""
     store = render.archive_of(request).store
     known = store.nights(NIGHT_ROWS + 1, until=parameters.text(request, "until"))
     shown, earlier = known[:NIGHT_ROWS], known[NIGHT_ROWS:]
@@ -116,7 +116,7 @@ def nights(request: Request) -> Response:
 
 
 def night(request: Request) -> Response:
-    """One night: its trends, its report, as published, and its products."""
+    """One night: its trends, its published report and its products."""
     store = render.archive_of(request).store
     key = request.path_params["night"]
     require_night(store, key)
@@ -130,20 +130,20 @@ def night(request: Request) -> Response:
 
 
 def trials_and_requests(request: Request) -> Response:
-    """What is made beside science: trials with their products, and requested mosaics."""
+    """Products made beside science: trials with their products, and requested mosaics."""
     store = render.archive_of(request).store
-    told = [(one, trials.told(one.settings), _of_trial(store, one.name)) for one in trials.definitions(store)]
-    asked = [(one, requested.told(one), store.current(requested.ASSET, one.partition)) for one in requested.requests(store)]
-    return render.page("trials.html", request, trials=told, requests=asked, most=TRIAL_PRODUCTS)
+    defined = [(one, trials.told(one.settings), _of_trial(store, one.name)) for one in trials.definitions(store)]
+    requests = [(one, requested.told(one), store.current(requested.ASSET, one.partition)) for one in requested.requests(store)]
+    return render.page("trials.html", request, trials=defined, requests=requests, most=TRIAL_PRODUCTS)
 
 
 def _of_trial(store: Archive, trial: str) -> list[Product]:
-    """What a trial made, asset by asset: all products of an archive are too many to look through."""
+    """The products of a trial, read asset by asset because an archive has too many products to look through all."""
     return [product for asset in specifications() for product in store.products(naming.in_trial(asset, trial))]
 
 
 def require_night(store: Archive, night: str, asset: str | None = None) -> None:
-    """Raise NotFoundError unless there are products of a night."""
+    """Raise NotFoundError unless a night has products (of the asset, if given)."""
     last = store.nights(1, asset)
     if not last or night > last[0] or store.nights(1, asset, until=night) != [night]:
         raise NotFoundError(f"no data of a night {night!r}: " + (f"the last one is {last[0]}" if last else "there is none yet"))

@@ -1,4 +1,4 @@
-"""Query parameters, checked: a wrong one is a ConfigurationError that names it, hence a 400."""
+"""Checked query parameters: a wrong one raises a ConfigurationError that names it, which is answered with 400."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def number(request: Request, name: str, default: float, low: float, high: float)
     except ValueError:
         value = math.nan
     if not low <= value <= high:
-        raise ConfigurationError(f"{name}={given!r} is no number from {low:g} to {high:g}")
+        raise ConfigurationError(f"{name}={given!r} is not a number from {low:g} to {high:g}")
     return value
 
 
@@ -32,7 +32,7 @@ def integer(request: Request, name: str, default: int, low: int, high: int) -> i
     """A whole number in [low, high]. Raises ConfigurationError otherwise."""
     value = number(request, name, default, low, high)
     if value != int(value):
-        raise ConfigurationError(f"{name}={value:g} is no whole number")
+        raise ConfigurationError(f"{name}={value:g} is not a whole number")
     return int(value)
 
 
@@ -42,5 +42,5 @@ def cone(request: Request) -> dict[str, str | None]:
 
 
 def texts(request: Request, name: str) -> list[str]:
-    """All values of a parameter that may stand several times, each once, in their order; blank ones are none."""
+    """The distinct values of a parameter that may be repeated, stripped and in their order; blank ones are dropped."""
     return list(dict.fromkeys(value for value in map(str.strip, request.query_params.getlist(name)) if value))

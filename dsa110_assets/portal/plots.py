@@ -17,7 +17,7 @@ from dsa110_assets.portal.remembered import remembered
 if TYPE_CHECKING:
     from astropy.timeseries import TimeSeries
 
-_DRAWING = threading.Lock()  # matplotlib's font and text caches are not made for threads
+_DRAWING = threading.Lock()  # matplotlib's font and text caches are not thread-safe
 DETECTED, LIMIT = "#0b5fa5", "#8a5a00"
 LONGEST_SIDE = 1000
 
@@ -113,7 +113,7 @@ def _drawn(product_id: str, path: Path, rms_jy: float | None) -> bytes:
 
 
 def binned(data: NDArray[np.floating[Any]], step: int) -> NDArray[np.floating[Any]]:
-    """Means of step × step pixels; NaN where one of them is. Leaving pixels out would lose sources."""
+    """Means of step × step pixels; NaN where any of them is. Picking every step-th pixel instead would lose sources."""
     ny, nx = (length // step * step for length in data.shape)
     means: NDArray[np.floating[Any]] = data[:ny, :nx].reshape(ny // step, step, nx // step, step).mean((1, 3))
     return means

@@ -1,6 +1,6 @@
-"""How a load balancer, Kubernetes or an outside watcher asks whether all is well. One judgement, which the API tells, too.
+"""Probes with which a load balancer, Kubernetes or an outside monitor asks whether all is well. The API gives the same judgement.
 
-/health   200 while this process answers; it looks at nothing else, for a restart of the portal mends nothing else
+/health   200 while this process answers; it checks nothing else, because a restart of the portal would mend nothing else
 /ready    200 while the index answers too, so that pages can be shown; else 503
 /status   200 while the platform works: the daemon lives, and ingest was not failing for an hour; else 503 with the reasons
 """
@@ -28,17 +28,17 @@ PATHS = ("/health", "/ready", "/status")
 
 
 class Health(BaseModel):
-    """Whether this portal can answer, whether the platform behind it works, and what speaks against it."""
+    """Whether this portal can answer, whether the platform behind it works, and the reasons if not."""
 
     status: str = Field(description="ok; not ready: the index does not answer; failing: the platform does not work")
     version: str
-    ready: bool = Field(description="the index answers, so that pages and this API do")
+    ready: bool = Field(description="the index answers, so pages and this API work")
     working: bool = Field(description="the daemon gives signs of life, and its look at the inbox succeeded within the last hour")
     reasons: list[str] = Field(description="why it is not ready, or not working, and what to do")
 
 
 def judge(store: Archive, home: Path, limits: Thresholds, now: datetime | None = None) -> Health:
-    """The judgement now; an index that is away is not waited for."""
+    """The judgement now. It does not wait for an index that does not answer."""
     moment, unready, failing = now or datetime.now(UTC), list[str](), list[str]()
     index = Index(store.index.url, store.index.archive_id, patience_s=0.0)
     try:
@@ -56,15 +56,15 @@ def judge(store: Archive, home: Path, limits: Thresholds, now: datetime | None =
 
 
 def _failing(store: Archive, home: Path, limits: Thresholds, now: datetime) -> list[str]:
-    """Why the platform does not work by itself; [] if it does."""
+    """Reasons why the platform does not work by itself; [] if it does."""
     if history.heartbeat(home) is None:
         return ["Dagster's daemon never ran here; dsa110 up starts it"]
     if why := signs.missed(store, home, limits, now):
         return [f"Dagster's daemon: {why}; restart it (runbook: No sign of life)"]
     last = history.sensor_success(home, now - timedelta(days=1)).get(INGEST)
     if last is None or now - last > FAILING:
-        told = "a day" if last is None else f"{(now - last) / timedelta(hours=1):.1f} h"
-        return [f"the look at the inbox has not succeeded for {told}; its ticks in Dagster's web UI say why (sensor {INGEST})"]
+        duration = "a day" if last is None else f"{(now - last) / timedelta(hours=1):.1f} h"
+        return [f"the look at the inbox has not succeeded for {duration}; its ticks in Dagster's web UI say why (sensor {INGEST})"]
     return []
 
 
@@ -74,17 +74,17 @@ def _judged(request: Request) -> Health:
 
 
 def health(request: Request) -> Response:
-    """This process answers."""
+    """Answer that this process is alive."""
     return JSONResponse({"status": "ok", "version": __version__})
 
 
 def ready(request: Request) -> Response:
-    """This portal can be asked."""
+    """Answer whether this portal can serve pages: 200 or 503."""
     found = _judged(request)
     return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
 
 def status(request: Request) -> Response:
-    """The platform works."""
+    """Answer whether the platform works: 200 or 503."""
     found = _judged(request)
     return JSONResponse(found.model_dump(), 200 if found.working else 503)

@@ -13,8 +13,8 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
-    """An answer that says in one sentence, `detail`, why there is no other; `more` are members of its own."""
+    """Return an answer that says in one sentence, `detail`, what went wrong; `more` are additional members of the JSON object."""
     from starlette.responses import JSONResponse
 
-    told = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
-    return JSONResponse(told, status, headers=headers, media_type=MEDIA_TYPE)
+    members = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail, **more}
+    return JSONResponse(members, status, headers=headers, media_type=MEDIA_TYPE)

@@ -1,4 +1,4 @@
-"""What the portal remembers between requests, of things that never change: bounded by bytes, so that its memory is."""
+"""What the portal remembers between requests, only of things that never change, and bounded in bytes to bound its memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Value = TypeVar("Value")
 
 
 class Memory:
-    """Values by key, at most so many bytes of them; those that were used longest ago are forgotten first."""
+    """Values by key, at most `most_bytes` of them in all; the least recently used are forgotten first."""
 
     def __init__(self, most_bytes: int) -> None:
         self.most_bytes, self.held_bytes = most_bytes, 0
@@ -28,7 +28,7 @@ class Memory:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> tuple[object] | None:
-        """The value in a tuple of its own, None if it is not remembered."""
+        """The value in a tuple of one, so that a remembered None differs from None: it is not remembered."""
         with self._lock:
             found = self._known.get(key)
             if found is None:
@@ -37,7 +37,7 @@ class Memory:
             return (found[0],)
 
     def put(self, key: Hashable, value: object, size_bytes: int) -> None:
-        """Remember a value, unless it alone is more than there is room for."""
+        """Remember a value, unless it is larger than the whole memory."""
         with self._lock:
             before = self._known.pop(key, None)
             self.held_bytes -= before[1] if before else 0
@@ -51,14 +51,15 @@ class Memory:
 
 
 def remembered(most_bytes: int, size: Callable[[Any], int]) -> Callable[[Callable[P, Value]], Callable[P, Value]]:
-    """Remember what a function of hashable arguments, given in their order, returns, up to so many bytes in all, by `size`; an error is
-    not remembered."""
+    """A decorator that remembers what a function returns, by its hashable arguments, up to `most_bytes` in all.
+
+    `size` gives the bytes of a returned value. Errors are not remembered. Arguments must be given in their order."""
 
     def around(function: Callable[P, Value]) -> Callable[P, Value]:
         memory = Memory(most_bytes)
 
         @wraps(function)
-        def told(*arguments: P.args, **named: P.kwargs) -> Value:
+        def remembering(*arguments: P.args, **named: P.kwargs) -> Value:
             key = (*arguments, *sorted(named.items()))
             found: tuple[Any] | None = memory.get(key)
             if found is not None:
@@ -68,13 +69,13 @@ def remembered(most_bytes: int, size: Callable[[Any], int]) -> Callable[[Callabl
             memory.put(key, value, size(value))
             return value
 
-        return told
+        return remembering
 
     return around
 
 
 class GiveBack:
-    """Around the application: after a request, and at most every `every_s`, what pages left free goes back to the system."""
+    """Middleware that returns freed memory to the system after a request, at most once in `every_s`."""
 
     def __init__(self, app: ASGIApp, every_s: float = 30.0) -> None:
         self.app, self.every_s, self._last_s = app, every_s, time.monotonic()

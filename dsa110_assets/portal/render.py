@@ -1,4 +1,4 @@
-"""What every page is made with: the templates, the way numbers, times and ages are written, and the archive of a request."""
+"""Tools of every page: the templates, the formats of numbers, times and ages, and the archive of a request."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ POLICY = (
     "default-src 'self'; script-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; img-src 'self' data:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'self'"
 )
-"""What the browser lets a page do, whatever is in it."""
+"""The content security policy: what the browser lets a page do, whatever the page contains."""
 
 
 def figure(value: Any) -> str:
-    """A figure of a product: a dash where there is none."""
+    """A figure of a product as text: a dash where there is none."""
     if value is None or value != value:
         return "–"
     if isinstance(value, bool):
@@ -50,16 +50,16 @@ def date(mjd: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """A rate of false discoveries; none is nought, only smaller than can be told."""
+    """A rate of false discoveries as text; it is never written as zero, because a rate below 1e-16 cannot be determined."""
     return "–" if value is None else "< 1e-16" if value < 1e-16 else f"{value:.1g}"
 
 
 _HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""What is not seen, or turns round what is: a name that holds it may look like another."""
+"""Characters that are invisible or reverse the direction of text: with them one name may look like another."""
 
 
 def plain(value: Any) -> Any:
-    """What a page shows of a value: a text with all that is hidden in it written out, as \\u202e; anything else as it is."""
+    """A value as a page shows it: text with its hidden characters written out, such as \\u202e; anything else unchanged."""
     if type(value) is not str or value.isprintable():
         return value
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
@@ -73,12 +73,12 @@ _templates.filters.update(size=size, figure=figure, duration=duration, moment=mo
 
 
 def page(template: str, request: Request, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template filled for a request."""
+    """The answer to a request: a template filled with these values."""
     return HTMLResponse(_templates.get_template(template).render(path=request.url.path, **values), status)
 
 
 def csv_file(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
-    """Rows as CSV, to be saved; a text that a spreadsheet would take for a formula is marked as text."""
+    """Rows as a CSV file to save; text that a spreadsheet would take for a formula is marked as text."""
     buffer = io.StringIO()
     if rows:
         writer = csv.DictWriter(buffer, list(rows[0]))
@@ -93,6 +93,6 @@ def csv_file(rows: Sequence[Mapping[str, Any]], name: str) -> Response:
 
 
 def archive_of(request: Request) -> AnalystArchive:
-    """The archive that the application is over."""
+    """The archive that the application serves."""
     archive: AnalystArchive = request.app.state.archive
     return archive

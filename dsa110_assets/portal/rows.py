@@ -1,4 +1,4 @@
-"""What the archive says as rows of JSON, for programs: missing values are null, units are in the names."""
+"""Contents of the archive as rows of JSON, for programs: missing values are null, units are in the names."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CheckRow:
-    """What one rule said of one product: `severity` is ERROR or WARN, `stops` that nothing is made of what fails it; `reason`
-    tells figure and limit and is empty where it passed."""
+    """The verdict of one rule on one product: `severity` is ERROR or WARN, `stops` means that nothing is made of what fails it;
+    `reason` gives figure and limit and is empty where it passed."""
 
     product_id: str
     asset: str
@@ -57,19 +57,19 @@ def light_curve_json(archive: AnalystArchive, source: str) -> dict[str, Any]:
 
 
 def kept_points(curve: Mapping[str, Any], without: Collection[str]) -> list[dict[str, Any]]:
-    """The points of a light curve as JSON has it that are of no epoch in `without`. Raises NotFoundError for an epoch it has none of."""
+    """The points of a light curve (as JSON) without the epochs in `without`. Raises NotFoundError for an epoch it does not have."""
     _require_epochs(curve["source_id"], {point["epoch"] for point in curve["points"]}, without)
     return [point for point in curve["points"] if point["epoch"] not in without]
 
 
 def leaving_out(curve: TimeSeries, without: Collection[str]) -> TimeSeries:
-    """A light curve without the points of these epochs. Raises NotFoundError for an epoch of which it has none."""
+    """A light curve without the points of these epochs. Raises NotFoundError for an epoch it does not have."""
     _require_epochs(curve.meta["source_id"], set(curve["epoch"]), without)
     return curve[~np.isin(curve["epoch"], list(without))] if without else curve
 
 
-def _require_epochs(source_id: str, known: Collection[str], wanted: Iterable[str]) -> None:
-    for epoch in wanted:
+def _require_epochs(source_id: str, known: Collection[str], required: Iterable[str]) -> None:
+    for epoch in required:
         if epoch not in known:
             raise NotFoundError(f"{source_id} has no point of epoch {epoch!r}; its page lists them")
 
@@ -97,7 +97,7 @@ def table_rows(table: Any, instead: dict[str, Any] | None = None) -> list[dict[s
 
 
 def lineage_json(node: LineageNode) -> dict[str, Any]:
-    """A lineage tree as nested JSON objects; a product that occurs again is named without its branch."""
+    """A lineage tree as nested JSON objects; a product that occurs again is listed without its branch."""
     seen: set[str] = set()
 
     def branch(part: LineageNode) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def lineage_json(node: LineageNode) -> dict[str, Any]:
 
 
 def check_rows(products: Iterable[Product]) -> list[CheckRow]:
-    """What the rules said of these products when they were published."""
+    """The verdicts of the rules on these products, as recorded when they were published."""
     from dsa110_assets.orchestration.graph import specifications
     from dsa110_assets.orchestration.judging import rules
 

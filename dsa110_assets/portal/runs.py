@@ -1,4 +1,4 @@
-"""The page of a run: what it was to make, when, how it ended and why, and the trace it is in."""
+"""The page of a run: what it was started to make, when, how it ended and why, and its trace."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dsa110_assets.portal import render
 
 
 def run(request: Request) -> Response:
-    """One run of Dagster; what it made follows from it by the pages of its partition."""
+    """The page of one run of Dagster, with the products it made."""
     home, run_id = request.app.state.home, request.path_params["run_id"]
     found = history.run(home, run_id)
     store = render.archive_of(request).store
     made = [one for asset in found.assets for one in store.versions(asset, found.partition) if one.run_id == run_id]
-    why = [": ".join(told) for told in history.reasons(home, run_id)] or [history.why_failed(home, run_id)]
+    why = [": ".join(parts) for parts in history.reasons(home, run_id)] or [history.why_failed(home, run_id)]
     return render.page(
         "run.html", request, run=found, made=made, reasons=why if found.status == history.FAILED else [],
         trace_id=found.tags.get(history.TRACE_TAG), unfinished=history.UNFINISHED, ended_badly=history.ENDED_BADLY,
@@ -29,7 +29,7 @@ def run(request: Request) -> Response:
 
 
 def kept(home: Path, run_ids: Iterable[str]) -> set[str]:
-    """Those of these runs that Dagster still has: an older product's run has expired, and another machine's is not here."""
+    """The ids of those runs that Dagster still has: runs of older products have expired, and another machine's are not here."""
     found = set()
     for run_id in set(run_ids):
         with suppress(NotFoundError):

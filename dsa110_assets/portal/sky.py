@@ -1,4 +1,4 @@
-"""Sources: light curves, the pixels of every epoch, what people said, and why a point is odd."""
+"""The pages of sources: light curves, the pixels of every epoch, people's judgements, and why a point is odd."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sources(request: Request) -> Response:
     name, cone = parameters.text(request, "name"), parameters.cone(request)
     if name is not None:
         curve = curves.light_curve(archive, name)
-        # a name may hold what ends a path: '#', '?', '%'
+        # a name may contain characters that end a path: '#', '?', '%'
         return RedirectResponse(request.url_for("source", source=quote(curve.meta["source_id"])).path, 303)
     try:
         table = curves.sources(archive, analyst.cone(**cone))
@@ -49,9 +49,9 @@ def sources(request: Request) -> Response:
 
 
 def source(request: Request) -> Response:
-    """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and what people said.
+    """One source: its light curve, the pixels of its epochs, its statistics in words, its neighbours and people's judgements.
 
-    Plots and statistics are without the epochs in `without`; nothing of that is stored.
+    Plots and statistics leave out the epochs in `without`; that choice is not stored.
     """
     archive, without = render.archive_of(request), parameters.texts(request, "without")
     curve = light_curve_json(archive, request.path_params["source"])
@@ -79,12 +79,12 @@ def source(request: Request) -> Response:
 
 
 def _query(without: Sequence[str]) -> str:
-    """The query of a page from which these epochs are left out."""
+    """The query of a page that leaves these epochs out."""
     return f"?{urlencode([('without', epoch) for epoch in without])}" if without else ""
 
 
 def _kept_curve(request: Request) -> TimeSeries:
-    """The light curve that a request is about, without the epochs that it leaves out."""
+    """The light curve of a request, without the epochs that the request leaves out."""
     curve = curves.light_curve(render.archive_of(request), request.path_params["source"])
     return leaving_out(curve, parameters.texts(request, "without"))
 
@@ -99,7 +99,7 @@ FLAGS = {
     "BLENDED": "blended with a neighbour",
     "EXTENDED": "wider than the beam: the peak understates it",
     "NAN": "no data under it",
-    "CONFUSED": "not told apart from a neighbour",
+    "CONFUSED": "not separable from a neighbour",
     "BAD_FIT": "the free fit did not converge",
     "UNNORMALISED": "not normalised: too few reference sources",
     "RESOLVED": "resolved: the integrated flux",
@@ -107,23 +107,23 @@ FLAGS = {
     "TILE_SUSPECT": "from tiles that are suspect",
     "DOUBTFUL_NEW": "new in an hour of doubtful detections",
 }
-"""The bits of a point's quality, in words."""
+"""The quality bits of a point, in words."""
 
 
 def _neighbours(archive: AnalystArchive, curve: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The nearest other sources that the last night measured."""
+    """The nearest other sources measured in the last night."""
     around = oddity.last_night(archive, curve["ra_deg"], curve["dec_deg"], NEAR_DEG)
     return [row for row in around if row["source_id"] != curve["source_id"]][:NEIGHBOURS]
 
 
 def _counterparts(archive: AnalystArchive, ra_deg: float, dec_deg: float) -> list[dict[str, Any]]:
-    """What the catalogues have within a beam, nearest first."""
+    """The catalogues' sources within a beam of a position, nearest first."""
     product = archive.store.current("source_catalog")
     return [] if product is None else oddity.within(product.path / "source_catalog.parquet", ra_deg, dec_deg, COUNTERPART_DEG)
 
 
 def point(request: Request) -> Response:
-    """Why one point of a light curve may be odd: all that shaped it, beside what is usual."""
+    """The page of why one point of a light curve may be odd: the figures that shaped it, beside their usual values."""
     archive = render.archive_of(request)
     epoch = parameters.text(request, "epoch")
     curve = light_curve_json(archive, request.path_params["source"])
@@ -137,18 +137,18 @@ def point(request: Request) -> Response:
 
 
 def chart(request: Request) -> Response:
-    """A light curve to zoom, with all that is known of a point under the cursor."""
+    """A light curve to zoom, with all figures of the point under the cursor."""
     curve = _kept_curve(request)
     return charts.answer(light_curve(curve, charts.scheme_of(request)), request)
 
 
 def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
-    """The plot: detections with errors, flagged ones apart, limits as arrows, and the weighted mean of what is clean."""
+    """The plot: detections with errors, flagged ones drawn separately, limits as arrows, and the weighted mean of the clean detections."""
     from bokeh.models.annotations import Span, TeeHead, Whisker
 
     flux, error, limit = (curve[name].to_value("mJy") for name in ("flux", "error", "limit"))
     detected, flags = np.asarray(curve["detected"]), np.asarray(curve["flags"])
-    told = {
+    columns = {
         "at": charts.milliseconds(curve.time.mjd),
         "flux": flux,
         "error": error,
@@ -177,7 +177,7 @@ def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
     ):
         if not some.any():
             continue
-        points, is_limit = charts.source({key: values[some] for key, values in told.items()}), mark == "inverted_triangle"
+        points, is_limit = charts.source({key: values[some] for key, values in columns.items()}), mark == "inverted_triangle"
         drawn.append(
             plot.scatter(
                 "at",
@@ -218,7 +218,7 @@ def light_curve(curve: TimeSeries, scheme: charts.Scheme) -> Any:
 
 
 def ensemble_chart(request: Request) -> Response:
-    """The ensemble's correction at every epoch of a source."""
+    """A plot of the ensemble's correction at every epoch of a source."""
     curve, scheme = _kept_curve(request), charts.scheme_of(request)
     value, error = (np.asarray(curve[name], np.float64) for name in ("correction", "correction_err"))
     plot = charts.figure(scheme, x="Time (UTC)", y="Correction (factor)", height=220)
@@ -239,15 +239,15 @@ def ensemble_chart(request: Request) -> Response:
 
 
 def spectrum_chart(request: Request) -> Response:
-    """A source's flux density in every subband, measured when this is asked for, and what the catalogue says of it."""
+    """A source's flux density in every subband, measured on request, and the catalogue's power law for it."""
     from bokeh.models.annotations import TeeHead, Whisker
 
     archive, scheme = render.archive_of(request), charts.scheme_of(request)
     try:
-        told = spectra.spectrum(archive, request.path_params["source"], parameters.text(request, "epoch"))
+        measured = spectra.spectrum(archive, request.path_params["source"], parameters.text(request, "epoch"))
     except NotFoundError as refused:
         return JSONResponse({"said": str(refused)})
-    rows = told["subbands"]
+    rows = measured["subbands"]
     mhz, flux, error = (
         np.array([row[name] for row in rows], float) * factor
         for name, factor in (("frequency_hz", 1e-6), ("flux_jy", 1e3), ("error_jy", 1e3))
@@ -260,20 +260,22 @@ def spectrum_chart(request: Request) -> Response:
     plot.add_layout(
         Whisker(source=points, base="mhz", upper="high", lower="low", line_color=scheme.data, upper_head=heads[0], lower_head=heads[1])
     )
-    drawn = plot.scatter("mhz", "flux", source=points, size=8, color=scheme.data, legend_label=f"{told['epoch']}, {told['product_id']}")
+    drawn = plot.scatter(
+        "mhz", "flux", source=points, size=8, color=scheme.data, legend_label=f"{measured['epoch']}, {measured['product_id']}"
+    )
     along = np.linspace(mhz.min() - 6, mhz.max() + 6, 40)
-    if told["spectral_index"] is not None:
-        law = 1e3 * told["flux_jy"] * (along * 1e6 / told["frequency_hz"]) ** told["spectral_index"]
-        label = f"index {told['spectral_index']:.2f} ± {told['spectral_index_err']:.2f}"
+    if measured["spectral_index"] is not None:
+        law = 1e3 * measured["flux_jy"] * (along * 1e6 / measured["frequency_hz"]) ** measured["spectral_index"]
+        label = f"index {measured['spectral_index']:.2f} ± {measured['spectral_index_err']:.2f}"
         plot.line(along, law, color=scheme.data, line_dash="dashed", legend_label=label)
     curve = curves.light_curve(archive, request.path_params["source"])
     near = _counterparts(archive, float(curve.meta["ra"].to_value("deg")), float(curve.meta["dec"].to_value("deg")))
-    listed = next((row for row in near if row.get("frequency_hz") and row.get("flux_jy")), None)
-    if listed is not None:
-        index = listed.get("spectral_index")
-        law = 1e3 * listed["flux_jy"] * (along * 1e6 / listed["frequency_hz"]) ** (0.0 if index is None else index)
+    in_catalogue = next((row for row in near if row.get("frequency_hz") and row.get("flux_jy")), None)
+    if in_catalogue is not None:
+        index = in_catalogue.get("spectral_index")
+        law = 1e3 * in_catalogue["flux_jy"] * (along * 1e6 / in_catalogue["frequency_hz"]) ** (0.0 if index is None else index)
         slope = "unknown" if index is None else f"{index:.2f}"
-        label = f"{listed.get('catalogue') or 'catalogue'}, {listed['frequency_hz'] / 1e6:.0f} MHz, index {slope}"
+        label = f"{in_catalogue.get('catalogue') or 'catalogue'}, {in_catalogue['frequency_hz'] / 1e6:.0f} MHz, index {slope}"
         plot.line(along, law, color=scheme.second, legend_label=label)
     charts.hover(
         plot, [drawn], [("subband", "@subband"), ("frequency", "@mhz{0.0} MHz"), ("flux density", "@flux{0.000} ± @error{0.000} mJy")]

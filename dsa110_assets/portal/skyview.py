@@ -1,4 +1,4 @@
-"""The sky of a night: its HiPS, its coverage and its sources; in Aladin Lite where an operator installed it, and drawn here where not."""
+"""The sky of a night: its HiPS, coverage and sources, shown in Aladin Lite where an operator installed it, else drawn here."""
 
 from __future__ import annotations
 
@@ -32,54 +32,54 @@ if TYPE_CHECKING:
 ASSET, ROOT, COVERAGE = "night_mosaic", "hips", "coverage.moc.fits"
 WIDTH, HEIGHT = 960, 640
 NARROWEST_DEG, WIDEST_DEG, ZOOM, PAN = 0.1, 180.0, 2.0, 0.4
-"""A step of panning is so much of the width."""
+"""Limits of the width of the window; the factor of one zoom step; one step of panning as a part of the width."""
 LONGEST_DEG = 30.0
-"""Coverage that is longer is not shown as a whole at first: nothing could be made out."""
+"""Longer coverage is not shown as a whole at first, because nothing could be made out."""
 MARKED, NAMED, LISTED, OVERLAID = 400, 16, 50, 2000
-"""Sources that are marked, written beside their mark, listed below, and given to Aladin: the brightest."""
+"""How many of the brightest sources are marked, named beside their mark, listed below, and given to Aladin."""
 NAME_WIDTH, NAME_HEIGHT = 190, 18
 EDGE = 32
-"""The palette's brightest level: what the coverage's edge is drawn with."""
+"""The palette's brightest level, with which the edge of the coverage is drawn."""
 ALADIN_PLACES = ("node_modules/aladin-lite/dist/aladin.js", "dist/aladin.js", "aladin.js")
 ALADIN_POLICY = (
     render.POLICY.replace("script-src 'self'", "script-src 'self' 'wasm-unsafe-eval'") + "; connect-src 'self' data:; worker-src blob:"
 )
-"""Aladin's WebAssembly lies in its script, as a data: address, and so does its worker. All else is of this origin, as on every page."""
+"""Aladin's WebAssembly and its worker lie in its script as data: addresses. All else comes from this origin, as on every page."""
 BLANK_PNG = encode_png(np.zeros((512, 512), np.uint8), transparent=True)
 _STEPS_DEG = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0)
 _STEPS_RA_DEG = (1 / 24, 1 / 12, 0.125, 0.25, 0.5, 1.25, 2.5, 5.0, 7.5, 15.0, 30.0, 45.0)
-"""Ten seconds of right ascension to three hours."""
+"""From ten seconds of right ascension to three hours."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is looked at: ICRS centre and width of the window [deg]."""
+    """The part of the sky that is shown: ICRS centre and width [deg]."""
 
     ra_deg: float
     dec_deg: float
     fov_deg: float
 
     def query(self, **changes: float) -> str:
-        """The window, with changes, as parameters of an address; within what can be looked at."""
+        """The window, with changes, as parameters of an address, limited to valid positions and widths."""
         ra, dec, fov = (changes.get(name, getattr(self, name)) for name in ("ra_deg", "dec_deg", "fov_deg"))
         fov = min(max(fov, NARROWEST_DEG), WIDEST_DEG)
         return urlencode({"ra": f"{ra % 360:.5f}", "dec": f"{min(max(dec, -90.0), 90.0):.5f}", "fov": f"{fov:.5g}"})
 
     def wcs(self) -> WCS:
-        """Its pixels' coordinates."""
+        """The coordinates of its pixels."""
         from dsa110_assets.mosaics import hips_view
 
         return hips_view.window_wcs(self.ra_deg, self.dec_deg, self.fov_deg, WIDTH, HEIGHT)
 
 
 def aladin_script(folder: Path | None) -> Path | None:
-    """Aladin Lite's script in the folder that npm installed it into, or in its own; None where it is not."""
+    """Aladin Lite's script in a folder into which npm installed it, or in Aladin's own folder; None if it is not there."""
     places = () if folder is None else (folder / name for name in ALADIN_PLACES)
     return next((place for place in places if place.is_file()), None)
 
 
 def sky(request: Request) -> Response:
-    """The sky of a night. With Aladin it is drawn by that, unless `plain` is asked for."""
+    """The sky of a night. Aladin draws it where installed, unless the request has `plain`."""
     archive = render.archive_of(request)
     nights = archive.store.nights(365, ASSET)
     night = parameters.text(request, "night") or (nights[0] if nights else None)
@@ -90,10 +90,10 @@ def sky(request: Request) -> Response:
         raise NotFoundError(f"there is no mosaic of a night {night!r}: " + (f"the last one is of {nights[0]}" if nights else "none yet"))
     from dsa110_assets.mosaics import hips_view
 
-    told = hips_view.described(product.path / ROOT)
-    if product.removed or not told:
+    properties = hips_view.described(product.path / ROOT)
+    if product.removed or not properties:
         raise NotFoundError(f"the HiPS of {product.id} is {'removed by retention' if product.removed else 'not there'}")
-    window = _window(request, product.path, told)
+    window = _window(request, product.path, properties)
     rows = _sources(archive.store, night, window)
     wcs = window.wcs()
     aladin = aladin_script(request.app.state.aladin) is not None
@@ -104,7 +104,7 @@ def sky(request: Request) -> Response:
     }  # fmt: skip
     in_aladin = aladin and parameters.text(request, "plain") is None
     answer = render.page(
-        "sky.html", request, product=product, night=night, told=told, window=window, size=(WIDTH, HEIGHT), in_aladin=in_aladin,
+        "sky.html", request, product=product, night=night, told=properties, window=window, size=(WIDTH, HEIGHT), in_aladin=in_aladin,
         aladin=aladin, base=base, facts=jsonable(facts), marks=list(_marks(rows[:MARKED], wcs)), rows=rows[:LISTED], found=len(rows),
         lines=list(_graticule(window, wcs)), steps=_steps(window, base), area_deg2=product.metadata.get("sky_area_deg2"),
         where=astrometry.sexagesimal(window.ra_deg, window.dec_deg), others=_beside(nights, night),
@@ -115,7 +115,7 @@ def sky(request: Request) -> Response:
 
 
 def _beside(nights: Sequence[str], night: str) -> dict[str, str]:
-    """The nights before and after one, newest first in `nights`."""
+    """The nights before and after `night`, as Earlier and Later; `nights` has the newest first."""
     if night not in nights:
         return {}
     place = nights.index(night)
@@ -123,11 +123,11 @@ def _beside(nights: Sequence[str], night: str) -> dict[str, str]:
     return {**({"Earlier": nights[place + 1]} if place + 1 < len(nights) else {}), **later}
 
 
-def _window(request: Request, folder: Path, told: dict[str, str]) -> Window:
-    """What is asked for, of the mosaic in a folder; all of it where nothing is."""
+def _window(request: Request, folder: Path, properties: dict[str, str]) -> Window:
+    """The requested window of the mosaic in a folder; the whole mosaic where the request names none."""
     from dsa110_assets.analyst import position
 
-    whole = _whole(folder, float(told["hips_initial_ra"]), float(told["hips_initial_dec"]))
+    whole = _whole(folder, float(properties["hips_initial_ra"]), float(properties["hips_initial_dec"]))
     ra, dec = (parameters.text(request, name) for name in ("ra", "dec"))
     place = (whole.ra_deg, whole.dec_deg) if ra is None and dec is None else position(ra, dec)
     return Window(place[0] % 360, place[1], parameters.number(request, "fov", whole.fov_deg, NARROWEST_DEG, WIDEST_DEG))
@@ -135,7 +135,7 @@ def _window(request: Request, folder: Path, told: dict[str, str]) -> Window:
 
 @lru_cache(maxsize=8)
 def _whole(folder: Path, ra_deg: float, dec_deg: float) -> Window:
-    """A window that holds a night's coverage; where that is a strip too long to be seen at once, one amid the data."""
+    """A window that holds a night's coverage; where the coverage is too long to be shown at once, a window within the data."""
     from mocpy import MOC
 
     if (folder / COVERAGE).is_file():
@@ -153,7 +153,7 @@ def _rms_mjy(product: Product) -> float | None:
 
 
 def _steps(window: Window, base: str) -> dict[str, str]:
-    """Where the links around the picture lead."""
+    """The addresses of the links around the picture, by direction."""
     far = PAN * window.fov_deg
     along_ra = min(far / max(np.cos(np.deg2rad(window.dec_deg)), 0.05), 90.0)
     moves = {
@@ -172,20 +172,20 @@ def _table(store: Archive, night: str) -> pd.DataFrame:
     if curves is not None and not curves.removed and (curves.path / FILE).is_file():
         return _read(curves.path / FILE)
     if catalogue is None or catalogue.removed:
-        raise NotFoundError("neither light curves of this night nor a catalogue are there")
+        raise NotFoundError("there are neither light curves of this night nor a catalogue")
     return _read(catalogue.path / "source_catalog.parquet")
 
 
 @remembered(64 << 20, lambda table: int(table.memory_usage(deep=True).sum()))
 def _read(file: Path) -> pd.DataFrame:
-    """One row for each source of a table that never changes, the brightest first: source_id, ra_deg, dec_deg, flux_jy, detected."""
+    """One row for each source of a table file, the brightest first: source_id, ra_deg, dec_deg, flux_jy, detected. Files never change."""
     import pandas as pd
     import pyarrow.parquet as pq
 
-    wanted = ("source_id", "ra_deg", "dec_deg", "flux_jy", "detected")
+    columns = ("source_id", "ra_deg", "dec_deg", "flux_jy", "detected")
     try:
-        there = set(pq.read_schema(file).names)
-        frame = pd.read_parquet(file, columns=[name for name in wanted if name in there])
+        existing = set(pq.read_schema(file).names)
+        frame = pd.read_parquet(file, columns=[name for name in columns if name in existing])
     except (OSError, ValueError) as error:
         raise BadDataError(f"{file} cannot be read: {error}; run: dsa110 archive verify") from error
     if "detected" not in frame:
@@ -201,19 +201,19 @@ def _sources(store: Archive, night: str, window: Window) -> list[dict[str, Any]]
         table = _table(store, night)
     except NotFoundError:
         return []
-    away = astrometry.separation_deg(
+    distance_deg = astrometry.separation_deg(
         np.deg2rad(table["ra_deg"].to_numpy(float)), np.deg2rad(table["dec_deg"].to_numpy(float)),
         np.deg2rad(window.ra_deg), np.deg2rad(window.dec_deg),
     )  # fmt: skip
-    near = table[away <= window.fov_deg * float(np.hypot(WIDTH, HEIGHT)) / WIDTH / 2]
+    near = table[distance_deg <= window.fov_deg * float(np.hypot(WIDTH, HEIGHT)) / WIDTH / 2]
     x, y = window.wcs().wcs_world2pix(near["ra_deg"], near["dec_deg"], 0)
     inside = (np.abs(np.asarray(x) - WIDTH / 2) <= WIDTH / 2) & (np.abs(np.asarray(y) - HEIGHT / 2) <= HEIGHT / 2)
     return [jsonable(row) for row in near[inside].to_dict("records")]
 
 
 def _marks(rows: Sequence[dict[str, Any]], wcs: WCS) -> Iterator[dict[str, Any]]:
-    """Where sources are in the picture, y downwards, and how large their mark is: by the logarithm of their flux density;
-    and whether their name has room beside it."""
+    """For each source its place in the picture (y downwards), the radius of its mark, which grows with the logarithm of the flux density,
+    and whether its name has room beside it."""
     named: list[tuple[float, float]] = []
     for row in rows:
         x, y = (float(value) for value in wcs.wcs_world2pix(row["ra_deg"], row["dec_deg"], 0))
@@ -227,7 +227,7 @@ def _marks(rows: Sequence[dict[str, Any]], wcs: WCS) -> Iterator[dict[str, Any]]
 
 
 def _graticule(window: Window, wcs: WCS) -> Iterator[dict[str, Any]]:
-    """Lines of right ascension and declination: a path, and where its name is written."""
+    """Lines of right ascension and declination: the path of each, its name, and where the name is written."""
     wide = max(np.cos(np.deg2rad(window.dec_deg)), 0.05)
     dec_step = _step(_STEPS_DEG, window.fov_deg / 5)
     ra_step = _step(_STEPS_RA_DEG, window.fov_deg / 5 / wide)
@@ -256,7 +256,7 @@ def _hours(ra_deg: float) -> str:
 
 
 def _line(wcs: WCS, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> tuple[str, tuple[float, float]] | None:
-    """A line as SVG's path within the picture, and its first place there; None if none of it is inside."""
+    """A line as an SVG path within the picture, and its first point there; None if less than two points are inside."""
     x, y = (np.asarray(value) for value in wcs.wcs_world2pix(ra % 360, dec, 0))
     y = HEIGHT - 1 - y
     inside = np.isfinite(x) & (x >= 0) & (x <= WIDTH) & (y >= 0) & (y <= HEIGHT)
@@ -272,15 +272,15 @@ def _line(wcs: WCS, ra: NDArray[np.float64], dec: NDArray[np.float64]) -> tuple[
 
 
 def window_png(request: Request) -> Response:
-    """The HiPS in a window, its coverage's edge in it: what stands behind the marks."""
+    """The HiPS in a window with the edge of its coverage: the picture behind the marks, PNG."""
     product = _product(request)
     from dsa110_assets.mosaics import hips_view
 
     root = product.path / ROOT
-    told = hips_view.described(root)
-    window = _window(request, product.path, told)
+    properties = hips_view.described(root)
+    window = _window(request, product.path, properties)
     wcs = window.wcs()
-    order = hips_view.order_for(window.fov_deg / WIDTH, int(told["hips_order"]))
+    order = hips_view.order_for(window.fov_deg / WIDTH, int(properties["hips_order"]))
     levels = hips_view.shades_in(root, wcs, WIDTH, HEIGHT, order)
     if (product.path / COVERAGE).is_file():
         from mocpy import MOC
@@ -291,15 +291,15 @@ def window_png(request: Request) -> Response:
 
 
 def overlay(request: Request) -> Response:
-    """The brightest sources of a night, for Aladin: names, places, flux densities."""
+    """The brightest sources of a night, for Aladin: names, positions, flux densities."""
     product = _product(request)
     rows = _table(render.archive_of(request).store, product.partition or "")[:OVERLAID]
-    told = jsonable(rows[["source_id", "ra_deg", "dec_deg", "flux_jy", "detected"]].to_dict("records"))
-    return JSONResponse({"sources": told}, headers={"cache-control": "no-cache"})
+    sources = jsonable(rows[["source_id", "ra_deg", "dec_deg", "flux_jy", "detected"]].to_dict("records"))
+    return JSONResponse({"sources": sources}, headers={"cache-control": "no-cache"})
 
 
 def hips_file(request: Request) -> Response:
-    """A file of a night's HiPS, as sky browsers ask for them; a tile that lies outside the coverage is blank, and no error."""
+    """A file of a night's HiPS, as sky browsers request them. A tile outside the coverage is blank, not an error."""
     product, name = _product(request), request.path_params["name"]
     try:
         path = files.product_file(render.archive_of(request).store, product.id, f"{ROOT}/{name}")
@@ -321,15 +321,15 @@ def _allsky(root: Path) -> bytes:
 
 
 def aladin(request: Request) -> Response:
-    """Aladin Lite's script, as the operator installed it."""
+    """Aladin Lite's script, as installed by the operator."""
     path = aladin_script(request.app.state.aladin)
     if path is None:
-        raise NotFoundError("Aladin Lite is not installed: DSA110_ALADIN names the folder that npm installed it into")
+        raise NotFoundError("Aladin Lite is not installed: set DSA110_ALADIN to the folder into which npm installed it")
     return FileResponse(path, media_type="text/javascript; charset=utf-8")
 
 
 def _product(request: Request) -> Product:
-    """The night's mosaic that is asked for. Raises NotFoundError for what has no HiPS."""
+    """The requested mosaic of a night. Raises NotFoundError for a product without a HiPS."""
     found = render.archive_of(request).store.get(request.path_params["product_id"])
     if found.asset != ASSET or not has_hips(found):
         raise NotFoundError(f"{found.id} has no HiPS")
@@ -337,7 +337,7 @@ def _product(request: Request) -> Product:
 
 
 def has_hips(product: Product) -> bool:
-    """Whether the HiPS of a night's mosaic is there to be shown."""
+    """Whether the HiPS of a night's mosaic exists."""
     return not product.removed and (product.path / ROOT / "properties").is_file()
 
 

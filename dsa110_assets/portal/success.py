@@ -1,4 +1,4 @@
-"""What the platform promises, computed from what happened: each figure with its definition in words and what it was computed of."""
+"""How far the platform keeps its promises: figures computed from what happened, each with its definition in words and its cases."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ NEAR_H, SOON = 6.0, timedelta(hours=6)
 ZERO_TOUCH = 0.995
 MOST_RUNS = 200_000
 BY_ITSELF = (instances.LIVE, instances.BACKFILL, instances.PROCESS)
-"""Lanes of runs that nobody chose one by one."""
+"""Lanes of runs that no person started one by one."""
 RETRY_TAG = "dsa110/retry"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: its value (None: nothing to compute it of) in `unit` over `number` cases, what was promised, and its definition.
+    """A figure: its value (None: there were no cases) in `unit` over `number` cases, what was promised, and its definition.
 
-    `kept` says whether the promise holds; None where none was made, or nothing is known. `cases` names the first that speak against it.
+    `kept` is whether the promise holds; None where none was made or nothing is known. `cases` names the cases that speak against it.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Night:
-    """What is known of the observations of a time: their keys, and what was made of each, by asset."""
+    """The observations of a span of time: their keys, their products by asset, the reasons of those in quarantine, and the runs."""
 
     keys: tuple[str, ...]
     groups: dict[str, Product]
@@ -66,11 +66,11 @@ class Night:
 
 
 def figures(store: Archive, home: Path, place: Path | None, seen: Inbox | None, since: datetime, until: datetime) -> list[Figure]:
-    """Every figure of the observations whose windows begin in [since, until), and of the runs and files of that time.
+    """Return every figure of the observations whose windows begin in [since, until), and of the runs and files of that time.
 
-    `home` is Dagster's; `seen` what lies in the inbox at `place` and nobody took up (None: nobody looked).
+    `home` is Dagster's home; `seen` is what lies in the inbox at `place` and is not taken up (None: the inbox was not looked at).
     """
-    night = _known(store, home, since, until)
+    night = _night_of(store, home, since, until)
     return [
         *_of_observations(store, night),
         *_of_runs(store, night, since, until),
@@ -79,7 +79,7 @@ def figures(store: Archive, home: Path, place: Path | None, seen: Inbox | None, 
     ]
 
 
-def _known(store: Archive, home: Path, since: datetime, until: datetime) -> Night:
+def _night_of(store: Archive, home: Path, since: datetime, until: datetime) -> Night:
     first, last = timegrid.key(since), timegrid.key(until - timedelta(microseconds=1))
     made = {asset: _by_partition(store.products(asset, first, last, removed=True)) for asset in overview.STEPS}
     records = [one for one in quarantine.quarantined(store, released=True) if one.observation and first <= one.observation <= last]
@@ -97,21 +97,19 @@ def _of_observations(store: Archive, night: Night) -> Iterator[Figure]:
     touched = _touched(store, night)
     missing = [key for key in night.keys if key not in imaged]
     zero = (
-        "observations that were imaged, and for which nobody started, repeated or cancelled a run or released a file; what is queued or "
-        "waits counts against it; `dsa110 process` is no touch, for it names no observation"
+        "observations that were imaged, and for which nobody started, repeated or cancelled a run or released a file; those queued or "
+        "waiting count against it; `dsa110 process` does not count as a touch, because it names no observation"
     )
     yield _of_all("zero touch", night, [*missing, *(key for key in touched if key in imaged)], zero, ZERO_TOUCH)
-    yield _of_all(
-        "converted", night, [key for key in night.keys if key not in converted], "observations of which there is a measurement set"
-    )
-    yield _of_all("imaged", night, missing, "observations of which there is an image")
+    yield _of_all("converted", night, [key for key in night.keys if key not in converted], "observations that have a measurement set")
+    yield _of_all("imaged", night, missing, "observations that have an image")
     ages_h = {key: product.metadata.get("caltable_age_h") for key, product in calibrated.items()}
     far = [key for key in night.keys if not isinstance(age_h := ages_h.get(key), int | float) or age_h > NEAR_H]
     near = f"observations calibrated with tables of at most {NEAR_H:g} h before or after them"
     yield _of_all("calibrated from near", night, far, near)
     written = {key: front.arrived(group) for key, group in night.groups.items()}
     soon = {key for key, one in calibrated.items() if (last := written.get(key)) is not None and one.created_at - last <= SOON}
-    within = "observations whose calibrated data were there so long after their last file; of what was made again the last time counts"
+    within = "observations whose calibrated data existed within that time of their last file; if they were made again, the last time counts"
     yield _of_all(f"calibrated within {SOON / timedelta(hours=1):g} h", night, [key for key in night.keys if key not in soon], within)
     found = front.latencies(store, night.keys[0], night.keys[-1]) if night.keys else {}
     seconds = np.array([found[key] for key in night.keys if key in found])
@@ -122,7 +120,7 @@ def _of_observations(store: Archive, night: Night) -> Iterator[Figure]:
 
 
 def _of_all(name: str, night: Night, against: Sequence[str], definition: str, promised: float | None = None) -> Figure:
-    return _share(name, night.keys, against, f"{definition}, of all that were taken up or put aside", promised)
+    return _share(name, night.keys, against, f"{definition}, as a part of all that were taken up or quarantined", promised)
 
 
 def _touched(store: Archive, night: Night) -> list[str]:
@@ -137,11 +135,11 @@ def _touched(store: Archive, night: Night) -> list[str]:
 def _of_runs(store: Archive, night: Night, since: datetime, until: datetime) -> Iterator[Figure]:
     failed = [run for run in night.runs if run.status == history.FAILED and since <= (run.ended_at or run.asked_at) < until]
     first: dict[tuple[str, str | None], datetime] = {}
-    for run in reversed(failed):  # oldest first: what failed again had not recovered
+    for run in reversed(failed):  # oldest first: a partition that failed again had not recovered
         ended_at = run.ended_at or run.asked_at
         for asset in run.assets:
             made_at = _made_after(store, asset, run.partition, run.began_at or run.asked_at)
-            if made_at is None or made_at > ended_at:  # else the run made it before it failed
+            if made_at is None or made_at > ended_at:  # otherwise the run had made it before it failed
                 first.setdefault((asset, run.partition), ended_at)
     recovered = {key: moment - at for key, at in first.items() if (moment := _made_after(store, *key, at)) is not None}
     seconds = np.array([span.total_seconds() for span in recovered.values()])
@@ -159,7 +157,7 @@ def _of_runs(store: Archive, night: Night, since: datetime, until: datetime) -> 
     )
     begun = [(run, run.began_at) for run in night.runs if run.began_at is not None and since <= run.began_at < until]
     live = [(at - run.asked_at).total_seconds() for run, at in begun if run.tags.get(instances.LANE_TAG) == instances.LIVE]
-    yield _seconds("queue, 95th percentile", np.array(live), 95, "from a live run being asked for to its beginning")
+    yield _seconds("queue, 95th percentile", np.array(live), 95, "from the request of a live run to its beginning")
     ended = [run.run_id for run, _ in begun if run.ended_at]
     attempts = "runs that ended without a failure, of those that began in this time and ended; each attempt counts"
     yield _share("runs succeeded", ended, [run.run_id for run, _ in begun if run.status == history.FAILED], attempts)
@@ -170,12 +168,12 @@ def _made_after(store: Archive, asset: str, partition: str | None, moment: datet
 
 
 def _lost(store: Archive, place: Path | None, seen: Inbox | None, night: Night) -> Figure:
-    """Files that are in no product and have no reason; None if the inbox was not looked at, or not at all of it."""
+    """Files that are in no product and have no reason; value None if the inbox was not looked at, or only in part."""
     name, definition = (
         "files lost",
         (
-            "files that arrived and are in no manifest, wait for nothing, are not put aside and have no reason; and those a manifest names "
-            "that are gone although no measurement set was made of them; of the inbox as it is now, and of this time's manifests"
+            "files that arrived and are in no manifest, wait for nothing, are not quarantined and have no reason; and files that a "
+            "manifest names and that are gone although no measurement set was made of them; from the inbox now and this time's manifests"
         ),
     )
     if place is None or seen is None or seen.more:
@@ -183,25 +181,25 @@ def _lost(store: Archive, place: Path | None, seen: Inbox | None, night: Night) 
     names = inbox.listing(place)
     known = inbox.known_files(store, names)
     named = {key: {Path(one.path) for one in raw_files(group)} for key, group in night.groups.items()}
-    told = {path for files in named.values() for path in files}
-    told |= {header.path for one in seen.candidates for header in one.group.files.values()}
-    told |= {path for path, _ in (*seen.waiting, *seen.unusable, *seen.foreign)}
-    told |= {file.path for file in names.finished if file.identity in known.used | known.refused}
-    here = {file.path for file in (*names.finished, *names.written, *(file for file, _ in names.misnamed))}
+    accounted = {path for files in named.values() for path in files}
+    accounted |= {header.path for one in seen.candidates for header in one.group.files.values()}
+    accounted |= {path for path, _ in (*seen.waiting, *seen.unusable, *seen.foreign)}
+    accounted |= {file.path for file in names.finished if file.identity in known.used | known.refused}
+    present = {file.path for file in (*names.finished, *names.written, *(file for file, _ in names.misnamed))}
     converted = night.made[overview.STEPS[1]]
     gone = {path for key, paths in named.items() if key not in converted for path in paths if not path.exists()}
-    lost = sorted(map(str, (here - told) | gone))
-    return Figure(name, float(len(lost)), "", len(here | told), definition, "none", not lost, tuple(lost))
+    lost = sorted(map(str, (present - accounted) | gone))
+    return Figure(name, float(len(lost)), "", len(present | accounted), definition, "none", not lost, tuple(lost))
 
 
 def _uptime(root: Path, since: datetime, until: datetime) -> Figure:
     part, known_s = uptime.share(root, since, min(until, datetime.now(UTC)))
-    definition = "the part of the time in which the daemon and the code server looked after the runs, from when this was first noted"
+    definition = "the part of the time in which the daemon and the code server looked after the runs, since this was first recorded"
     return Figure("uptime", part, "share", int(known_s), definition)
 
 
 def _share(name: str, of: Sequence[str], against: Sequence[str], definition: str, promised: float | None = None) -> Figure:
-    """The part of these cases that nothing speaks against."""
+    """The figure of a share: the part of the cases `of` that are not in `against`."""
     bad = set(against)
     value = 1.0 - len(bad) / len(of) if of else None
     kept = None if promised is None or value is None else value >= promised
@@ -211,7 +209,7 @@ def _share(name: str, of: Sequence[str], against: Sequence[str], definition: str
 def _seconds(
     name: str, seconds: npt.NDArray[np.float64], percent: int, definition: str, promised_s: float | None = None, cases: tuple[str, ...] = ()
 ) -> Figure:
-    """A percentile of times [s]."""
+    """The figure of a percentile of times [s]."""
     value = float(np.percentile(seconds, percent)) if seconds.size else None
     kept = None if promised_s is None or value is None else value <= promised_s
     promised = f"at most {promised_s:g} s" if promised_s else ""

@@ -1,4 +1,4 @@
-"""Light curves as thumbnails. A page has up to two hundred: candidates are drawn together, from one reading of the nights."""
+"""Light curves as thumbnails. A page has up to two hundred, so candidates are drawn together from one reading of the nights."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _STYLE = (
     "@media(prefers-color-scheme:dark){path{stroke:#7ab8f0}}"
 )
 RENEWED_S = 300
-"""Thumbnails are asked for again after so long: a night adds points."""
+"""Browsers request thumbnails again after this time, because a night adds points."""
 TOGETHER = 200
-"""Candidates that are drawn together, the most significant ones."""
+"""How many candidates are drawn together, the most significant ones."""
 _drawing = threading.Lock()
 
 
@@ -35,19 +35,19 @@ def spark(request: Request) -> Response:
     """A light curve as a thumbnail."""
     archive, name = render.archive_of(request), request.path_params["source"]
     version = curves.version(archive)
-    with _drawing:  # a page asks for many at once: one request draws, the others wait for it
+    with _drawing:  # a page requests many at once: one request draws them, the others wait for it
         drawn = _of_candidates(archive, version).get(name) or _of_source(archive, name, version)
     return Response(drawn, media_type="image/svg+xml", headers={"cache-control": f"private, max-age={RENEWED_S}"})
 
 
 @remembered(8 << 20, lambda drawn: sum(len(one) for one in drawn.values()))
 def _of_candidates(archive: AnalystArchive, version: str) -> dict[str, bytes]:
-    """The thumbnails of the last night's candidates by source, with the light curves of this version."""
+    """The thumbnails of the last night's candidates by source, from the light curves of this version."""
     try:
         table = archive.variables()
         names = np.unique(np.asarray(table["source_id"], str)[np.asarray(table["kind"], str) != ""][:TOGETHER])
         points = archive.light_curves(list(names))
-    except NotFoundError:  # there is none yet, or the light curves are not those that were searched
+    except NotFoundError:  # no search exists yet, or the light curves are not those that were searched
         return {}
     bounds = np.searchsorted(np.asarray(points["source_id"], str), names)
     parts = zip(bounds, [*bounds[1:], len(points)], strict=True)
@@ -68,7 +68,7 @@ def _drawn(name: str, at: Any, points: Any) -> bytes:
 
 
 def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
-    """Points with error bars, time to the right, flux [mJy] upwards, from the least to the largest; of more than POINTS the extremes."""
+    """SVG of points with error bars: time to the right, flux [mJy] upwards, scaled to the picture; of more than POINTS the extremes."""
     shown = _extremes(flux)
     at, flux, error = at[shown], flux[shown], error[shown]
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
@@ -85,7 +85,7 @@ def sparkline(name: str, at: Any, flux: Any, error: Any) -> bytes:
 
 
 def _extremes(values: Any) -> NDArray[np.intp]:
-    """All of them, or the lowest and the highest of each of so many parts that they are no more than POINTS: what stands out stays."""
+    """Indices of all values; of more than POINTS, those of the lowest and highest in each of POINTS / 2 parts, so that outliers stay."""
     if len(values) <= POINTS:
         return np.arange(len(values))
     parts = np.array_split(np.arange(len(values)), POINTS // 2)

@@ -1,4 +1,4 @@
-"""Observations along time, over any span from an hour to a season, and the trends of what was made of them."""
+"""Observations along time, over any span from an hour to a year, and the trends of the products made from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MINUTES, DAY = 5.0, timedelta(days=1)
 SPANS = {"Night": 1, "Week": 7, "Season": 90, "Year": 365}
 LISTED, LONGEST, NIGHT_CHOICES = 300, timedelta(days=400), 400
 SINGLY = timedelta(days=8)
-"""Observations are told one by one up to this span; beyond it by hours and nights."""
+"""Observations are shown one by one up to this span, and by hours and nights beyond it."""
 STRIP_DEG = 0.5
 STATE = "state"
 OF_HOUR, OF_NIGHT = len("2026-01-25T22"), len("2026-01-25")
@@ -38,7 +38,7 @@ OF_HOUR, OF_NIGHT = len("2026-01-25T22"), len("2026-01-25")
 
 @dataclass(frozen=True)
 class Colour:
-    """What observations may be coloured by: a figure of an asset, and its unit after a factor."""
+    """A figure of an asset by which observations may be coloured; `unit` is that of the figure times `factor`."""
 
     label: str
     asset: str
@@ -56,7 +56,7 @@ COLOURS = {
 
 @dataclass(frozen=True)
 class Trend:
-    """Figures of an asset over time: (figure, label) of each, their unit after a factor."""
+    """Figures of an asset over time: (figure, label) of each line; `unit` is that of the figures times `factor`."""
 
     title: str
     asset: str
@@ -83,9 +83,9 @@ TRENDS = {
 
 
 def span_of(request: Request, store: Archive) -> tuple[str, str]:
-    """The keys of the first and the last window that a request asks for: by default the last night with observations.
+    """The keys of the first and last window of the requested span: by default the last night with observations.
 
-    Raises NotFoundError for what is no time, ConfigurationError for a span that is empty or longer than LONGEST.
+    Raises NotFoundError for text that is no time, ConfigurationError for a span that is empty or longer than LONGEST.
     """
     nights = store.nights(1, "subband_group")
     last = nights[0] if nights else None
@@ -95,17 +95,17 @@ def span_of(request: Request, store: Archive) -> tuple[str, str]:
         return "", ""
     begin, end = begins(since), begins(until) + (DAY if len(until) == len("2026-01-25") else timedelta(minutes=MINUTES))
     if not timedelta() < end - begin <= LONGEST:
-        raise ConfigurationError(f"from {since} to {until} is no span of up to {LONGEST.days} days")
+        raise ConfigurationError(f"from {since} to {until} is not a span of up to {LONGEST.days} days")
     return since, until
 
 
 def begins(moment: str) -> datetime:
-    """The time that a text says. NotFoundError if it says none."""
+    """The time that a text names. Raises NotFoundError if it names none."""
     return datetime.fromisoformat(f"{windows.key(moment)}+00:00")
 
 
 def timeline(request: Request) -> Response:
-    """Observations over a span, coloured by their state or a figure, and a list of those that are wanted."""
+    """Observations over a span, coloured by their state or a figure, and a list of those that pass the filters."""
     store = render.archive_of(request).store
     since, until = span_of(request, store)
     colour = _colour(request)
@@ -129,7 +129,7 @@ def timeline(request: Request) -> Response:
 
 
 def _steps(store: Archive, since: str, until: str) -> dict[str, tuple[str, str]]:
-    """Spans to go on to: those before and after, where there are observations, and a night, week, season or year that ends as this one."""
+    """Spans to go to next: those before and after, if they have observations, and a night, week, season or year with the same end."""
     first, last = begins(since).date(), begins(until).date()
     length, newest = last - first + DAY, store.nights(1, "subband_group")
     steps = {}
@@ -147,20 +147,20 @@ def _is_long(since: str, until: str) -> bool:
 def _colour(request: Request) -> str:
     colour = parameters.text(request, "colour") or STATE
     if colour not in (STATE, *COLOURS):
-        raise ConfigurationError(f"colour={colour!r}: choose of {', '.join((STATE, *COLOURS))}")
+        raise ConfigurationError(f"colour={colour!r}: choose from {', '.join((STATE, *COLOURS))}")
     return colour
 
 
 def observations(request: Request, store: Archive, since: str, until: str) -> list[dict[str, Any]]:
-    """The observations of a span that are wanted, in order: key, state, why, and the figures of COLOURS."""
-    wanted = {name: parameters.text(request, name) for name in ("state", "checks")}
-    if wanted["state"] not in (None, *queue.STATES):
-        raise ConfigurationError(f"state={wanted['state']!r}: choose of {', '.join(queue.STATES)}")
+    """The observations of a span that pass the request's filters, in order: key, state, why, and the figures of COLOURS."""
+    filters = {name: parameters.text(request, name) for name in ("state", "checks")}
+    if filters["state"] not in (None, *queue.STATES):
+        raise ConfigurationError(f"state={filters['state']!r}: choose from {', '.join(queue.STATES)}")
     strip = parameters.number(request, "strip", np.inf, -90, 90) if parameters.text(request, "strip") else None
     low, high = windows.first(since), windows.last(until)
     state = request.app.state
     seen = state.look(store) if state.look else None
-    known = {one.observation: one for one in queue.unfinished(store, state.home, seen, {}) if low <= one.observation <= high}
+    unfinished = {one.observation: one for one in queue.unfinished(store, state.home, seen, {}) if low <= one.observation <= high}
     groups = {one.partition: one for one in store.figures("subband_group", ("pointing_dec_deg",), since, until)}
     figures = {
         name: {one.partition: one.values for one in store.figures(colour.asset, (colour.figure, "n_failed_checks"), since, until)}
@@ -170,22 +170,22 @@ def observations(request: Request, store: Archive, since: str, until: str) -> li
     solved = store.products("calibrated_ms", since, until, removed=True) if calibrator else []
     of_calibrator = {one.partition for one in solved if one.metadata.get("calibrator") == calibrator}
     rows = []
-    for key in sorted({*groups, *known}):
-        waiting = known.get(key)
+    for key in sorted({*groups, *unfinished}):
+        waiting = unfinished.get(key)
         row: dict[str, Any] = {
             "key": key,
             "state": waiting.state if waiting else queue.COMPLETED,
             "why": waiting.reason if waiting else "",
             "step": waiting.step if waiting else "tile_image",
             "dec": groups[key].values[0] if key in groups else None,
-            "failed_checks": sum(int((told.get(key) or (None, 0))[1] or 0) for told in figures.values()),
+            "failed_checks": sum(int((by_key.get(key) or (None, 0))[1] or 0) for by_key in figures.values()),
         }
         for name, colour in COLOURS.items():
             value = (figures[name].get(key) or (None,))[0]
             row[name] = None if value is None else colour.factor * value
         if calibrator and key not in of_calibrator:
             continue
-        fits = wanted["state"] in (None, row["state"]) and (wanted["checks"] != "failed" or row["failed_checks"])
+        fits = filters["state"] in (None, row["state"]) and (filters["checks"] != "failed" or row["failed_checks"])
         if fits and (strip is None or (row["dec"] is not None and abs(row["dec"] - strip) <= STRIP_DEG)):
             rows.append(row)
     return rows
@@ -203,7 +203,7 @@ def chart(request: Request) -> Response:
 
 
 def _singly(rows: Sequence[Mapping[str, Any]], colour: str, scheme: charts.Scheme) -> Any:
-    """Every observation at its time and figure, coloured by state."""
+    """A plot of every observation at its time and figure, coloured by state."""
     shown = COLOURS["rms" if colour == STATE else colour]
     name = next(key for key, value in COLOURS.items() if value is shown)
     plot = charts.figure(scheme, x="Time (UTC)", y=f"{shown.label.capitalize()} ({shown.unit})", height=340)
@@ -211,26 +211,26 @@ def _singly(rows: Sequence[Mapping[str, Any]], colour: str, scheme: charts.Schem
     marks = dict(zip(queue.STATES, ("circle_dot", "square", "triangle", "circle", "x"), strict=True))
     drawn = []
     for state in queue.STATES:
-        own = [row for row in rows if row["state"] == state]
-        if not own:
+        of_state = [row for row in rows if row["state"] == state]
+        if not of_state:
             continue
         points = charts.source(
             {
-                "at": charts.milliseconds([timegrid.parse_key(row["key"]) for row in own]),
-                "value": np.array([row[name] if row[name] is not None else 0.0 for row in own]),
-                "key": [row["key"] for row in own],
-                "why": [row["why"] or row["state"] for row in own],
-                **{key: np.array([_nan(row[key]) for row in own]) for key in COLOURS},
+                "at": charts.milliseconds([timegrid.parse_key(row["key"]) for row in of_state]),
+                "value": np.array([row[name] if row[name] is not None else 0.0 for row in of_state]),
+                "key": [row["key"] for row in of_state],
+                "why": [row["why"] or row["state"] for row in of_state],
+                **{key: np.array([_nan(row[key]) for row in of_state]) for key in COLOURS},
             }
         )
         drawn.append(
             plot.scatter(
-                "at", "value", source=points, size=8, marker=marks[state], color=tints[state], legend_label=f"{state} ({len(own)})"
+                "at", "value", source=points, size=8, marker=marks[state], color=tints[state], legend_label=f"{state} ({len(of_state)})"
             )
         )
     if drawn:
-        told = [(value.label, f"@{key}{{0.000}} {value.unit}") for key, value in COLOURS.items()]
-        charts.hover(plot, drawn, [("observation", "@key"), ("state", "@why"), *told])
+        tooltips = [(value.label, f"@{key}{{0.000}} {value.unit}") for key, value in COLOURS.items()]
+        charts.hover(plot, drawn, [("observation", "@key"), ("state", "@why"), *tooltips])
         charts.leads(plot, drawn, "/observations/@key")
         charts.legend(plot, scheme)
     return plot
@@ -241,7 +241,7 @@ def _nan(value: float | None) -> float:
 
 
 def _raster(store: Archive, since: str, until: str, colour: str, scheme: charts.Scheme) -> Any:
-    """Every hour of every night as a cell: the part that is imaged, or the median of a figure."""
+    """A plot with a cell for every hour of every night: the part that is imaged, or the median of a figure."""
     from bokeh.models.annotations import ColorBar
     from bokeh.models.mappers import LinearColorMapper
 
@@ -253,8 +253,8 @@ def _raster(store: Archive, since: str, until: str, colour: str, scheme: charts.
     else:
         shown = COLOURS[colour]
         label, unit = shown.label, shown.unit
-        told = store.gathered(shown.asset, shown.figure, OF_HOUR, since, until)
-        values = {hour: shown.factor * median(found) for hour, found in told.items()}
+        by_hour = store.gathered(shown.asset, shown.figure, OF_HOUR, since, until)
+        values = {hour: shown.factor * median(found) for hour, found in by_hour.items()}
     cells = sorted(values)
     numbers = np.array([values[hour] for hour in cells])
     plot = charts.figure(scheme, x="Night (UTC day)", y="Hour of the day (UTC)", height=420, y_range=(24, 0))
@@ -295,10 +295,10 @@ def trends(request: Request) -> Response:
 
 
 def trend_chart(request: Request) -> Response:
-    """One trend over a span: singly, or each night's median with the range that holds nine in ten."""
+    """One trend over a span: single values, or each night's median with the range that holds nine values in ten."""
     trend = TRENDS.get(request.path_params["trend"])
     if trend is None:
-        raise NotFoundError(f"there is no trend {request.path_params['trend']!r}; there are {', '.join(TRENDS)}")
+        raise NotFoundError(f"there is no trend {request.path_params['trend']!r}; choose from {', '.join(TRENDS)}")
     store, scheme = render.archive_of(request).store, charts.scheme_of(request)
     since, until = span_of(request, store)
     plot = charts.figure(scheme, x="Time (UTC)", y=trend.unit, height=240)
@@ -306,14 +306,14 @@ def trend_chart(request: Request) -> Response:
         return charts.answer(plot, request)
     drawn = []
     long = _is_long(since, until)
-    for (label, told), colour in zip(
-        (_nightly if long else _singly_told)(store, trend, since, until), (scheme.data, scheme.second), strict=False
+    for (label, figures), colour in zip(
+        (_nightly if long else _by_window)(store, trend, since, until), (scheme.data, scheme.second), strict=False
     ):
-        if not told:
+        if not figures:
             continue
-        at = [timegrid.parse_key(key) + (DAY / 2 if long else timedelta()) for key in told]
-        low, value, high = trend.factor * np.array(list(told.values())).T
-        points = charts.source({"at": charts.milliseconds(at), "key": list(told), "low": low, "value": value, "high": high})
+        at = [timegrid.parse_key(key) + (DAY / 2 if long else timedelta()) for key in figures]
+        low, value, high = trend.factor * np.array(list(figures.values())).T
+        points = charts.source({"at": charts.milliseconds(at), "key": list(figures), "low": low, "value": value, "high": high})
         if long:
             plot.segment("at", "low", "at", "high", source=points, color=colour, alpha=0.5)
         drawn.append(plot.scatter("at", "value", source=points, size=6, color=colour, legend_label=label))
@@ -326,10 +326,10 @@ def trend_chart(request: Request) -> Response:
 
 
 Told = dict[str, tuple[float, float, float]]
-"""By window, or night: a figure, or of a night's its 5th percentile, median and 95th percentile."""
+"""By window a figure, three times; or by night the 5th percentile, median and 95th percentile of its figures."""
 
 
-def _singly_told(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, Told]]:
+def _by_window(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, Told]]:
     """(label, figures) of each line of a trend, window by window."""
     if not trend.lines:  # from the last subband to the image [s]
         return [("from the last subband", {key: (value,) * 3 for key, value in front.latencies(store, since, until).items()})]
@@ -341,33 +341,33 @@ def _singly_told(store: Archive, trend: Trend, since: str, until: str) -> list[t
 
 
 def _nightly(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, Told]]:
-    """The same night by night; of a total, each night's sum."""
+    """(label, figures) of each line of a trend, night by night; of a total, each night's sum."""
     if not trend.lines:
-        return [("from when it was taken up", {night: _spread(seconds) for night, seconds in _waits(store, since, until).items()})]
-    told = []
+        return [("from when it was taken up", {night: _percentiles(seconds) for night, seconds in _waits(store, since, until).items()})]
+    lines = []
     for name, label in trend.lines:
         found = store.gathered(trend.asset, name, OF_NIGHT, since, until)
-        told.append((label, {night: (sum(own),) * 3 if trend.total else _spread(own) for night, own in found.items()}))
-    return told
+        lines.append((label, {night: (sum(values),) * 3 if trend.total else _percentiles(values) for night, values in found.items()}))
+    return lines
 
 
-def _spread(values: Sequence[float]) -> tuple[float, float, float]:
+def _percentiles(values: Sequence[float]) -> tuple[float, float, float]:
     low, middle, high = (float(value) for value in np.percentile(values, (5, 50, 95)))
     return low, middle, high
 
 
 def _waits(store: Archive, since: str, until: str) -> dict[str, list[float]]:
-    """By night the times from when its observations were taken up to their first images [s], which the index tells at once."""
+    """By night the times from when its observations were taken up to their first images [s], as the index has them in one query."""
     nights = {}
     for night, both in store.intervals("subband_group", "tile_image", OF_NIGHT, since, until).items():
-        # times of one form, all UTC: as an array they are read a hundred times faster
+        # all times have the same form, in UTC: converted as one array they are read a hundred times faster
         taken, made = (np.array(column, "M8[s]") for column in zip(*both, strict=True))
         nights[night] = (made - taken).astype(float).tolist()
     return nights
 
 
 def observation(request: Request) -> Response:
-    """One observation: how far it is and why, and every product that was made of it."""
+    """One observation: its state and the reason, and every product made from it."""
     archive, key = render.archive_of(request), request.path_params["key"]
     state = request.app.state
     assets = [one.name for one in specifications().values() if one.grain == "observation"]
@@ -379,7 +379,7 @@ def observation(request: Request) -> Response:
     seen = state.look(archive.store) if state.look else None
     waits = next((one for one in queue.unfinished(archive.store, state.home, seen, {}) if one.observation == key), None)
     if not products and waits is None:
-        raise NotFoundError(f"there is no observation {key!r}; the timeline shows those there are")
+        raise NotFoundError(f"there is no observation {key!r}; the timeline shows all")
     kept = runs.kept(state.home, (one.run_id for one in products.values()))
     failing = sum(int(one.metadata.get("n_failed_checks") or 0) for one in products.values())
     return render.page(

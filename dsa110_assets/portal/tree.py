@@ -1,4 +1,4 @@
-"""A lineage as lines of a page."""
+"""A lineage tree as lines of a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to pan and zoom in: the server sends small windows of the mapped file, the page's script puts them together."""
+"""The viewer that pans and zooms images: the server sends small tiles of the memory-mapped file, the page's script puts them together."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.floating[Any]]
 TILE = 256
 DEEPEST = 8
-"""Each level halves the picture: at the eighth, 65536 pixels are one tile."""
+"""The deepest level. Each level halves the picture: at the eighth, one tile is 65536 pixels wide."""
 STRETCHES = ("asinh", "linear", "sqrt", "log")
 LOWEST, HIGHEST = -3.0, 15.0
-"""In units of the rms, unless other limits are asked for."""
+"""Default limits of the shown values, in units of the rms."""
 MARKED, EPOCHS, CUTOUT, BLANK = 1500, 24, 160, 0
 IMMUTABLE = "private, max-age=86400, immutable"
 
 
 @lru_cache(maxsize=24)
 def opened(path: Path) -> tuple[FloatArray, WCS]:
-    """The pixels of a FITS image, mapped and not read, and their celestial coordinates. Products never change."""
+    """The pixels of a FITS image, memory-mapped rather than read, and their celestial coordinates. Cached: products never change."""
     from astropy.wcs import WCS
 
     data, header = fits.map_plane(path)
@@ -85,7 +85,7 @@ def levels(pixels: FloatArray, low: float, high: float, stretch: str) -> NDArray
 
 
 def png(shown: NDArray[np.uint8], *, grey: bool = False) -> bytes:
-    """Levels as PNG, north up; `grey` turns them, dark on light, as a picture for people."""
+    """Levels as PNG, north up; `grey` inverts them to dark on light, as a picture for people."""
     from PIL import Image as Pillow
 
     turned = np.ascontiguousarray(np.where(shown == BLANK, 200, 255 - shown) if grey else shown)[::-1].astype(np.uint8)
@@ -95,14 +95,14 @@ def png(shown: NDArray[np.uint8], *, grey: bool = False) -> bytes:
 
 
 def view(request: Request) -> Response:
-    """The viewer over one image of a product."""
+    """The page of the viewer for one image of a product."""
     archive, product = _product(request)
     names = image_files(product)
     if not names:
         raise NotFoundError(f"{product.id} holds no image")
     name = parameters.text(request, "file") or names[0]
     data, wcs = opened(files.product_file(archive.store, product.id, name))
-    rms_jy = Image.of(product).rms.value if name in MAIN_IMAGES or "residual" in name else _spread(data)
+    rms_jy = Image.of(product).rms.value if name in MAIN_IMAGES or "residual" in name else _substitute_rms(data)
     place = _place(request)
     centre = [float(v) for v in wcs.world_to_pixel_values(*place)] if place else [data.shape[1] / 2, data.shape[0] / 2]
     scale_arcsec = float(3600 * np.sqrt(abs(np.linalg.det(wcs.pixel_scale_matrix))))
@@ -118,7 +118,7 @@ def view(request: Request) -> Response:
 
 
 def carta(request: Request) -> Response:
-    """CARTA over one image, inside a page of the portal."""
+    """CARTA with one image, inside a page of the portal."""
     _, product = _product(request)
     names = image_files(product)
     name = parameters.text(request, "file") or (names[0] if names else "")
@@ -126,7 +126,7 @@ def carta(request: Request) -> Response:
         raise NotFoundError(f"{product.id} holds no image {name!r}; it holds {', '.join(names) or 'none'}")
     link = carta_link(request, product, name)
     if link is None:
-        raise NotFoundError("nothing says where CARTA is: set DSA110_CARTA_URL to its address, such as http://host:3002")
+        raise NotFoundError("the address of CARTA is not set: set DSA110_CARTA_URL to it, such as http://host:3002")
     answer = render.page("carta.html", request, product=product, names=names, name=name, link=link)
     parts = urlsplit(link)
     answer.headers["content-security-policy"] = f"{render.POLICY}; frame-src {parts.scheme}://{parts.netloc}"
@@ -151,7 +151,7 @@ def tile(request: Request) -> Response:
     low, high = _limits(request)
     stretch = parameters.text(request, "stretch") or STRETCHES[0]
     if stretch not in STRETCHES:
-        raise ConfigurationError(f"stretch={stretch!r}: choose of {', '.join(STRETCHES)}")
+        raise ConfigurationError(f"stretch={stretch!r}: choose from {', '.join(STRETCHES)}")
     return Response(
         png(levels(window(data, level, x, y), low, high, stretch)), media_type="image/png", headers={"cache-control": IMMUTABLE}
     )
@@ -165,7 +165,7 @@ def _limits(request: Request) -> tuple[float, float]:
 
 
 def at(request: Request) -> Response:
-    """The position, and the value, of the pixel that holds (x, y), counted from 0 at the centre of the south-eastern one."""
+    """The sky position of (x, y) and the value of its pixel; x and y count from 0 at the centre of the south-eastern pixel."""
     archive, product = _product(request)
     data, wcs = _image(request, archive, product)
     x, y = (parameters.number(request, name, 0, -1e6, 1e6) for name in ("x", "y"))
@@ -179,19 +179,19 @@ def at(request: Request) -> Response:
 
 
 def place(request: Request) -> Response:
-    """Where a position lies in an image: (x, y), and whether that is inside."""
+    """The place (x, y) of a sky position in an image, and whether it is inside."""
     archive, product = _product(request)
     data, wcs = _image(request, archive, product)
     position = _place(request)
     if position is None:
-        raise ConfigurationError("ra and dec say where: degrees, or 05h21m09.9s and 16d38m22s")
+        raise ConfigurationError("give the position as ra and dec: degrees, or 05h21m09.9s and 16d38m22s")
     x, y = (float(value) for value in wcs.world_to_pixel_values(*position))
     inside = bool(np.isfinite(x) and 0 <= x < data.shape[1] and 0 <= y < data.shape[0])
     return JSONResponse(jsonable({"x": x, "y": y, "inside": inside, "width": data.shape[1], "height": data.shape[0]}))
 
 
 def overlay(request: Request) -> Response:
-    """What lies in an image: the brightest of the `catalogue`, or what was measured in its hour (`measurements`)."""
+    """The sources in an image: the brightest of the `catalogue`, or of those measured in its hour (`measurements`)."""
     archive, product = _product(request)
     data, wcs = _image(request, archive, product)
     kind = parameters.text(request, "kind") or "catalogue"
@@ -203,7 +203,7 @@ def overlay(request: Request) -> Response:
 
 
 def region(request: Request) -> Response:
-    """What was measured in an image as a DS9 region file, which CARTA reads too."""
+    """The sources measured in an image as a DS9 region file, which CARTA reads too."""
     archive, product = _product(request)
     data, wcs = _image(request, archive, product)
     kind = parameters.text(request, "kind") or "measurements"
@@ -226,7 +226,7 @@ def marked(
         hour = key if len(key) == len("2026-01-25T22:00") else None
         table, name = archive.store.current("source_measurements", f"{key[:13]}:00" if hour else None), "source_measurements.parquet"
     else:
-        raise ConfigurationError(f"kind={kind!r}: choose of catalogue, measurements")
+        raise ConfigurationError(f"kind={kind!r}: choose from catalogue, measurements")
     if table is None:
         return
     corners = wcs.pixel_to_world_values(data.shape[1] / 2, data.shape[0] / 2)
@@ -240,11 +240,11 @@ def marked(
 
 
 def cutout(request: Request) -> Response:
-    """The pixels about a position of an image as a small picture, dark on light."""
+    """The pixels around a position of an image as a small picture, dark on light."""
     archive, product = _product(request)
     position = _place(request)
     if position is None:
-        raise ConfigurationError("ra and dec say where to cut")
+        raise ConfigurationError("give the position to cut out as ra and dec")
     size_arcmin = parameters.number(request, "size", 8.0, 0.1, 120.0)
     found = Image.of(product)
     data, wcs = opened(files.product_file(archive.store, product.id, found.path.name))
@@ -256,9 +256,9 @@ def cutout(request: Request) -> Response:
 
 
 def cut(data: FloatArray, wcs: WCS, ra_deg: float, dec_deg: float, size_deg: float) -> FloatArray:
-    """CUTOUT by CUTOUT pixels, the nearest ones, of a square about a position; NaN outside the image.
+    """A square around a position, sampled by nearest pixels to CUTOUT by CUTOUT; NaN outside the image.
 
-    Raises NotFoundError for a position outside it.
+    Raises NotFoundError for a position outside the image.
     """
     x, y = (float(value) for value in wcs.world_to_pixel_values(ra_deg, dec_deg))
     if not (np.isfinite(x) and -0.5 <= x < data.shape[1] and -0.5 <= y < data.shape[0]):
@@ -274,27 +274,27 @@ def cut(data: FloatArray, wcs: WCS, ra_deg: float, dec_deg: float, size_deg: flo
 
 
 def carta_link(request: Request, product: Product, name: str) -> str | None:
-    """Where CARTA shows a file, if the settings say where CARTA is."""
+    """The address at which CARTA shows a file; None if the settings do not give CARTA's address."""
     address = request.app.state.carta
     return None if address is None else f"{address.rstrip('/')}/?folder={quote(str(product.path))}&file={quote(name)}"
 
 
 def _epochs(archive: AnalystArchive, product: Product) -> list[Product]:
-    """The images of the same kind and time of day of other nights, the newest first, to blink with; for mosaics of a night, all."""
-    own = product.partition or ""
+    """The images of other nights to blink with, the newest first: of the same kind and nearest in sidereal time; one for each night."""
+    key = product.partition or ""
     found = []
     for night in archive.store.nights(EPOCHS, product.asset):
-        if night == own[:10]:
+        if night == key[:10]:
             continue
         nearest = [one for one in archive.store.products(product.asset, night, night) if one.partition]
         if nearest:
-            start = timegrid.parse_key(own)
-            found.append(min(nearest, key=lambda one: _apart_s(timegrid.parse_key(one.partition or ""), start)))
+            start = timegrid.parse_key(key)
+            found.append(min(nearest, key=lambda one: _sidereal_difference_s(timegrid.parse_key(one.partition or ""), start)))
     return found
 
 
-def _apart_s(one: Any, other: Any) -> float:
-    """How far two times are apart as the sky turns [s]: a night later it is there four minutes earlier."""
+def _sidereal_difference_s(one: Any, other: Any) -> float:
+    """The difference of two times in the sidereal day [s]: the sky returns to the same place four minutes earlier each night."""
     turned = (one - other).total_seconds() % SIDEREAL_DAY_S
     return float(min(turned, SIDEREAL_DAY_S - turned))
 
@@ -310,7 +310,7 @@ def _product(request: Request) -> tuple[AnalystArchive, Product]:
 def _image(request: Request, archive: AnalystArchive, product: Product) -> tuple[FloatArray, WCS]:
     name = parameters.text(request, "file") or Image.of(product).path.name
     if not name.endswith(".fits"):
-        raise NotFoundError(f"{name} is no FITS image")
+        raise NotFoundError(f"{name} is not a FITS image")
     data, wcs = opened(files.product_file(archive.store, product.id, name))
     if not wcs.has_celestial:
         raise BadDataError(f"{product.id}: {name} has no celestial coordinates")
@@ -318,18 +318,18 @@ def _image(request: Request, archive: AnalystArchive, product: Product) -> tuple
 
 
 def _place(request: Request) -> tuple[float, float] | None:
-    """The position that a request names [deg]."""
+    """The position that a request names [deg]; None if it names none."""
     from dsa110_assets.analyst import position
 
     given = [parameters.text(request, name) for name in ("ra", "dec")]
     return None if given == [None, None] else position(*given)
 
 
-def _spread(data: FloatArray) -> float:
-    """A scale for pixels that have no rms of their own: what lies between the median and the 99th percentile, over the limits."""
-    some = np.asarray(data[:: max(1, data.shape[0] // 400), :: max(1, data.shape[1] // 400)])
-    some = some[np.isfinite(some)]
-    return float(np.percentile(np.abs(some), 99.5)) / HIGHEST or 1.0 if some.size else 1.0
+def _substitute_rms(data: FloatArray) -> float:
+    """A scale in place of an rms, in units of the pixels: the 99.5th percentile of |pixels| over HIGHEST; 1 if that is 0 or undefined."""
+    sample = np.asarray(data[:: max(1, data.shape[0] // 400), :: max(1, data.shape[1] // 400)])
+    sample = sample[np.isfinite(sample)]
+    return float(np.percentile(np.abs(sample), 99.5)) / HIGHEST or 1.0 if sample.size else 1.0
 
 
 ROUTES = [

@@ -1,1 +1,1 @@
-"""A faithful telescope: subband files as the correlator writes them, and the truth beside them."""
+"""Simulator of the telescope: subband files as the correlator writes them, together with the truth."""

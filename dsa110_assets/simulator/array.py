@@ -1,4 +1,4 @@
-"""Which antennas a simulated array has."""
+"""The antennas of a simulated array."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from dsa110_assets.telescope import astrometry, stations
 SMALL_ARRAY_ORDER = (
     103, 12, 102, 2, 48, 87, 29, 20, 73, 68, 31, 76, 35, 8, 82, 45, 18, 72, 85, 42, 78, 69, 30, 3,
 )  # fmt: skip
-"""Stations in the order in which a small array takes them: the T's arms and station 103, no far outrigger.
+"""Stations in the order in which a small array takes them: the arms of the T and station 103, no far outrigger.
 
-Found by annealing for 24 antennas, 16 subbands and declination 16.27: the highest sidelobe of the snapshot beam
-is 0.26 (robust 0.5), their rms 0.021; baselines stay below 500 m, so that a field of 4 degrees is a small image.
-Then ordered by leaving out, one by one, what costs least.
+Found by annealing for 24 antennas, 16 subbands and declination 16.27: the highest sidelobe of the snapshot beam is 0.26
+(robust 0.5), their rms 0.021; baselines stay below 500 m, so that a field of 4 degrees is a small image. The order
+comes from removing, one by one, the station whose loss costs least.
 """
 
 
 @dataclass(frozen=True)
 class Array:
-    """The connected antennas: `numbers` (n,) 0-based, ascending; `order` the same in the correlator's input
-    order.
+    """The connected antennas: `numbers` (n,) 0-based, ascending; `order` the same in the correlator's input order.
 
     `relative_m` (117, 3) are the positions of all stations minus the site's [m].
     """

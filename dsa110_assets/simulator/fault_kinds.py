@@ -1,4 +1,4 @@
-"""What can be wrong with a simulated signal: the kinds of fault, their parameters, and how one is written down."""
+"""Faults of a simulated signal: their kinds, parameters and notation."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FORM = "KIND:GROUPS[:NAME=VALUE,...] with GROUPS one of 3, 3- (from 3 on), 3-7, 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One value of a fault. `form`: a number, numbers joined by +, stations (1 to 117) joined by +, or a word.
+    """One parameter of a fault. `form`: a number, numbers joined by +, stations (1 to 117) joined by +, or a word.
 
-    Numbers lie in [low, high]; a word is one of `choices` unless that is empty. A default of None: the value is
+    Numbers lie in [low, high]; a word is one of `choices` unless that is empty. With a default of None the value is
     absent unless given, or must be given when `required`.
     """
 
@@ -31,7 +31,7 @@ class Parameter:
     required: bool = False
 
     def read(self, text: str) -> Value:
-        """The value that `text` writes. ConfigurationError names the text and what is allowed."""
+        """Parse the value written as `text`. ConfigurationError names the text and what is allowed."""
         if self.form == "word":
             if text and (not self.choices or text in self.choices):
                 return text
@@ -48,12 +48,12 @@ class Parameter:
                 raise ConfigurationError(f"{self.name}={text}: write {self.allowed}")
             return numbers[0]
         if self.form == "stations" and len(set(numbers)) < len(numbers):
-            raise ConfigurationError(f"{self.name}={text}: a station is there twice")
+            raise ConfigurationError(f"{self.name}={text}: a station is listed twice")
         return numbers
 
     @property
     def allowed(self) -> str:
-        """What may be written for it, in words."""
+        """The allowed values, in words."""
         if self.form == "word":
             return " or ".join(self.choices) or "a name"
         if self.form == "stations":
@@ -64,7 +64,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of fault. `where` says who plants it; sky faults hold for all groups."""
+    """One kind of fault. `where` is the part of the simulator that plants it; sky faults apply to all groups."""
 
     name: str
     where: Literal["instrument", "sky", "interference"]
@@ -81,7 +81,7 @@ class Kind:
 class SignalFault:
     """A planted fault of the signal in groups `first` to `last` (None: to the end), counted from 0 over all nights.
 
-    `values` are all its parameters by name, those that were not given at their defaults.
+    `values` are all its parameters by name; those not given have their defaults.
     """
 
     kind: str
@@ -90,12 +90,12 @@ class SignalFault:
     values: tuple[tuple[str, Value], ...] = ()
 
     def touches(self, group: int) -> bool:
-        """Whether it acts in the group with this index."""
+        """Whether the fault is active in the group with this index."""
         return self.first <= group and (self.last is None or group <= self.last)
 
     @property
     def groups(self) -> str:
-        """Its groups as they are written: '3', '3-', '3-7' or '*'."""
+        """Its groups in notation: '3', '3-', '3-7' or '*'."""
         if self.last is None:
             return f"{self.first}-" if self.first else "*"
         return f"{self.first}-{self.last}" if self.last > self.first else f"{self.first}"
@@ -124,21 +124,21 @@ class SignalFault:
 
     @property
     def antennas(self) -> tuple[int, ...]:
-        """The stations (1 to 117) it names; none for a fault that does not act on single antennas."""
+        """The stations (1 to 117) it names; empty for a fault that does not act on single antennas."""
         return tuple(int(number) for number in self.numbers("antenna")) if self.has("antenna") else ()
 
     def records(self, **more: Any) -> list[dict[str, Any]]:
-        """What truth.json says of it, beside its observations: kind, groups, all parameters and `more`; one entry
-        per antenna where it has antennas."""
-        told: dict[str, Any] = {"kind": self.kind, "groups": self.groups}
-        told |= {name: list(value) if isinstance(value, tuple) else value for name, value in self.values} | more
+        """The fault's entries in truth.json, without observations: kind, groups, all parameters and `more`; one entry
+        per antenna if the fault has antennas."""
+        record: dict[str, Any] = {"kind": self.kind, "groups": self.groups}
+        record |= {name: list(value) if isinstance(value, tuple) else value for name, value in self.values} | more
         if not self.antennas:
-            return [told]
-        each = [told | {"antenna": station} for station in self.antennas]
+            return [record]
+        records = [record | {"antenna": station} for station in self.antennas]
         if self.has("ns"):
-            delays = self.numbers("ns") * (len(each) if len(self.numbers("ns")) == 1 else 1)
-            each = [one | {"ns": ns} for one, ns in zip(each, delays, strict=True)]
-        return each
+            delays = self.numbers("ns") * (len(records) if len(self.numbers("ns")) == 1 else 1)
+            records = [entry | {"ns": ns} for entry, ns in zip(records, delays, strict=True)]
+        return records
 
 
 _ANTENNA = Parameter("antenna", form="stations", low=1, high=117, required=True)
@@ -147,11 +147,11 @@ _PA = Parameter("pa_deg", 30.0, low=-360, high=360)
 
 INSTRUMENT = (
     Kind(
-        "deaf_antenna", "instrument", "the sky is gone, the noise stays",
+        "deaf_antenna", "instrument", "no sky, but unchanged noise",
         (_ANTENNA, Parameter("receptor", "both", "word", choices=("both", "x", "y"))),
     ),
     Kind(
-        "quiet_antenna", "instrument", "the sky is gone and the noise power lower by db",
+        "quiet_antenna", "instrument", "no sky, and noise power lower by db",
         (_ANTENNA, Parameter("db", 3.0, low=0, high=60)),
     ),
     Kind(
@@ -159,7 +159,7 @@ INSTRUMENT = (
         (_ANTENNA, Parameter("db", 6.0, low=0, high=60)),
     ),
     Kind(
-        "delay_jump", "instrument", "a phase slope over frequency, none at the band's centre; ns for all or one each",
+        "delay_jump", "instrument", "a phase slope over frequency, zero at the band's centre; one ns for all antennas or one for each",
         (_ANTENNA, Parameter("ns", (2.0,), "numbers", low=-1000, high=1000)),
     ),
     Kind(
@@ -175,7 +175,7 @@ INSTRUMENT = (
         (Parameter("factor", 0.85, low=0.001, high=1000),),
     ),
     Kind(
-        "noise_up", "instrument", "the system temperature times factor, the sky as it was",
+        "noise_up", "instrument", "the system temperature times factor, the sky unchanged",
         (_ANTENNA, Parameter("factor", 4.0, low=0.001, high=1000)),
     ),
     Kind(
@@ -189,7 +189,7 @@ SKY = (
         (Parameter("factor", 1.15, low=0.001, high=1000), _CALIBRATOR),
     ),
     Kind(
-        "calibrator_offset", "sky", "it stands off its listed position",
+        "calibrator_offset", "sky", "it is offset from its listed position",
         (Parameter("arcsec", 8.0, low=0, high=3600), _PA, _CALIBRATOR),
     ),
     Kind(
@@ -224,7 +224,7 @@ SKY = (
 def _transmission(
     power_jy: float, centre_mhz: float, width_mhz: float, *, always: bool, elevation_deg: float, rate_deg_s: float = 0.0
 ) -> tuple[Parameter, ...]:
-    """What all transmitters have: see transmitters.Transmitter for the meaning."""
+    """The parameters that all transmitters have; see transmitters.Transmitter for their meaning."""
     start_s, duration_s = (0.0, 1e4) if always else (50.0, 200.0)
     return (
         Parameter("power_jy", float(power_jy), low=1e-3, high=1e9), Parameter("centre_mhz", float(centre_mhz), low=1000, high=2000),
@@ -241,7 +241,7 @@ INTERFERENCE = (
         _transmission(100, 1400, 35, always=False, elevation_deg=45, rate_deg_s=0.01),
     ),
     Kind(
-        "wide_rfi", "interference", "the same from the horizon, standing still",
+        "wide_rfi", "interference", "the same from a fixed direction on the horizon",
         _transmission(100, 1400, 35, always=False, elevation_deg=0),
     ),
     Kind(
@@ -249,14 +249,14 @@ INTERFERENCE = (
         (*_transmission(300, 1330, 2, always=True, elevation_deg=0), Parameter("period_s", 12.0, low=0.1, high=1e4)),
     ),
     Kind(
-        "hopping", "interference", "in every integration at hops other places of width_mhz within span_mhz",
+        "hopping", "interference", "in every integration, hops new random places of width_mhz within span_mhz",
         (
             *_transmission(100, 1400, 5, always=False, elevation_deg=5), Parameter("span_mhz", 80.0, low=1e-3, high=1000),
             Parameter("hops", 4.0, low=1, high=100),
         ),
     ),
     Kind(
-        "comb", "interference", "harmonics of a clock: lines of 10 kHz every spacing_mhz, always there",
+        "comb", "interference", "harmonics of a clock: lines of 10 kHz every spacing_mhz, always on",
         (*_transmission(1e4, 1400, 150, always=True, elevation_deg=0), Parameter("spacing_mhz", 10.0, low=0.1, high=1000)),
     ),
 )  # fmt: skip
@@ -264,22 +264,22 @@ KINDS = {kind.name: kind for kind in (*INSTRUMENT, *SKY, *INTERFERENCE)}
 
 
 def parse(text: str) -> SignalFault:
-    """A fault from 'KIND:GROUPS[:NAME=VALUE,...]', as in 'power_loss:3-:antenna=12+48,db=3'.
+    """Parse a fault written as 'KIND:GROUPS[:NAME=VALUE,...]', such as 'power_loss:3-:antenna=12+48,db=3'.
 
     ConfigurationError names the fault, the value that is wrong and what is allowed.
     """
     name, _, rest = text.partition(":")
     if name not in KINDS:
-        raise ConfigurationError(f"fault {text!r}: no kind {name!r}; write {FORM} and KIND one of {', '.join(KINDS)}")
+        raise ConfigurationError(f"fault {text!r}: {name!r} is not a kind of fault; write {FORM} and KIND one of {', '.join(KINDS)}")
     written, _, values = rest.partition(":")
     kind, (first, last) = KINDS[name], _read_groups(text, written)
     if kind.where == "sky" and (first, last) != (0, None):
         raise ConfigurationError(f"fault {text!r}: {name} is a fault of the sky, which all groups see: write {name}:*")
     try:
-        found = _read_values(kind, values)
+        parsed = _read_values(kind, values)
     except ConfigurationError as error:
         raise ConfigurationError(f"fault {text!r}: {error}") from None
-    return SignalFault(name, first, last, found)
+    return SignalFault(name, first, last, parsed)
 
 
 def _read_groups(text: str, written: str) -> tuple[int, int | None]:
@@ -296,22 +296,22 @@ def _read_groups(text: str, written: str) -> tuple[int, int | None]:
 
 
 def _read_values(kind: Kind, text: str) -> tuple[tuple[str, Value], ...]:
-    known = {parameter.name: parameter for parameter in kind.parameters}
-    found = {p.name: p.default for p in kind.parameters if p.default is not None}
+    parameters = {parameter.name: parameter for parameter in kind.parameters}
+    given = {p.name: p.default for p in kind.parameters if p.default is not None}
     for part in text.split(",") if text else ():
         name, equals, value = part.partition("=")
-        if name not in known or not equals:
-            raise ConfigurationError(f"{part!r}: write NAME=VALUE with NAME one of {', '.join(known)}")
-        found[name] = known[name].read(value)
+        if name not in parameters or not equals:
+            raise ConfigurationError(f"{part!r}: write NAME=VALUE with NAME one of {', '.join(parameters)}")
+        given[name] = parameters[name].read(value)
     for parameter in kind.parameters:
-        if parameter.required and parameter.name not in found:
+        if parameter.required and parameter.name not in given:
             raise ConfigurationError(f"{parameter.name} is missing: write {parameter.name}= and {parameter.allowed}")
-    stations, delays = (found.get(name) for name in ("antenna", "ns"))
+    stations, delays = (given.get(name) for name in ("antenna", "ns"))
     if isinstance(stations, tuple) and isinstance(delays, tuple) and len(delays) not in (1, len(stations)):
         raise ConfigurationError(f"ns: {len(delays)} values for {len(stations)} antennas; write one, or one for each")
-    if ("ra_deg" in found) != ("dec_deg" in found):
+    if ("ra_deg" in given) != ("dec_deg" in given):
         raise ConfigurationError("ra_deg and dec_deg: write both or neither")
-    return tuple((name, found[name]) for name in known if name in found)
+    return tuple((name, given[name]) for name in parameters if name in given)
 
 
 def _written(value: Value | None) -> str:

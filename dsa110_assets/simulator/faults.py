@@ -1,4 +1,4 @@
-"""Planted faults: what goes wrong between the correlator and the inbox."""
+"""Planted faults of files: errors between the correlator and the inbox."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dsa110_assets.simulator.options import Fault
 from dsa110_assets.simulator.writer import file_name
 
 _TRUNCATED_FRACTION = 142_348_126 / 145_348_600
-"""As the one truncated file in the inventory of real data."""
+"""As for the one truncated file in the inventory of real data."""
 _DUPLICATE_SHIFT = timedelta(seconds=4)
 
 
 def deliver(written: Path, directory: Path, stamp: str, subband: int, faults: Sequence[Fault]) -> list[str]:
-    """Give a file that was written under its `_incomplete` name its final place; returns the names delivered.
+    """Move a file written under its `_incomplete` name to its final place; return the names delivered.
 
-    Faults are applied on the way: the file may end up truncated, empty, missing, twice, or still incomplete.
+    Faults are applied on the way: the file may end up truncated, empty, missing, duplicated, or still incomplete.
     """
     kinds = {fault.kind for fault in faults}
     final = directory / file_name(stamp, subband)
@@ -47,6 +47,6 @@ def deliver(written: Path, directory: Path, stamp: str, subband: int, faults: Se
 
 
 def _lose_last_row(path: Path) -> None:
-    """Same header, other bytes: the last row of the data is zero."""
+    """Keep the header but change the data: the last row becomes zero."""
     with h5py.File(path, "r+") as file:
         file["Data/visdata"][-1] = 0

@@ -15,7 +15,7 @@ _STREAM_ANTENNA, _STREAM_NIGHT, _STREAM_DEAD = 4, 5, 6
 _REFANT_NUMBER = 102
 _AMPLITUDE_SCATTER = 0.15
 _RESIDUAL_DELAY_S = 1e-9
-"""Delays are applied in steps of 2 ns; what is left is about half of that."""
+"""Delays are applied in steps of 2 ns; the residual is about half of that."""
 _RIPPLES = 3
 _RIPPLE_AMPLITUDE = 0.06
 _NIGHT_PHASE_FACTOR = 3.0
@@ -24,8 +24,7 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Instrument:
-    """`dead_antennas` (0-based numbers) write zeros; `dead_receptors` (number, pol) hold noise without any
-    sky."""
+    """`dead_antennas` (0-based numbers) write zeros; `dead_receptors` (number, pol) record noise without any sky."""
 
     array: Array
     options: SimulationOptions
@@ -35,8 +34,8 @@ class Instrument:
     def gains(self, night: str, times_mjd: Float, frequencies_hz: Float) -> NDArray[np.complex128]:
         """Gains (time, antenna as in `array.numbers`, channel, pol): V_observed = g_1 conj(g_2) V_true.
 
-        A static part per receptor (amplitude, phase, delay, smooth ripples), a re-draw per night, and a daily
-        sinusoid; dead receptors have their gain here too, what they miss is the sky.
+        They are a static part per receptor (amplitude, phase, delay, smooth ripples), a new draw per night, and a daily
+        sinusoid. Dead receptors have gains here too: what they lack is the sky.
         """
         shape = (times_mjd.size, self.array.numbers.size, frequencies_hz.size, 2)
         gains = np.empty(shape, dtype=np.complex128)
@@ -89,7 +88,7 @@ class Instrument:
 
 
 def build(options: SimulationOptions, array: Array) -> Instrument:
-    """The instrument of a run. The first reference antenna, if there, is never dead."""
+    """Build the instrument of a run. The first reference antenna, if present, is never dead."""
     rng = np.random.default_rng([options.seed, _STREAM_DEAD])
     candidates = rng.permutation(array.numbers[array.numbers != _REFANT_NUMBER])
     automatic = round(array.numbers.size / 24)

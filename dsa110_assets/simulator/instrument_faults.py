@@ -1,8 +1,8 @@
-"""What planted faults make of the instrument: lost sky, lost power, delays, swapped feeds, more noise.
+"""Effects of planted faults on the instrument: lost sky, lost power, delays, swapped feeds, more noise.
 
-The correlator's input p of antenna i records g (s E + n N): g its gain, E the sky's field in the feed it hears, N
-the noise of the system temperature; s and n are 1 on a healthy antenna. Faults act on feeds; then cables, gains or
-labels are exchanged.
+The correlator's input p of antenna i records g (s E + n N), where g is its gain, E the sky's field in the feed
+connected to it, and N the noise of the system temperature; s and n are 1 on a healthy antenna. Faults first act on
+feeds; then cables, gains or labels are exchanged.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ FEEDS = {"both": (0, 1), "x": (0,), "y": (1,)}
 class Disturbance:
     """The faults of one group, along antennas as in `array.numbers`.
 
-    `gain` (antenna, channel, feed) multiplies gains, `sky` and `noise` (antenna, feed) the amplitudes of sky and
-    noise. `cables`, `gains`, `labels` (antenna,) say whose X and Y are exchanged: inputs with their gains, gains
-    only, or the finished products of all its baselines.
+    `gain` (antenna, channel, feed) multiplies gains, `sky` and `noise` (antenna, feed) the amplitudes of sky and noise.
+    `cables`, `gains`, `labels` (antenna,) are True where X and Y are exchanged: inputs with their gains, gains only, or
+    the finished products of all the antenna's baselines.
     """
 
     gain: Complex
@@ -45,32 +45,35 @@ class Disturbance:
     labels: NDArray[np.bool_]
 
     def seen_through(self, gains: Complex, response: Float) -> tuple[Complex, Float, Float, Index]:
-        """Of gains (time, antenna, channel, feed) and sky response (antenna, feed): the inputs' gains, responses
-        and noise amplitudes, in the same shapes, and the feed (0: X, 1: Y) that each input hears (antenna, pol)."""
+        """Apply the faults to gains (time, antenna, channel, feed) and sky response (antenna, feed).
+
+        Returns the inputs' gains, responses and noise amplitudes, in the same shapes, and the feed (0: X, 1: Y)
+        connected to each input (antenna, pol).
+        """
         feed = np.tile(np.arange(2), (self.cables.size, 1))
         feed[self.cables] = [1, 0]
-        mine = gains * self.gain
+        input_gains = gains * self.gain
         exchanged = self.cables ^ self.gains
-        mine[:, exchanged] = mine[:, exchanged][..., ::-1]
+        input_gains[:, exchanged] = input_gains[:, exchanged][..., ::-1]
         response, noise = (np.take_along_axis(a, feed, axis=1) for a in (response * self.sky, self.noise))
-        return mine, response, noise, feed
+        return input_gains, response, noise, feed
 
 
 def disturbance(options: SimulationOptions, array: Array, group: int, frequencies_hz: Float) -> Disturbance:
-    """What all faults of the group with this index do together, at frequencies [Hz] (n,)."""
+    """Combine all faults of the group with this index, at frequencies [Hz] (n,)."""
     n = array.numbers.size
-    found = Disturbance(
+    total = Disturbance(
         np.ones((n, frequencies_hz.size, 2), dtype=np.complex128), np.ones((n, 2)), np.ones((n, 2)),
         *(np.zeros(n, dtype=bool) for _ in range(3)),
     )  # fmt: skip
     for fault in options.signal_faults(*_ACTIONS, group=group):
         where = np.searchsorted(array.numbers, np.array(fault.antennas, dtype=np.int64) - 1)
-        _ACTIONS[fault.kind](found, fault, where, options, array, frequencies_hz)
-    return found
+        _ACTIONS[fault.kind](total, fault, where, options, array, frequencies_hz)
+    return total
 
 
 def check_antennas(options: SimulationOptions, array: Array) -> None:
-    """ConfigurationError unless the array has every antenna that a fault names."""
+    """Raise ConfigurationError unless the array has every antenna that a fault names."""
     present = [int(number) + 1 for number in array.numbers]
     for fault in options.signal_faults():
         for station in fault.antennas:
@@ -79,7 +82,7 @@ def check_antennas(options: SimulationOptions, array: Array) -> None:
 
 
 def told(fault: SignalFault, options: SimulationOptions, array: Array) -> dict[str, Any]:
-    """What truth.json says beyond a fault's parameters: the errors that gain_drift draws, per antenna (X, Y)."""
+    """Return what truth.json records beyond a fault's parameters: the errors drawn for gain_drift, per antenna (X, Y)."""
     if fault.kind != "gain_drift":
         return {}
     drift = _drift(fault, options, array)
@@ -92,36 +95,36 @@ def told(fault: SignalFault, options: SimulationOptions, array: Array) -> dict[s
     }
 
 
-def _deaf(found: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
+def _deaf(total: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
     for feed in FEEDS[fault.word("receptor")]:
-        found.sky[where, feed] = 0
+        total.sky[where, feed] = 0
 
 
-def _quiet(found: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
-    found.sky[where] = 0
-    found.noise[where] *= 10 ** (-fault.number("db") / 20)
+def _quiet(total: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
+    total.sky[where] = 0
+    total.noise[where] *= 10 ** (-fault.number("db") / 20)
 
 
-def _power_loss(found: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
-    found.gain[where] *= 10 ** (-fault.number("db") / 20)
+def _power_loss(total: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
+    total.gain[where] *= 10 ** (-fault.number("db") / 20)
 
 
 def _delay_jump(
-    found: Disturbance, fault: SignalFault, where: Index, options: SimulationOptions, array: Array, frequencies_hz: Float
+    total: Disturbance, fault: SignalFault, where: Index, options: SimulationOptions, array: Array, frequencies_hz: Float
 ) -> None:
     delays_s = np.broadcast_to(np.array(fault.numbers("ns")) * 1e-9, where.shape)
     from_centre = frequencies_hz - _BAND_CENTRE_HZ
-    found.gain[where] *= np.exp(2j * np.pi * delays_s[:, None] * from_centre)[..., None]
+    total.gain[where] *= np.exp(2j * np.pi * delays_s[:, None] * from_centre)[..., None]
 
 
 def _gain_drift(
-    found: Disturbance, fault: SignalFault, where: Index, options: SimulationOptions, array: Array, frequencies_hz: Float
+    total: Disturbance, fault: SignalFault, where: Index, options: SimulationOptions, array: Array, frequencies_hz: Float
 ) -> None:
-    found.gain[:] *= np.exp(_drift(fault, options, array))[:, None, :]
+    total.gain[:] *= np.exp(_drift(fault, options, array))[:, None, :]
 
 
 def _drift(fault: SignalFault, options: SimulationOptions, array: Array) -> Complex:
-    """(antenna, feed): ln of the gain errors; a function of seed, antenna, feed and the fault's groups."""
+    """(antenna, feed): ln of the gain errors; depends only on seed, antenna, feed and the fault's groups."""
     size = fault.number("amplitude") + 1j * np.deg2rad(fault.number("phase_deg"))
     last = -1 if fault.last is None else fault.last
     draws = np.array(
@@ -134,21 +137,21 @@ def _drift(fault: SignalFault, options: SimulationOptions, array: Array) -> Comp
     return np.asarray(size.real * draws[..., 0] + 1j * size.imag * draws[..., 1])
 
 
-def _swapped_feeds(found: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
-    which = {"inputs": found.cables, "labels": found.labels, "gains": found.gains}[fault.word("how")]
+def _swapped_feeds(total: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
+    which = {"inputs": total.cables, "labels": total.labels, "gains": total.gains}[fault.word("how")]
     which[where] = True
 
 
-def _power_down(found: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
-    found.gain[:] *= np.sqrt(fault.number("factor"))
+def _power_down(total: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
+    total.gain[:] *= np.sqrt(fault.number("factor"))
 
 
-def _noise_up(found: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
-    found.noise[where] *= np.sqrt(fault.number("factor"))
+def _noise_up(total: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
+    total.noise[where] *= np.sqrt(fault.number("factor"))
 
 
-def _receptor_noise(found: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
-    found.noise[:, 1] *= np.sqrt(fault.number("ratio"))
+def _receptor_noise(total: Disturbance, fault: SignalFault, where: Index, *_: Any) -> None:
+    total.noise[:, 1] *= np.sqrt(fault.number("ratio"))
 
 
 _ACTIONS: dict[str, Callable[..., None]] = {

@@ -1,4 +1,4 @@
-"""Interference: narrow-band transmitters that are always there, and broadband bursts."""
+"""Interference: narrow-band transmitters that are always on, and broadband bursts."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ class Tone:
 
 @dataclass(frozen=True)
 class Burst:
-    """A broadband burst over whole integrations and a frequency range, seen by some antennas (0-based
-    numbers)."""
+    """A broadband burst over whole integrations and a frequency range, received by some antennas (0-based numbers)."""
 
     integration: int
     integrations: int
@@ -48,7 +47,7 @@ class Burst:
 
 
 def tones(options: SimulationOptions) -> tuple[Tone, ...]:
-    """The transmitters around the site; they depend on the seed alone."""
+    """The transmitters around the site; they depend only on the seed."""
     rng = np.random.default_rng([options.seed, _STREAM_TONES])
     low, high = band.band_frequencies_hz()[[0, -1]]
     return tuple(
@@ -61,11 +60,11 @@ def bursts(options: SimulationOptions, group: ScheduledGroup, array: Array) -> t
     """The bursts of one group."""
     rng = group_seed(options, group.times_mjd, _STREAM_BURSTS)
     low, high = band.band_frequencies_hz()[[0, -1]]
-    found = []
+    drawn = []
     for _ in range(int(rng.poisson(options.rfi_bursts))):
         width, centre = rng.uniform(*_BURST_WIDTH_HZ), rng.uniform(low, high)
-        seen = array.numbers[rng.uniform(size=array.numbers.size) < _BURST_ANTENNAS]
-        found.append(
+        affected = array.numbers[rng.uniform(size=array.numbers.size) < _BURST_ANTENNAS]
+        drawn.append(
             Burst(
                 integration=int(rng.integers(group.times_mjd.size)),
                 integrations=int(rng.integers(1, 3)),
@@ -73,18 +72,17 @@ def bursts(options: SimulationOptions, group: ScheduledGroup, array: Array) -> t
                 high_hz=float(centre + width / 2),
                 power_jy=_log_uniform(rng, *_BURST_JY),
                 azimuth_rad=float(rng.uniform(0, 2 * np.pi)),
-                antennas=tuple(int(n) for n in seen),
+                antennas=tuple(int(n) for n in affected),
             )
         )
-    return tuple(found)
+    return tuple(drawn)
 
 
 def add(
     true: NDArray[np.complex128], array: Array, transmitters: tuple[Tone, ...], flashes: tuple[Burst, ...],
     dec_rad: float, frequencies_hz: Float, width_hz: float, seed: int,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Add interference [Jy] to true visibilities (time, row, channel) in place; returns the (time, channel)
-    it touches."""
+    """Add interference [Jy] to true visibilities (time, row, channel) in place; return the (time, channel) it touches."""
     ant1, ant2 = array.baselines
     sidelobe = np.exp(_SIDELOBE_SCATTER * np.random.default_rng([seed, _STREAM_TONES, 1]).normal(size=len(array.relative_m)))
     pair = sidelobe[ant1] * sidelobe[ant2]
@@ -107,15 +105,15 @@ def add(
 
 
 def record(item: Tone | Burst) -> dict[str, Any]:
-    """What truth.json says of it."""
+    """The entry in truth.json."""
     return asdict(item)
 
 
 def _fringe(array: Array, azimuth_rad: float, dec_rad: float, frequencies_hz: Float) -> NDArray[np.complex128]:
     """(row, channel) response to a transmitter on the horizon.
 
-    The correlator takes out the delay w of the meridian direction, which stands still over the ground: the
-    fringe is the same at every integration, but washed out inside each as the correlator follows the sky.
+    The correlator removes the delay w of the meridian direction, which is fixed to the ground. So the fringe is the
+    same at every integration, but smeared within each because the correlator follows the sky.
     """
     uvw = array.static_uvw_m(dec_rad)
     ground = array.static_uvw_m(0.0)  # at declination 0 the axes are east, north celestial pole, equator

@@ -1,4 +1,4 @@
-"""How the planted variables vary: one flare, one ESE-like dip."""
+"""Light curves of the planted variables: one flare, one ESE-like dip."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ _FLARE_DECAY_D, _FLARE_DECAY_PER_NIGHT_D = 0.25, 0.04
 _DIP_DEPTH = 0.45
 _DIP_EDGE_D = 0.1
 _FEWEST_NIGHTS = 3
-"""A run of one or two nights may be continued by further calls: the curves are laid out for at least
-three."""
+"""A run of one or two nights may be continued by further calls, so curves are laid out for at least three nights."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,7 @@ def flare(reference_mjd: float, nights: int) -> LightCurve:
 
 
 def dip(reference_mjd: float, nights: int) -> LightCurve:
-    """A dip over half of the nights (rounded down): the last ones of a short run, the middle ones from six
-    nights on."""
+    """A dip over half of the nights (rounded down): the last ones of a short run, the middle ones of a run of six or more."""
     n = max(nights, _FEWEST_NIGHTS)
     first = ceil(n / 4) if n >= 6 else n - n // 2
     return LightCurve("ese", reference_mjd, n, first, first + n // 2 - 1)

@@ -1,4 +1,4 @@
-"""What can be simulated: every knob, its default and its meaning."""
+"""Options of the simulator: every setting, its default and its meaning."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Fault:
     subband: int
 
     def touches(self, group: int) -> bool:
-        """Whether it acts in the group with this index."""
+        """Whether the fault is active in the group with this index."""
         return self.group == group
 
 
 @dataclass(frozen=True)
 class FixedSource:
-    """A constant source put into the sky by hand: ICRS [deg], Stokes I [Jy] at 1.4 GHz, S ~ nu^spectral_index.
+    """A constant source added explicitly to the sky: ICRS [deg], Stokes I [Jy] at 1.4 GHz, S ~ nu^spectral_index.
 
     With a major axis it is a Gaussian: FWHM [arcsec], the major axis at `pa_deg` east of ICRS north. Stokes Q is
     `stokes_q_fraction` of I.
@@ -47,9 +47,10 @@ class FixedSource:
 
 
 def parse_fault(text: str) -> Fault | SignalFault:
-    """A fault from 'kind:group:subband', as in 'missing_subband:2:5', or from what `fault_kinds.parse` reads.
+    """Parse a fault written as 'kind:group:subband', such as 'missing_subband:2:5', or in the notation of
+    `fault_kinds.parse`.
 
-    ConfigurationError says the forms and the kinds.
+    ConfigurationError lists the notations and the kinds.
     """
     kinds = get_args(FaultKind)
     name, *parts = text.split(":")
@@ -65,15 +66,14 @@ def parse_fault(text: str) -> Fault | SignalFault:
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """A simulated run: when, where, with what array, over which sky, seen through which instrument.
+    """A simulated run: time, place, array, sky and instrument.
 
-    The sky depends on `seed` and ICRS position only; noise, gains and name jitter on `seed` and the group's
-    time.
+    The sky depends only on `seed` and ICRS position; noise, gains and name jitter on `seed` and the group's time.
     """
 
     start: Annotated[str, Field(description="UTC start of the first group's first integration")] = "2026-01-25T22:00:00"
     groups: Annotated[int, Field(ge=1, description="groups of 24 integrations per night")] = 12
-    nights: Annotated[int, Field(ge=1, description="nights, each one sidereal day after the one before")] = 1
+    nights: Annotated[int, Field(ge=1, description="nights, each one sidereal day after the previous")] = 1
     dec_deg: Annotated[float, Field(ge=-40, le=90, description="apparent pointing declination [deg]")] = 16.27
     antennas: Annotated[int, Field(ge=2, le=96, description="active antennas; 96 are the real array")] = 24
     channels: Annotated[int, Field(ge=1, le=384, description="channels per subband (48 on the telescope)")] = 8
@@ -110,7 +110,7 @@ class SimulationOptions:
     negative_channel_width: Annotated[bool, Field(description="write channel_width as a negative scalar")] = False
     fs_table: Annotated[bool, Field(description="write extra_keywords/fs_table")] = True
     name_shift_s: Annotated[float, Field(description="shift of all name stamps [s]; -105: as after a restart")] = 0.0
-    real_time: Annotated[bool, Field(description="let groups appear at the telescope's cadence")] = False
+    real_time: Annotated[bool, Field(description="deliver groups at the telescope's cadence")] = False
 
     def __post_init__(self) -> None:
         if 384 % self.channels:
@@ -129,22 +129,21 @@ class SimulationOptions:
                 )
 
     def file_faults(self, group: int) -> tuple[Fault, ...]:
-        """The faults of files of the group with this index."""
+        """File faults in the group with this index."""
         return tuple(f for f in self.faults if isinstance(f, Fault) and f.touches(group))
 
     def signal_faults(self, *kinds: str, group: int | None = None) -> tuple[SignalFault, ...]:
-        """The faults of these kinds (all kinds when none is named) that act in a group, or anywhere, in the order
-        of the call."""
+        """Signal faults of these kinds (all kinds if none is named) that are active in a group, or in any group if
+        None, in the order of the call."""
         return tuple(
             f for f in self.faults if isinstance(f, SignalFault) and (not kinds or f.kind in kinds) and (group is None or f.touches(group))
         )
 
 
 def perfect(**changes: Any) -> SimulationOptions:
-    """Options of a perfect instrument: equal unit gains, no noise, RFI, dead receptors, population or
-    variables.
+    """Options of a perfect instrument: equal unit gains, no noise, RFI, dead receptors, population or variables.
 
-    What remains is what `changes` asks for, such as `fixed_sources`.
+    `changes` are applied on top, such as `fixed_sources`.
     """
     plain: dict[str, Any] = {
         "population": False, "variables": False, "calibrator": "none", "gain_amplitude": 1.0,

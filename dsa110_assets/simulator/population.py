@@ -1,4 +1,4 @@
-"""The random population of sources: a function of seed and ICRS position only."""
+"""The random population of sources, which depends only on seed and ICRS position."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dsa110_assets.sky.names import position_name
 
 _LOG_FLUX = np.log10([1e-4, 1e-3, 0.0025, 0.005, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0])
 _LOG_COUNTS = np.log10([1500, 105, 53, 30, 16.9, 6.6, 1.75, 0.40, 0.055, 0.0085, 0.0009, 2e-5])
-"""Integral 1.4 GHz counts N(>S) per square degree against S [Jy], joined by power laws: NVSS above 2.5 mJy
-(Blake & Wall 2002, Condon et al. 1998), deep fields below."""
+"""Integral 1.4 GHz counts N(>S) per square degree against S [Jy], interpolated by power laws: NVSS above 2.5 mJy (Blake
+& Wall 2002, Condon et al. 1998), deep fields below."""
 
 _CELL_DEG = 1.0
 _STREAM_POPULATION = 3
@@ -26,8 +26,7 @@ def counts_per_deg2(flux_jy: float) -> float:
 
 
 def population(options: SimulationOptions, cells: list[tuple[int, int]]) -> SkyModel:
-    """The sources of the given sky cells. Names are 'SIM' plus the ICRS position, spectral indices -0.7 +-
-    0.2."""
+    """The sources of the given sky cells. Names are 'SIM' plus the ICRS position, spectral indices -0.7 +- 0.2."""
     parts = [_cell_sources(options, *cell) for cell in cells]
     stacked = np.concatenate(parts) if parts else np.zeros((0, 4))
     ra_deg, dec_deg, flux, index = stacked.T
@@ -41,8 +40,7 @@ def population(options: SimulationOptions, cells: list[tuple[int, int]]) -> SkyM
 
 
 def cells_near(ra_rad: Float, dec_rad: Float, radius_deg: float) -> list[tuple[int, int]]:
-    """The cells (declination row, number in the row) that may hold a point within the radius of any
-    direction."""
+    """The cells (declination row, number in the row) that may contain a point within the radius of any direction."""
     cells: set[tuple[int, int]] = set()
     for ra, dec in zip(np.rad2deg(ra_rad) % 360, np.rad2deg(dec_rad), strict=True):
         for row in range(_row(max(dec - radius_deg, -90.0)), _row(min(dec + radius_deg, 90.0)) + 1):
@@ -60,7 +58,7 @@ def _row(dec_deg: float) -> int:
 
 
 def _cells_in_row(row: int) -> int:
-    """Cells about one square degree in size."""
+    """Number of cells in a row; cells are about one square degree in size."""
     return max(1, round(360 / _CELL_DEG * float(np.cos(np.deg2rad((row + 0.5) * _CELL_DEG - 90)))))
 
 
@@ -74,6 +72,6 @@ def _cell_sources(options: SimulationOptions, row: int, number: int) -> Float:
     n = int(rng.poisson(options.source_density * area * (brighter_min - brighter_max)))
     ra = (number + rng.uniform(size=n)) * 360 / n_cells
     dec = np.rad2deg(np.arcsin(rng.uniform(low, high, size=n)))
-    # fluxes follow the counts: a uniform number of brighter sources, turned into the flux that has it
+    # fluxes follow the counts: draw N(>S) uniformly and invert it for S
     flux = 10 ** np.interp(np.log10(rng.uniform(brighter_max, brighter_min, size=n)), _LOG_COUNTS[::-1], _LOG_FLUX[::-1])
     return np.stack([ra, dec, flux, rng.normal(_INDEX_MEAN, _INDEX_SCATTER, size=n)], axis=1)

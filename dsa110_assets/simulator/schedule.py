@@ -1,4 +1,4 @@
-"""When groups are taken and what their files are called."""
+"""Times of groups and names of their files."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ _STREAM_NAMES = 1
 
 @dataclass(frozen=True)
 class ScheduledGroup:
-    """One group: `times_mjd` are integration centres as the file's JD float64 can hold them; one stamp per
-    subband.
+    """One group: `times_mjd` are integration centres, rounded as in the file's float64 JD; one stamp per subband.
 
-    `night` is the key of the day on which this night's run began: gains are drawn once for it.
+    `night` is the key of the day on which this night's run began; gains are drawn once for each night.
     """
 
     index: int
@@ -53,7 +52,7 @@ def start_mjd(options: SimulationOptions) -> float:
 
 
 def group_seed(options: SimulationOptions, times_mjd: NDArray[np.float64], stream: int, *more: int) -> np.random.Generator:
-    """The generator of one random stream of one group: a function of seed and group time, not of the call."""
+    """The generator of one random stream of one group; it depends on seed and group time, not on the call."""
     tenths = round((float(times_mjd[0]) - timegrid.MJD_UNIX_EPOCH) * SECONDS_PER_DAY * 10)
     return np.random.default_rng([options.seed, stream, tenths, *more])
 
@@ -85,10 +84,10 @@ def schedule(options: SimulationOptions) -> list[ScheduledGroup]:
 
 
 def _stamps(options: SimulationOptions, times_mjd: NDArray[np.float64], after_restart: bool) -> tuple[str, ...]:
-    """Each node's wall clock when it opened the file.
+    """The wall-clock time of each node when it opened the file.
 
-    Spreads as in the inventory of real files: mostly within a second, 2 s in one group of twenty, 13 to 22 s
-    after a restart, when names also precede the data by 102 to 106 s.
+    Spreads are as in the inventory of real files: mostly within a second, 2 s in one group of twenty, 13 to 22 s after
+    a restart, when names also precede the data by 102 to 106 s.
     """
     rng = group_seed(options, times_mjd, _STREAM_NAMES)
     if after_restart:

@@ -30,7 +30,7 @@ from dsa110_assets.simulator.sky import build_sky
 from dsa110_assets.telescope import band, timegrid
 
 _FAINTEST_FRACTION = 0.05
-"""Sources that the primary beam takes below this part of the population's faintest flux are left out."""
+"""Sources whose apparent flux is below this fraction of the population's faintest flux are left out."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -43,13 +43,12 @@ def simulate(
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Write the subband files of a run to `out`, with truth.json and catalogue.csv; returns the truth.
+    """Write the subband files of a run to `out`, with truth.json and catalogue.csv; return the truth.
 
-    `progress(done, total, file or group)` is called after every group. Calling again with the same seed adds
-    to the directory: truths are merged, variables keep their reference time. With `real_time` a group appears
-    when its last integration ends, counted from the call; `clock` and `wait` [s] can be replaced.
-    Raises ConfigurationError for an unusable directory, one that holds another sky, or a fault of an antenna or
-    calibrator that is not there.
+    `progress(done, total, file or group)` is called after every group. Calling again with the same seed adds to the
+    directory: truths are merged, variables keep their reference time. With `real_time` a group appears when its last
+    integration ends, counted from the call; `clock` and `wait` [s] can be replaced. Raises ConfigurationError for an
+    unusable directory, one that contains another sky, or a fault of a missing antenna or calibrator.
     """
     instrument_faults.check_antennas(options, arrays.build(options))
     try:
@@ -59,24 +58,24 @@ def simulate(
     previous = truth.load(out, options)
     groups = schedule(options)
     run = _Run(out, options, groups, previous)
-    known = truth.before_groups(options, groups, run.sky, run.instrument, previous)
+    current_truth = truth.before_groups(options, groups, run.sky, run.instrument, previous)
     started, done = clock(), 0
-    truth.write(out, known)
+    truth.write(out, current_truth)
     for group in groups:
         pending = run.write(group)
         if options.real_time:
             elapsed_s = (float(group.times_mjd[-1]) - groups[0].mjd_start) * SECONDS_PER_DAY + timegrid.INTEGRATION_S
             wait(max(0.0, started + elapsed_s - clock()))
         record = run.deliver(group, *pending)
-        known, done = truth.with_groups(known, [record]), done + 1
-        truth.write(out, known)
+        current_truth, done = truth.with_groups(current_truth, [record]), done + 1
+        truth.write(out, current_truth)
         if progress:
             progress(done, len(groups), record["observation"])
-    return known
+    return current_truth
 
 
 class _Run:
-    """What all groups of a run share."""
+    """The state shared by all groups of a run."""
 
     def __init__(
         self,
@@ -93,8 +92,7 @@ class _Run:
         self.tones = interference.tones(options)
 
     def write(self, group: ScheduledGroup) -> tuple[list[Path], dict[str, Any]]:
-        """Write all subbands of a group under their `_incomplete` names; returns them and what RFI there
-        was."""
+        """Write all subbands of a group under their `_incomplete` names; return their paths and a record of the RFI."""
         o = self.options
         width = band.channel_width_hz(o.channels)
         apparent = measurement.apparent_sky(self.sky, group.times_mjd, self.dec_rad, o.flux_min_jy * _FAINTEST_FRACTION)
@@ -103,12 +101,12 @@ class _Run:
         paths, touched = [], []
         for subband in range(o.subbands):
             frequencies = band.subband_frequencies_hz(subband, o.channels)
-            seen = (self.array, apparent, self.dec_rad, frequencies, width)
-            true, stokes_q = measurement.visibilities(*seen), measurement.stokes_q_visibilities(*seen)
-            here = interference.add(true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed)
+            arguments = (self.array, apparent, self.dec_rad, frequencies, width)
+            true, stokes_q = measurement.visibilities(*arguments), measurement.stokes_q_visibilities(*arguments)
+            subband_touched = interference.add(true, self.array, self.tones, bursts, self.dec_rad, frequencies, width, o.seed)
             for item in transmitters.planted(o.signal_faults(group=group.index)):
-                here |= transmitters.add(true, self.array, item, self.dec_rad, frequencies, width, o.seed)
-            touched.append(here)
+                subband_touched |= transmitters.add(true, self.array, item, self.dec_rad, frequencies, width, o.seed)
+            touched.append(subband_touched)
             data = receiver.record(true, self.instrument, group, subband, frequencies, width, stokes_q)
             path = self.out / writer.file_name(group.stamps[subband], subband, incomplete=True)
             writer.write_subband(
@@ -123,14 +121,14 @@ class _Run:
         return paths, rfi
 
     def deliver(self, group: ScheduledGroup, paths: list[Path], rfi: dict[str, Any]) -> dict[str, Any]:
-        """Rename a group's files to their final names, plant its faults; returns its entry of the truth."""
-        mine = self.options.file_faults(group.index)
+        """Rename a group's files to their final names, applying its file faults; return its entry of the truth."""
+        file_faults = self.options.file_faults(group.index)
         names: list[str] = []
         for subband, path in enumerate(paths):
-            here = [fault for fault in mine if fault.subband == subband]
-            names += faults.deliver(path, self.out, group.stamps[subband], subband, here)
-        planted = [asdict(fault) for fault in mine]
+            subband_faults = [fault for fault in file_faults if fault.subband == subband]
+            names += faults.deliver(path, self.out, group.stamps[subband], subband, subband_faults)
+        planted = [asdict(fault) for fault in file_faults]
         for fault in self.options.signal_faults(group=group.index):
-            more = self.chosen.get(fault) or instrument_faults.told(fault, self.options, self.array)
-            planted += fault.records(**more, **transmitters.told(fault, self.options))
+            details = self.chosen.get(fault) or instrument_faults.told(fault, self.options, self.array)
+            planted += fault.records(**details, **transmitters.told(fault, self.options))
         return truth.group_record(group, names, planted, rfi)

@@ -20,7 +20,7 @@ from dsa110_assets.sky.names import position_name
 from dsa110_assets.telescope import astrometry, timegrid
 
 SKY_RADIUS_DEG = 6.0
-"""Sources are known out to this distance from every pointing: beyond the beam's first sidelobe."""
+"""The sky contains sources out to this distance from every pointing, which is beyond the beam's first sidelobe."""
 USABLE_FLUX_JY, USABLE_OFFSET_DEG = 1.0, 1.5
 _SYNTHETIC_FLUX_JY = 8.0
 _ISOLATION_DEG, _BRIGHT_ISOLATION_DEG = 0.1, 0.5
@@ -32,7 +32,7 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Listed:
-    """What a catalogue says of a source: ICRS [deg], Stokes I [Jy] at 1.4 GHz."""
+    """The catalogue entry of a source: ICRS [deg], Stokes I [Jy] at 1.4 GHz."""
 
     name: str
     ra_deg: float
@@ -42,12 +42,12 @@ class Listed:
 
 @dataclass(frozen=True)
 class SimulatedSky:
-    """`model` holds mean (quiescent) fluxes; `kinds` and `curves` run along it; `note` says where calibration
-    rests.
+    """`model` has mean (quiescent) fluxes; `kinds` and `curves` run along it; `note` states what calibration rests on.
 
-    shapes (n, 3): Gaussian FWHM along the major and minor axis [arcsec] and the major axis's position angle [deg,
-    east of ICRS north], brought into this order; a point's are 0. stokes_q (n,): Q over I. Left out, all are 0. `listed`: by name, what a
-    catalogue says of the sources for which that is not the truth; None: it does not have the source.
+    shapes (n, 3): Gaussian FWHM along the major and minor axis [arcsec] and the major axis's position angle [deg, east
+    of ICRS north]; axes given in the other order are exchanged, and those of a point are 0. stokes_q (n,): Q over I. If
+    omitted, both are 0. `listed`: catalogue entries by name, for sources whose entry differs from the truth; None: the
+    source is not in the catalogue.
     """
 
     model: SkyModel
@@ -65,9 +65,9 @@ class SimulatedSky:
             object.__setattr__(self, name, value if value.size else empty)
             if getattr(self, name).shape != empty.shape:
                 raise ValueError(f"sky: {name} must have shape {empty.shape}, has {value.shape}")
-        turned = self.shapes[:, [1, 0, 2]] + [0.0, 0.0, 90.0]
+        exchanged = self.shapes[:, [1, 0, 2]] + [0.0, 0.0, 90.0]
         longer = (self.shapes[:, 0] >= self.shapes[:, 1])[:, None]
-        object.__setattr__(self, "shapes", np.where(longer, self.shapes, turned))
+        object.__setattr__(self, "shapes", np.where(longer, self.shapes, exchanged))
 
     def factors(self, times_mjd: Float) -> Float:
         """Flux over mean flux, (n_times, n_sources)."""
@@ -79,49 +79,47 @@ class SimulatedSky:
 
 
 def build_sky(options: SimulationOptions, groups: Sequence[ScheduledGroup], previous: Mapping[str, Any] | None = None) -> SimulatedSky:
-    """Everything within 6 degrees of the pointings of `groups`.
+    """Build the sky within 6 degrees of the pointings of `groups`.
 
-    `previous` is the truth of an earlier call into the same directory: its variables and synthetic
-    calibrators are kept, with their reference times, so that several calls see one sky.
+    `previous` is the truth of an earlier call into the same directory: its variables and synthetic calibrators are
+    kept, with their reference times, so that several calls have the same sky.
     """
     first_night = [group for group in groups if group.night_index == 0]
     pointings = astrometry.meridian_icrs_rad([g.mjd_mid for g in first_night], np.deg2rad(options.dec_deg))
     entries = _Entries()
     if options.population:
-        known = [c for c in calibrators.load() if c.standard or c.flux_20cm_jy]
-        listed = model.concat(*(model.from_calibrator(c) for c in known))
+        usable = [c for c in calibrators.load() if c.standard or c.flux_20cm_jy]
+        listed = model.concat(*(model.from_calibrator(c) for c in usable))
         entries.add(_near(listed, pointings), "calibrator")
         cells = cells_near(pointings[:, 0], pointings[:, 1], SKY_RADIUS_DEG)
         entries.add(_near(population(options, cells), pointings), "constant")
     for fixed in options.fixed_sources:
-        one = _one(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index)
+        source_model = _single_source(fixed.name, fixed.ra_deg, fixed.dec_deg, fixed.flux_jy, fixed.spectral_index)
         shape = (fixed.major_arcsec, fixed.minor_arcsec, fixed.pa_deg)
-        entries.add(one, "constant", None, shape, fixed.stokes_q_fraction)
+        entries.add(source_model, "constant", None, shape, fixed.stokes_q_fraction)
     kept = [s for s in (previous or {}).get("sources", []) if s["kind"] in ("flare", "ese") or s.get("synthetic")]
     for source in kept:
         curve = LightCurve(**source["variability"]) if source.get("variability") else None
-        # as listed: faults of the sky are applied to it again
+        # the catalogue entry, because faults of the sky are applied to it again
         if (listed := source.get("listed", source)) is not None:
-            one = _one(listed["name"], listed["ra_deg"], listed["dec_deg"], listed["flux_jy"], source["spectral_index"])
-            entries.add(one, source["kind"], curve)
-    note = _ensure_calibrator(options, first_night, entries) if options.calibrator == "auto" else "as the sky has it"
+            source_model = _single_source(listed["name"], listed["ra_deg"], listed["dec_deg"], listed["flux_jy"], source["spectral_index"])
+            entries.add(source_model, source["kind"], curve)
+    note = _ensure_calibrator(options, first_night, entries) if options.calibrator == "auto" else "calibrators as in the sky model"
     if options.variables and not any(source["kind"] in ("flare", "ese") for source in kept):
         _plant_variables(options, first_night, entries)
     return entries.sky(note)
 
 
 def transits_mjd(ra_rad: Float, dec_rad: Float, near_mjd: float) -> Float:
-    """Times [MJD UTC] of the meridian transits nearest to `near_mjd` of ICRS directions [rad] (n,); good to
-    10 ms."""
+    """Times [MJD UTC] of the meridian transits nearest to `near_mjd` of ICRS directions [rad] (n,); good to 10 ms."""
     mjd = np.full(np.shape(ra_rad), near_mjd)
-    for _ in range(2 if mjd.size else 0):  # the second step takes out what precession and aberration do in half a day
+    for _ in range(2 if mjd.size else 0):  # the second step corrects for precession and aberration over half a day
         mjd = mjd - astrometry.hour_angle_rad(ra_rad, dec_rad, mjd) / (2 * np.pi) * SIDEREAL_DAY_S / SECONDS_PER_DAY
     return np.asarray(mjd)
 
 
 def observed_transits(sources: SkyModel, groups: Sequence[ScheduledGroup]) -> Float:
-    """The transit [MJD UTC] of each source during one night's groups; NaN where none of them was taking
-    data."""
+    """The transit [MJD UTC] of each source during one night's groups; NaN if no group was taking data."""
     mjd = transits_mjd(sources.ra_rad, sources.dec_rad, (groups[0].mjd_start + groups[-1].mjd_start) / 2)
     half = timegrid.INTEGRATION_S / 2 / SECONDS_PER_DAY
     first, last = (np.array([g.times_mjd[i] for g in groups])[:, None] for i in (0, -1))
@@ -129,8 +127,8 @@ def observed_transits(sources: SkyModel, groups: Sequence[ScheduledGroup]) -> Fl
 
 
 def offset_rad(ra_rad: Float, dec_rad: Float, distance_rad: float, angle_rad: Float) -> tuple[Float, Float]:
-    """Directions (ra, dec) [rad] at a distance [rad] from others, at position angles [rad] east of north; right at
-    the pole. Spherical law of cosines."""
+    """Directions (ra, dec) [rad] at a distance [rad] from given ones, at position angles [rad] east of north; correct
+    at the pole. Spherical law of cosines."""
     near, far = np.cos(distance_rad), np.sin(distance_rad)
     dec = np.arcsin(np.sin(dec_rad) * near + np.cos(dec_rad) * far * np.cos(angle_rad))
     turn = np.arctan2(np.sin(angle_rad) * far * np.cos(dec_rad), near - np.sin(dec_rad) * np.sin(dec))
@@ -138,7 +136,7 @@ def offset_rad(ra_rad: Float, dec_rad: Float, distance_rad: float, angle_rad: Fl
 
 
 class _Entries:
-    """Sources as they are gathered; they differ in what else is known of them."""
+    """Accumulates sources, with lists of their further properties."""
 
     def __init__(self) -> None:
         self.models: list[SkyModel] = []
@@ -166,7 +164,7 @@ class _Entries:
         return SimulatedSky(self.model(), tuple(self.kinds), tuple(self.curves), note, shapes, np.array(self.stokes_q))
 
 
-def _one(name: str, ra_deg: float, dec_deg: float, flux_jy: float, index: float) -> SkyModel:
+def _single_source(name: str, ra_deg: float, dec_deg: float, flux_jy: float, index: float) -> SkyModel:
     return SkyModel((name,), np.deg2rad([ra_deg]), np.deg2rad([dec_deg]), np.array([flux_jy]), np.array([index]))
 
 
@@ -176,8 +174,7 @@ def _near(sources: SkyModel, pointings: Float) -> SkyModel:
 
 
 def _ensure_calibrator(options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries) -> str:
-    """Name the calibrators that transit during a group; where there is none, add a synthetic one at
-    mid-run."""
+    """Name the calibrators that transit during a group; if there is none, add a synthetic one at mid-run."""
     sources = entries.model()
     _, dec = astrometry.icrs_to_apparent_rad(sources.ra_rad, sources.dec_rad, groups[0].mjd_start)
     kinds = np.array(entries.kinds, dtype=object)
@@ -189,14 +186,13 @@ def _ensure_calibrator(options: SimulationOptions, groups: Sequence[ScheduledGro
     middle = groups[len(groups) // 2].mjd_mid
     ra, dec_icrs = astrometry.meridian_icrs_rad([middle], np.deg2rad(options.dec_deg + 0.1))[0]
     name = position_name("SIM", float(np.rad2deg(ra)), float(np.rad2deg(dec_icrs)))
-    synthetic = _one(name, float(np.rad2deg(ra)), float(np.rad2deg(dec_icrs)), _SYNTHETIC_FLUX_JY, -0.7)
+    synthetic = _single_source(name, float(np.rad2deg(ra)), float(np.rad2deg(dec_icrs)), _SYNTHETIC_FLUX_JY, -0.7)
     entries.add(synthetic, "calibrator")
     return f"no listed calibrator above 1 Jy transits within 1.5 deg: synthetic {name} of 8 Jy added"
 
 
 def _plant_variables(options: SimulationOptions, groups: Sequence[ScheduledGroup], entries: _Entries) -> None:
-    """A flare at 0.35 and a dip at 0.65 of the night's run, alone within 6 arcmin and 30 arcmin from anything
-    bright."""
+    """Add a flare at 0.35 and a dip at 0.65 of the night's run, without neighbours within 6 arcmin or bright sources within 30 arcmin."""
     rng = np.random.default_rng([options.seed, _STREAM_VARIABLES, round(options.dec_deg * 1000) + 90_000])
     for where, make in ((0.35, light_curves.flare), (0.65, light_curves.dip)):
         place = _isolated_place(options, groups, entries.model(), where, rng)
@@ -204,7 +200,7 @@ def _plant_variables(options: SimulationOptions, groups: Sequence[ScheduledGroup
         transit = transits_mjd(place[:1], place[1:], groups[len(groups) // 2].mjd_mid)
         curve = make(float(transit[0]), options.nights)
         ra_deg, dec_deg = float(np.rad2deg(place[0])), float(np.rad2deg(place[1]))
-        source = _one(position_name("SIM", ra_deg, dec_deg), ra_deg, dec_deg, flux, -0.7)
+        source = _single_source(position_name("SIM", ra_deg, dec_deg), ra_deg, dec_deg, flux, -0.7)
         entries.add(source, curve.kind, curve)
 
 
@@ -215,8 +211,7 @@ def _isolated_place(
     where: float,
     rng: np.random.Generator,
 ) -> Float:
-    """ICRS (ra, dec) [rad] of a lonely place that transits during a group; the loneliest seen if none is
-    lonely enough."""
+    """ICRS (ra, dec) [rad] of an isolated position that transits during a group; the most isolated one tried if none is isolated enough."""
     position = where * len(groups)
     spread = 0.1 * len(groups)
     best, best_score = np.zeros(2), -np.inf
@@ -239,5 +234,5 @@ def _isolated_place(
 
 
 def variability_record(curve: LightCurve | None) -> dict[str, Any] | None:
-    """What truth.json keeps of a light curve; `LightCurve(**record)` makes it again."""
+    """A light curve's entry in truth.json; `LightCurve(**record)` restores it."""
     return None if curve is None else asdict(curve)

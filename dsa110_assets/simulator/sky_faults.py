@@ -1,6 +1,6 @@
-"""Planted faults of the sky: calibrators that are not what their catalogue says, resolved and polarised sources.
+"""Planted faults of the sky: calibrators that differ from their catalogue entry, resolved and polarised sources.
 
-They come after everything else is in the sky: what is random in it does not depend on them.
+They are applied after everything else is in the sky, so the sky's random parts do not depend on them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,15 @@ def apply(
     sky: SimulatedSky, options: SimulationOptions, groups: Sequence[ScheduledGroup],
     previous: Mapping[str, Any] | None = None,
 ) -> tuple[SimulatedSky, Told]:  # fmt: skip
-    """The sky with the run's faults, and what each chose: the calibrator's name, the place of a resolved source.
+    """Apply the run's faults to the sky; return it and what each fault chose: the calibrator's name, the position of a
+    resolved source.
 
     Flux, offset, size and double are applied in this order to one calibrator. `previous` is the truth of an earlier
-    call into the same directory: what was chosen there is kept. ConfigurationError if a fault names no source.
+    call into the same directory, whose choices are kept. ConfigurationError if a fault names no source.
     """
     pointings = astrometry.meridian_icrs_rad([g.mjd_mid for g in groups if g.night_index == 0], np.deg2rad(options.dec_deg))
     faults = sorted(options.signal_faults(*_CALIBRATOR_FAULTS), key=lambda fault: KINDS.index(fault.kind))
-    # all names first: the brightest calibrator is the one before any fault
+    # choose all names first, because the brightest calibrator is the one before any fault
     chosen: Told = {
         fault: {"calibrator": _earlier(fault, previous).get("calibrator") or _calibrator(sky, fault, pointings)} for fault in faults
     }
@@ -56,7 +57,7 @@ def apply(
         ra_deg, dec_deg = _place(sky, fault, pointings, _earlier(fault, previous))
         chosen[fault] = {"ra_deg": ra_deg, "dec_deg": dec_deg, "name": position_name("SIM", ra_deg, dec_deg)}
         if chosen[fault]["name"] in sky.model.names:
-            raise ConfigurationError(f"fault resolved_source: {chosen[fault]['name']} is there already")
+            raise ConfigurationError(f"fault resolved_source: {chosen[fault]['name']} is already in the sky")
         sky = _with_resolved(sky, fault, chosen[fault])
     for fault in options.signal_faults("polarised"):
         sky = replace(sky, stokes_q=fault.number("fraction") * _signs(sky, fault, options.seed))
@@ -64,7 +65,7 @@ def apply(
 
 
 def _earlier(fault: SignalFault, previous: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The entry of the same fault in an earlier truth; empty without one."""
+    """The entry of the same fault in an earlier truth; empty if there is none."""
     for entry in (previous or {}).get("faults", []):
         if all(entry.get(name) == value for name, value in (("kind", fault.kind), *fault.values)):
             return dict(entry)
@@ -72,15 +73,15 @@ def _earlier(fault: SignalFault, previous: Mapping[str, Any] | None) -> dict[str
 
 
 def _calibrator(sky: SimulatedSky, fault: SignalFault, pointings: Float) -> str:
-    """The source that a fault names by its own or another of its calibrator names; without a name the calibrator
-    that appears brightest through the primary beam at its nearest pointing."""
+    """The source that a fault names, by its own or another of its calibrator names. Without a name, the calibrator that
+    is apparently brightest through the primary beam at its nearest pointing."""
     if fault.has("calibrator"):
-        asked = fault.word("calibrator")
+        requested = fault.word("calibrator")
         try:
-            known = calibrators.find(asked).name
+            canonical = calibrators.find(requested).name
         except NotFoundError:
-            known = asked
-        for name in (asked, known):
+            canonical = requested
+        for name in (requested, canonical):
             if name in sky.model.names:
                 return name
     listed = [i for i, kind in enumerate(sky.kinds) if kind == "calibrator"]
@@ -91,7 +92,7 @@ def _calibrator(sky: SimulatedSky, fault: SignalFault, pointings: Float) -> str:
     brightest = [sky.model.names[listed[i]] for i in np.argsort(-apparent)]
     if fault.has("calibrator"):
         raise ConfigurationError(
-            f"fault {fault.kind}: calibrator={asked} is not in the sky; the brightest there: {', '.join(brightest[:5])}"
+            f"fault {fault.kind}: calibrator={requested} is not in the sky; the brightest there: {', '.join(brightest[:5])}"
         )
     return str(brightest[0])
 
@@ -123,7 +124,7 @@ def _size(sky: SimulatedSky, fault: SignalFault, name: str) -> SimulatedSky:
 
 
 def _double(sky: SimulatedSky, fault: SignalFault, name: str) -> SimulatedSky:
-    """Component A at `pa_deg` from the centroid, B opposite, A over B = ratio; the catalogue has their sum."""
+    """Split a source: component A at `pa_deg` from the centroid, B opposite, A over B = ratio; the catalogue has their sum."""
     i, ratio = sky.model.names.index(name), fault.number("ratio")
     share = ratio / (1 + ratio)
     entry = _listed(sky, name)[name]
@@ -160,7 +161,7 @@ def _with_resolved(sky: SimulatedSky, fault: SignalFault, chosen: dict[str, Any]
 
 
 def _place(sky: SimulatedSky, fault: SignalFault, pointings: Float, earlier: Mapping[str, Any]) -> tuple[float, float]:
-    """ICRS (ra, dec) [deg] of a resolved source: as asked, as in an earlier call, or 0.3 deg from the middle of the
+    """ICRS (ra, dec) [deg] of a resolved source: as requested, as in an earlier call, or 0.3 deg from the middle of the
     run's track, on the side where the nearest source is farthest."""
     if fault.has("ra_deg"):
         return fault.number("ra_deg"), fault.number("dec_deg")
@@ -169,13 +170,13 @@ def _place(sky: SimulatedSky, fault: SignalFault, pointings: Float, earlier: Map
     middle = pointings[len(pointings) // 2]
     angles = np.deg2rad(np.arange(0.0, 360.0, 30.0))
     ra, dec = offset_rad(middle[0], middle[1], np.deg2rad(_RESOLVED_OFFSET_DEG), angles)
-    apart = astrometry.separation_deg(ra[:, None], dec[:, None], sky.model.ra_rad, sky.model.dec_rad)
-    best = int(np.argmax(np.min(apart, axis=1, initial=180.0)))
+    separation = astrometry.separation_deg(ra[:, None], dec[:, None], sky.model.ra_rad, sky.model.dec_rad)
+    best = int(np.argmax(np.min(separation, axis=1, initial=180.0)))
     return float(np.rad2deg(ra[best])), float(np.rad2deg(dec[best]))
 
 
 def _signs(sky: SimulatedSky, fault: SignalFault, seed: int) -> Float:
-    """+1 or -1 per source; random ones are a function of seed and name."""
+    """+1 or -1 per source; random signs depend only on seed and name."""
     if fault.word("sign") != "random":
         return np.full(len(sky.model), 1.0 if fault.word("sign") == "+" else -1.0)
     return np.array(
@@ -184,7 +185,7 @@ def _signs(sky: SimulatedSky, fault: SignalFault, seed: int) -> Float:
 
 
 def _listed(sky: SimulatedSky, name: str) -> Mapping[str, Listed | None]:
-    """What catalogues say, with an entry for this source: as it is now, unless there is one already."""
+    """The sky's catalogue entries, with one for this source: an existing entry, or its present values."""
     i = sky.model.names.index(name)
     ra_deg, dec_deg = float(np.rad2deg(sky.model.ra_rad[i])), float(np.rad2deg(sky.model.dec_rad[i]))
     flux_jy = float(sky.model.flux_at([_REFERENCE_HZ])[i, 0])

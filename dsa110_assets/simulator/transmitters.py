@@ -1,9 +1,9 @@
 """Planted interference of known kinds: satellites that move, wide transmitters, radar, frequency hopping, combs.
 
-What a baseline sees of a transmitter in direction s, which the correlator's delays were not set for:
-V = P g_1 g_2 exp[2 pi i nu tau] sinc(dnu tau) sinc(nu tau' dt), with tau = (b . s - w) / c and tau' its rate while the
-transmitter moves and the correlator follows the sky inside an integration; g are the dishes' sidelobes, which change
-with s. The factors are the averages over a channel and an integration, as in `measurement`.
+The visibility of a transmitter in direction s, for which the correlator's delays were not set, is V = P g_1 g_2 exp[2
+pi i nu tau] sinc(dnu tau) sinc(nu tau' dt), with tau = (b . s - w) / c and tau' its rate while the transmitter moves
+and the correlator follows the sky inside an integration; g are the dishes' sidelobes, which change with s. The sinc
+factors are the averages over a channel and an integration, as in `measurement`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dsa110_assets.simulator.options import SimulationOptions
 from dsa110_assets.telescope import band, site, stations, timegrid
 
 SIDELOBE_SCATTER = 0.5
-"""Natural logarithm of a dish's sidelobe amplitude, standard deviation from dish to dish and direction to direction."""
+"""Standard deviation of the natural logarithm of a dish's sidelobe amplitude, between dishes and directions."""
 _SIDELOBES, _STREAM_SIDELOBES, _STREAM_HOPS = 6, 11, 12
 _LINE_HZ = 10e3
 Float = NDArray[np.float64]
@@ -35,11 +35,11 @@ class Transmitter:
     """One planted transmitter; times are from the start of each group's first integration.
 
     power_jy: flux density at the middle of its spectrum through a sidelobe of gain 1. Its direction at the middle of
-    its time is azimuth (north through east) and elevation; it moves by rate_deg_s along a great circle that leaves
+    its time on is azimuth (north through east) and elevation; it moves by rate_deg_s along a great circle that leaves
     there at heading_deg from the zenith's direction. Medium-orbit satellites move by 0.01 degrees a second, low ones by
-    0.05 to 1. Spectrum: raised cosine of full width at half power width_mhz, `rolloff` 0 (a box) to 1; a comb has lines
-    of 10 kHz every spacing_mhz within it; hopping takes, in every integration, `hops` random places of that width within
-    span_mhz; radar (12 s a turn, 1.24 to 1.35 GHz for air surveillance) sweeps over the dishes every period_s.
+    0.05 to 1. Spectrum: raised cosine of full width at half power width_mhz, `rolloff` 0 (a box) to 1. A comb has lines
+    of 10 kHz every spacing_mhz within it. Hopping occupies, in every integration, `hops` random places of that width
+    within span_mhz. Radar (12 s per turn, 1.24 to 1.35 GHz for air surveillance) sweeps over the dishes every period_s.
     """
 
     kind: str
@@ -70,12 +70,13 @@ def from_fault(fault: SignalFault) -> Transmitter:
 
 
 def told(fault: SignalFault, options: SimulationOptions) -> dict[str, Any]:
-    """What truth.json says beyond its values: `touched`, ranges [integration, low MHz, high MHz] with any of its power."""
+    """Return what truth.json records beyond a fault's values: `touched`, ranges [integration, low MHz, high MHz] that
+    contain any of its power."""
     if fault_kinds.KINDS[fault.kind].where != "interference":
         return {}
     frequencies, width = band.band_frequencies_hz(options.subbands, options.channels), band.channel_width_hz(options.channels)
-    found = spectra(from_fault(fault), options.integrations, frequencies, width, options.seed) > 0
-    edges = np.diff(np.pad(found, ((0, 0), (1, 1))).astype(int), axis=1)
+    touched = spectra(from_fault(fault), options.integrations, frequencies, width, options.seed) > 0
+    edges = np.diff(np.pad(touched, ((0, 0), (1, 1))).astype(int), axis=1)
     ranges = zip(*np.nonzero(edges > 0), np.nonzero(edges < 0)[1] - 1, strict=True)
     low, high = (frequencies - width / 2) / 1e6, (frequencies + width / 2) / 1e6
     return {"touched": [[int(t), round(float(low[first]), 6), round(float(high[last]), 6)] for t, first, last in ranges]}
@@ -85,7 +86,7 @@ def add(
     true: NDArray[np.complex128], array: Array, item: Transmitter, dec_rad: float, frequencies_hz: Float, width_hz: float,
     seed: int,
 ) -> NDArray[np.bool_]:  # fmt: skip
-    """Add a transmitter [Jy] to true visibilities (time, row, channel) in place; returns the (time, channel) it touches."""
+    """Add a transmitter [Jy] to true visibilities (time, row, channel) in place; return the (time, channel) it touches."""
     power = spectra(item, true.shape[0], frequencies_hz, width_hz, seed)
     ant1, ant2 = array.baselines
     uvw, ground = array.static_uvw_m(dec_rad), array.static_uvw_m(0.0)
@@ -97,9 +98,9 @@ def add(
         lobe = sidelobes(towards, len(array.relative_m), seed)
         channels = np.flatnonzero(power[t])
         frequencies = frequencies_hz[channels]
-        seen = np.exp(2j * np.pi * delay[:, None] * frequencies) * np.sinc(width_hz * delay)[:, None]
-        seen *= np.sinc(rate[:, None] * frequencies * timegrid.INTEGRATION_S) * (lobe[ant1] * lobe[ant2])[:, None]
-        true[t][:, channels] += power[t, channels] * seen
+        response = np.exp(2j * np.pi * delay[:, None] * frequencies) * np.sinc(width_hz * delay)[:, None]
+        response *= np.sinc(rate[:, None] * frequencies * timegrid.INTEGRATION_S) * (lobe[ant1] * lobe[ant2])[:, None]
+        true[t][:, channels] += power[t, channels] * response
     return np.asarray(power > 0)
 
 
@@ -126,7 +127,7 @@ def spectra(item: Transmitter, n_times: int, frequencies_hz: Float, width_hz: fl
 
 
 def direction(item: Transmitter, time_s: float) -> tuple[Float, Float]:
-    """(unit vector, its rate per second) of a transmitter in the frame of declination 0: east, pole, meridian's equator."""
+    """(unit vector, its rate per second) of a transmitter in the frame of declination 0: east, celestial pole, equator on the meridian."""
     azimuth, elevation, heading = np.deg2rad([item.azimuth_deg, item.elevation_deg, item.heading_deg])
     middle = _local(np.cos(elevation) * np.sin(azimuth), np.cos(elevation) * np.cos(azimuth), np.sin(elevation))
     up = _local(-np.sin(elevation) * np.sin(azimuth), -np.sin(elevation) * np.cos(azimuth), np.cos(elevation))
@@ -138,7 +139,7 @@ def direction(item: Transmitter, time_s: float) -> tuple[Float, Float]:
 
 
 def sidelobes(towards: Float, n: int, seed: int) -> Float:
-    """Sidelobe amplitude of every dish (station,) towards a direction: log-normal, changing over a dish's resolution."""
+    """Sidelobe amplitude of every dish (station,) towards a direction: log-normal, varying on the scale of a dish's resolution."""
     rng = np.random.default_rng([seed, _STREAM_SIDELOBES])
     waves = rng.normal(size=(n, _SIDELOBES, 3)) * stations.DISH_DIAMETER_M * 1.4e9 / speed_of_light
     turns = waves @ towards + rng.uniform(size=(n, _SIDELOBES))
@@ -146,7 +147,7 @@ def sidelobes(towards: Float, n: int, seed: int) -> Float:
 
 
 def _raised_cosine(offset_hz: Float, width_hz: float, rolloff: float) -> Float:
-    """1 within, 1/2 at +- width / 2, 0 from (1 + rolloff) width / 2 on."""
+    """1 inside, 1/2 at +- width / 2, 0 from (1 + rolloff) width / 2 outwards."""
     place = np.abs(offset_hz) / width_hz
     if rolloff == 0:
         return np.asarray((place <= 0.5).astype(float))

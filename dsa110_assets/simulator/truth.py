@@ -1,4 +1,4 @@
-"""truth.json and catalogue.csv: what is really there, beside the files that show it."""
+"""truth.json and catalogue.csv: the true sky and instrument, written beside the simulated files."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ _MUST_AGREE = ("seed", "antennas", "channels", "dec_deg")
 
 
 def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
-    """The truth of earlier calls into `out`, or None. ConfigurationError if those were of another sky or
-    array."""
+    """The truth of earlier calls into `out`, or None. ConfigurationError if those were of another sky or array."""
     path = out / "truth.json"
     if not path.exists():
         return None
@@ -35,14 +34,14 @@ def load(out: Path, options: SimulationOptions) -> dict[str, Any] | None:
         truth: dict[str, Any] = json.loads(path.read_text())
         earlier = truth["options"]
     except (ValueError, KeyError) as error:
-        raise ConfigurationError(f"{path} is no truth of this simulator ({error}): choose another directory") from error
+        raise ConfigurationError(f"{path} was not written by this simulator ({error}): choose another directory") from error
     for name in _MUST_AGREE:
         if earlier[name] != getattr(options, name):
             raise ConfigurationError(
                 f"{path} was made with {name} = {earlier[name]}, not {getattr(options, name)}: choose another directory"
             )
-    then = [fault for fault in earlier["faults"] if fault["kind"] in sky_faults.KINDS]
-    if then != json.loads(json.dumps([asdict(fault) for fault in options.signal_faults(*sky_faults.KINDS)])):
+    earlier_faults = [fault for fault in earlier["faults"] if fault["kind"] in sky_faults.KINDS]
+    if earlier_faults != json.loads(json.dumps([asdict(fault) for fault in options.signal_faults(*sky_faults.KINDS)])):
         raise ConfigurationError(f"{path} was made with other faults of the sky, which hold for all groups: choose another directory")
     return truth
 
@@ -51,8 +50,7 @@ def before_groups(
     options: SimulationOptions, groups: Sequence[ScheduledGroup], sky: SimulatedSky, instrument: Instrument,
     previous: dict[str, Any] | None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The truth of a run before its first group, merged with that of earlier calls: sources by name, gains by
-    night."""
+    """The truth of a run before its first group, merged with that of earlier calls: sources by name, gains by night."""
     before = previous or {"sources": [], "groups": [], "gains": {"nights": {}}, "calibration": {}}
     nights = sorted({group.night for group in groups})
     return {
@@ -75,8 +73,7 @@ def before_groups(
 
 
 def with_groups(truth: dict[str, Any], written: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The truth with these groups in it, in order of time; a group written again replaces its earlier
-    entry."""
+    """Add groups to the truth, in time order; a group written again replaces its earlier entry."""
     merged = {g["mjd_start"]: g for g in truth["groups"]} | {g["mjd_start"]: g for g in written}
     groups = [merged[start] for start in sorted(merged)]
     touched = float(np.mean([g["rfi"]["touched_fraction"] for g in groups])) if groups else 0.0
@@ -86,7 +83,7 @@ def with_groups(truth: dict[str, Any], written: Sequence[dict[str, Any]]) -> dic
 
 
 def _all_faults(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Every fault of a file with its observation; every fault of the signal once, with all its observations."""
+    """Every file fault with its observation; every signal fault once, with all its observations."""
     files: list[dict[str, Any]] = []
     signal: dict[str, dict[str, Any]] = {}
     for group in groups:
@@ -94,14 +91,14 @@ def _all_faults(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             if "subband" in fault:
                 files.append(fault | {"observation": group["observation"]})
             else:
-                one = signal.setdefault(json.dumps(fault, sort_keys=True), fault | {"observations": []})
-                one["observations"].append(group["observation"])
+                entry = signal.setdefault(json.dumps(fault, sort_keys=True), fault | {"observations": []})
+                entry["observations"].append(group["observation"])
     return [*files, *signal.values()]
 
 
 def write(out: Path, truth: dict[str, Any]) -> None:
-    """Replace OUT/truth.json and OUT/catalogue.csv (mean positions and 1.4 GHz fluxes, as listed where that is not
-    the truth) at once each."""
+    """Replace OUT/truth.json and OUT/catalogue.csv, each atomically. The catalogue has mean positions and 1.4 GHz
+    fluxes, or the catalogue entries where these differ from the truth."""
     _replace(out / "truth.json", json.dumps(truth, indent=1, allow_nan=False))
     path = out / ".catalogue.csv.tmp"
     with path.open("w", newline="") as handle:
@@ -132,7 +129,7 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
     nights = [[g for g in groups if g.night_index == i] for i in sorted({g.night_index for g in groups})]
     transits = np.stack([observed_transits(sky.model, night) for night in nights], axis=1)
     flux_1400 = sky.model.flux_at([1.4e9])[:, 0]
-    known = structures.in_model(sky.model)
+    structure_of = structures.in_model(sky.model)
     sources = []
     for i, name in enumerate(sky.model.names):
         ra, dec, curve = float(sky.model.ra_rad[i]), float(sky.model.dec_rad[i]), sky.curves[i]
@@ -151,8 +148,8 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
             source["synthetic"] = True
         if np.any(sky.model.log_coefficients[i]):
             source["log_coefficients"] = sky.model.log_coefficients[i].tolist()
-        if i in known:
-            source["components"] = [_component(one) for one in known[i].components]
+        if i in structure_of:
+            source["components"] = [_component(component) for component in structure_of[i].components]
         if curve is not None:
             source["variability"] = variability_record(curve)
         if sky.shapes[i, 0]:
@@ -167,12 +164,12 @@ def _sources(groups: Sequence[ScheduledGroup], sky: SimulatedSky) -> list[dict[s
     return sources
 
 
-def _component(one: structures.Component) -> dict[str, float]:
-    """A part of a source: offsets from its place, share of its flux, FWHM and position angle."""
-    major, minor, angle = one.shape.axes_arcsec
-    east, north = (3600 * float(np.rad2deg(away)) for away in (one.east_rad, one.north_rad))
+def _component(component: structures.Component) -> dict[str, float]:
+    """A component of a source: offsets from the source's position, share of its flux, FWHM and position angle."""
+    major, minor, angle = component.shape.axes_arcsec
+    east, north = (3600 * float(np.rad2deg(offset)) for offset in (component.east_rad, component.north_rad))
     return {
-        "east_arcsec": east, "north_arcsec": north, "share": one.share, "major_arcsec": major, "minor_arcsec": minor, "pa_deg": angle
+        "east_arcsec": east, "north_arcsec": north, "share": component.share, "major_arcsec": major, "minor_arcsec": minor, "pa_deg": angle
     }  # fmt: skip
 
 
@@ -187,8 +184,8 @@ def _merge_sources(new: list[dict[str, Any]], old: list[dict[str, Any]]) -> list
 
 def _gains(instrument: Instrument, groups: Sequence[ScheduledGroup], night: str) -> dict[str, Any]:
     """Gains at the middle of the night's run, per receptor, at one frequency per subband (ascending)."""
-    mine = [group for group in groups if group.night == night]
-    middle = np.array([(mine[0].mjd_start + mine[-1].mjd_start) / 2])
+    night_groups = [group for group in groups if group.night == night]
+    middle = np.array([(night_groups[0].mjd_start + night_groups[-1].mjd_start) / 2])
     subbands = instrument.options.subbands
     frequencies = np.sort([float(np.mean(band.subband_frequencies_hz(s))) for s in range(subbands)])
     values = instrument.gains(night, middle, frequencies)[0]
@@ -202,7 +199,7 @@ def _gains(instrument: Instrument, groups: Sequence[ScheduledGroup], night: str)
 
 
 def group_record(group: ScheduledGroup, files: list[str], faults: list[dict[str, Any]], rfi: dict[str, Any]) -> dict[str, Any]:
-    """One group's entry of the truth: `stamp` is the first file's."""
+    """One group's entry in the truth: `stamp` is the first file's."""
     return {
         "mjd_start": group.mjd_start,
         "observation": timegrid.observation_key(group.mjd_start),

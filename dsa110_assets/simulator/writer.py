@@ -1,4 +1,4 @@
-"""UVH5 files as the correlator writes them, down to types, chunks and names."""
+"""UVH5 files as the correlator writes them, with the same types, chunks and names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SAMPLES_PER_INTEGRATION = 96.0
 
 @dataclass(frozen=True)
 class HeaderVariant:
-    """Ways in which real headers differ."""
+    """Variations that occur in real headers."""
 
     negative_channel_width: bool = False
     fs_table: bool = True

@@ -1,1 +1,1 @@
-"""What is in the sky: the flux scale, calibrators, imported catalogues and the sky model made from them."""
+"""The flux scale, calibrators, imported catalogues, and the sky model made from them."""

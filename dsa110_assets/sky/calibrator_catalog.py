@@ -1,6 +1,6 @@
-"""The calibrators an archive works with: observers' own, the packaged list, and bright lone sources of imported catalogues.
+"""The calibrators of an archive: the observers' own, the packaged list, and bright isolated sources of imported catalogues.
 
-Strips and hours without a listed calibrator are calibrated on a catalogue source whose flux near 20 cm is known.
+Strips and hours without a listed calibrator are calibrated on a catalogue source with a known flux near 20 cm.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from dsa110_assets.sky.repeats import chord, flux_1400_jy, unit_vectors
 MIN_CATALOGUE_FLUX_JY = 2.0
 """Fainter catalogue sources make noisy tables, and more of them vary."""
 MEASURED_BETWEEN_HZ = (1.05e9, 1.75e9)
-"""A flux measured a quarter of 1.4 GHz away is known there to 6 % for spectral indices that scatter by 0.2; one
-from further off (TGSS, VLASS) is an extrapolation, and sets no flux scale."""
+"""A flux measured within a quarter of 1.4 GHz gives the flux at 1.4 GHz to 6 %, for spectral indices that scatter by 0.2.
+A flux from further away (TGSS, VLASS) is an extrapolation and sets no flux scale."""
 LONELY_WITHIN_ARCSEC, MAX_COMPANY = 180.0, 0.05
-"""Within the telescope's beams of one to two arcmin nothing else may count: a component of a double does not."""
+"""Within the telescope's beams of one to two arcmin no other flux may matter: a component of a double does not qualify."""
 SAME_SOURCE_ARCSEC = 60.0
 
 
 def of_sources(sources: pd.DataFrame) -> tuple[Calibrator, ...]:
-    """The packaged list, then the calibrators among `sources` (columns of `catalogues.COLUMNS`).
+    """Return the packaged list, then the calibrators among `sources` (columns of `catalogues.COLUMNS`).
 
-    Those have at least 2 Jy at 1.4 GHz, measured near it, are alone within 3 arcmin, and are not in the list with
-    a flux. One that the list knows to vary is marked so. A source without a flux is never one.
+    These have at least 2 Jy at 1.4 GHz, measured near that frequency, are isolated within 3 arcmin, and are not in the
+    list with a flux. A source that the list marks as variable is marked here too. A source without a flux is never a calibrator.
     """
     listed = calibrators.load()
     flux = flux_1400_jy(sources)
@@ -42,24 +42,24 @@ def of_sources(sources: pd.DataFrame) -> tuple[Calibrator, ...]:
     measured = sources["frequency_hz"].to_numpy(np.float64)
     near = (measured >= MEASURED_BETWEEN_HZ[0]) & (measured <= MEASURED_BETWEEN_HZ[1])
     bright = np.flatnonzero((flux >= MIN_CATALOGUE_FLUX_JY) & near & (sources["catalogue"] != LIST_NAME).to_numpy(bool))
-    found = [int(i) for i in bright if _company(int(i), places, flux) <= MAX_COMPANY * flux[i]]
-    if not found:
+    chosen = [int(i) for i in bright if _company(int(i), places, flux) <= MAX_COMPANY * flux[i]]
+    if not chosen:
         return listed
-    known = pd.DataFrame({"ra_deg": [c.ra_deg for c in listed], "dec_deg": [c.dec_deg for c in listed]})
-    distance, nearest = cKDTree(unit_vectors(known)).query(places[found])
+    listed_places = pd.DataFrame({"ra_deg": [c.ra_deg for c in listed], "dec_deg": [c.dec_deg for c in listed]})
+    distance, nearest = cKDTree(unit_vectors(listed_places)).query(places[chosen])
     same = distance < chord(SAME_SOURCE_ARCSEC)
     added = []
-    for i, is_listed, which in zip(found, same, nearest, strict=True):
-        twin = listed[which] if is_listed else None
+    for i, is_listed, listed_index in zip(chosen, same, nearest, strict=True):
+        twin = listed[listed_index] if is_listed else None
         if twin is None or not (twin.standard or twin.flux_20cm_jy):
             added.append(_calibrator(sources.iloc[i], float(flux[i]), twin))
     return (*listed, *added)
 
 
 def read_own(path: Path) -> tuple[Calibrator, ...]:
-    """The observers' own calibrators, from CSV: name, ra_deg, dec_deg (ICRS), flux_jy (at 1.4 GHz), and spectral_index if it is known.
+    """Read the observers' own calibrators from CSV: name, ra_deg, dec_deg (ICRS), flux_jy (at 1.4 GHz), and optionally spectral_index.
 
-    Raises ConfigurationError, naming line and column of the first thing that is wrong.
+    Raises ConfigurationError, naming the line and column of the first error.
     """
     try:
         with path.open(newline="", encoding="utf-8") as handle:
@@ -74,15 +74,15 @@ _OWN_RANGES = {"ra_deg": (0.0, 360.0), "dec_deg": (-90.0, 90.0), "flux_jy": (1e-
 
 def _own(path: Path, line: int, row: dict[str, str | None]) -> Calibrator:
     values = {}
-    given = {**row, "spectral_index": row.get("spectral_index") or str(LIST_SPECTRAL_INDEX)}
+    cells = {**row, "spectral_index": row.get("spectral_index") or str(LIST_SPECTRAL_INDEX)}
     for column, (least, most) in _OWN_RANGES.items():
         try:
-            values[column] = float(given.get(column) or "")
+            values[column] = float(cells.get(column) or "")
         except ValueError:
             values[column] = np.nan
         if not least <= values[column] <= most:
             raise ConfigurationError(
-                f"DSA110_CALIBRATORS={path}, line {line}: {column} is {given.get(column)!r}; write a number from {least:g} to {most:g}"
+                f"DSA110_CALIBRATORS={path}, line {line}: {column} is {cells.get(column)!r}; write a number from {least:g} to {most:g}"
             )
     name = (row.get("name") or "").strip()
     if not name:
@@ -96,29 +96,33 @@ def _own(path: Path, line: int, row: dict[str, str | None]) -> Calibrator:
 
 
 def with_own(own: Sequence[Calibrator], known: Sequence[Calibrator]) -> tuple[Calibrator, ...]:
-    """The own calibrators and those known at other places, more than an arcmin away: whoever lists one knows its flux better."""
+    """Return the own calibrators, and the known ones more than an arcmin from them: observers know the fluxes they list better."""
     if not own:
         return tuple(known)
     places = [
-        unit_vectors(pd.DataFrame({"ra_deg": [c.ra_deg for c in some], "dec_deg": [c.dec_deg for c in some]})) for some in (own, known)
+        unit_vectors(pd.DataFrame({"ra_deg": [c.ra_deg for c in group], "dec_deg": [c.dec_deg for c in group]})) for group in (own, known)
     ]
     distance, nearest = cKDTree(places[0]).query(places[1])
     same = distance < chord(SAME_SOURCE_ARCSEC)
-    names = {int(which): one.alias or one.name for one, is_same, which in zip(known, same, nearest, strict=True) if is_same}
-    told = tuple(replace(one, alias=names.get(k)) for k, one in enumerate(own))
-    return (*told, *(one for one, is_same in zip(known, same, strict=True) if not is_same))
+    names = {
+        int(own_index): calibrator.alias or calibrator.name
+        for calibrator, is_same, own_index in zip(known, same, nearest, strict=True)
+        if is_same
+    }
+    named = tuple(replace(calibrator, alias=names.get(k)) for k, calibrator in enumerate(own))
+    return (*named, *(calibrator for calibrator, is_same in zip(known, same, strict=True) if not is_same))
 
 
 def to_frame(known: Iterable[Calibrator]) -> pd.DataFrame:
-    """Calibrators as a table, with the `anchor` each would give the flux scale (None without a flux)."""
+    """Return the calibrators as a table, with the `anchor` each would give the flux scale (None without a flux)."""
     rows = [{**asdict(c), "anchor": c.anchor if c.standard or c.flux_20cm_jy else None} for c in known]
     return pd.DataFrame(rows)
 
 
-def _company(one: int, places: NDArray[np.float64], flux: NDArray[np.float64]) -> float:
-    """Flux [Jy] of everything else within 3 arcmin."""
-    near = np.linalg.norm(places - places[one], axis=1) < chord(LONELY_WITHIN_ARCSEC)
-    return float(flux[near].sum() - flux[one])
+def _company(index: int, places: NDArray[np.float64], flux: NDArray[np.float64]) -> float:
+    """Return the total flux [Jy] of all other sources within 3 arcmin of source number `index`."""
+    near = np.linalg.norm(places - places[index], axis=1) < chord(LONELY_WITHIN_ARCSEC)
+    return float(flux[near].sum() - flux[index])
 
 
 def _calibrator(row: pd.Series, flux_jy: float, twin: Calibrator | None) -> Calibrator:

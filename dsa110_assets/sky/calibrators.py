@@ -1,4 +1,4 @@
-"""Calibrators: what one is, and the VLA list with the Perley-Butler 2017 standards marked in it."""
+"""The `Calibrator` class, and the VLA list with the Perley-Butler 2017 standards marked in it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dsa110_assets.sky import flux_scale
 from dsa110_assets.sky.names import look_up
 
 LIST_FREQUENCY_HZ = 1.4e9
-"""Where the list's 20 cm fluxes are taken to be measured."""
+"""The frequency at which the list's 20 cm fluxes are assumed to be measured."""
 LIST_SPECTRAL_INDEX = -0.7
 LIST_NAME = "VLA"
-"""The list's name as a catalogue."""
+"""The catalogue name of the list."""
 OWN_NAME = "own"
-"""The observers' own list's name as a catalogue."""
+"""The catalogue name of the observers' own list."""
 
 STANDARD_NAMES: dict[str, str] = {
     "0137+331": "3C48",
@@ -37,7 +37,7 @@ STANDARD_NAMES: dict[str, str] = {
 """VLA-list names of the Perley-Butler 2017 standards."""
 
 _UNLISTED_STANDARDS = (("3C353", 260.117279, -0.979756), ("CYGA", 299.868153, 40.733916))
-"""Standards that the VLA list leaves out (both arcminutes wide): name, ICRS ra and dec [deg]."""
+"""Standards missing from the VLA list (both arcminutes wide): name, ICRS ra and dec [deg]."""
 
 VARIABLE_NAMES = frozenset(
     {
@@ -54,12 +54,12 @@ VARIABLE_NAMES = frozenset(
 
 @dataclass(frozen=True)
 class Calibrator:
-    """One calibrator: ICRS position [deg]; `flux_20cm_jy` None where the list has none; `quality` in
+    """One calibrator: ICRS position [deg]; `flux_20cm_jy` is None where the list has none; `quality` is that in
     configuration A.
 
     `position_code` A, B, C, T is the list's: better than 2 mas, 10 mas, 0.1", or worse. `standard` is the
-    Perley-Butler name or None. `catalogue` says whose flux it is, `index` its spectral index where it is no
-    standard.
+    Perley-Butler name or None. `catalogue` names the origin of the flux. `index` is the spectral index if the source
+    is not a standard.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Calibrator:
     index: float = LIST_SPECTRAL_INDEX
 
     def flux_jy(self, frequency_hz: ArrayLike) -> NDArray[np.float64]:
-        """Flux density [Jy] at frequencies [Hz], same shape: the standard's polynomial, else a power law.
+        """Return the flux density [Jy] at frequencies [Hz], same shape: from the standard's polynomial, else a power law.
 
         Raises ConfigurationError where the list gives no flux: there is no default.
         """
@@ -99,7 +99,7 @@ class Calibrator:
 
     @property
     def anchor(self) -> str:
-        """What the absolute scale rests on: 'PB17:3C138', 'VLA:2253+161', 'catalogue:NVSS J051202+151648' or 'own:...'."""
+        """The name of what the absolute flux scale rests on: 'PB17:3C138', 'VLA:2253+161', 'catalogue:NVSS J051202+151648' or 'own:...'."""
         if self.standard:
             return f"PB17:{self.standard}"
         kind = {LIST_NAME: "VLA", OWN_NAME: "own"}.get(self.catalogue, "catalogue")
@@ -107,14 +107,16 @@ class Calibrator:
 
 
 def from_rows(rows: Iterable[Mapping[str, Any]]) -> tuple[Calibrator, ...]:
-    """Calibrators from the rows of a published catalogue. One published before a field was added has its default; one without
-    a field that has none raises KeyError."""
+    """Return the calibrators in the rows of a published catalogue.
+
+    A catalogue published before a field was added gets that field's default. A missing field without a default raises KeyError.
+    """
     needed = {field.name: field.default is MISSING for field in fields(Calibrator)}
-    return tuple(Calibrator(**{n: _plain(row[n]) for n, must in needed.items() if must or n in row}) for row in rows)
+    return tuple(Calibrator(**{n: _plain(row[n]) for n, is_required in needed.items() if is_required or n in row}) for row in rows)
 
 
 def _plain(value: Any) -> Any:
-    """A cell of a table: missing text and numbers are None, numpy's scalars Python's."""
+    """Return a table cell as a Python value: None for missing text and numbers, numpy scalars converted to Python's."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return None
     return value.item() if isinstance(value, np.generic) else value
@@ -122,7 +124,7 @@ def _plain(value: Any) -> Any:
 
 @cache
 def load() -> tuple[Calibrator, ...]:
-    """All calibrators of the packaged VLA list, those without a flux included (flux None), and the other
+    """Return all calibrators of the packaged VLA list, including those without a flux (flux None), and the other
     standards."""
     with files("dsa110_assets.sky").joinpath("data/vla_calibrators.csv").open() as handle:
         listed = tuple(_calibrator(row) for row in csv.DictReader(handle))
@@ -131,14 +133,14 @@ def load() -> tuple[Calibrator, ...]:
 
 
 def find(name: str, among: Sequence[Calibrator] | None = None) -> Calibrator:
-    """The calibrator with this name, alias or standard's name, in `among` or else the VLA list; as `names.look_up` says.
+    """Return the calibrator with this name, alias or standard's name in `among`, or else the VLA list, by the rules of `names.look_up`.
 
-    Raises NotFoundError: several have it (an alias such as JVAS names a survey), or none; it names the nearest.
+    Raises NotFoundError if several have the name (an alias such as JVAS names a survey) or none has it; it then lists the nearest.
     """
     known = load() if among is None else among
-    named = [(one.name, one) for one in known]
-    standards = [(one.standard, one) for one in known if one.standard]
-    aliases = [(one.alias, one) for one in known if one.alias]
+    named = [(calibrator.name, calibrator) for calibrator in known]
+    standards = [(calibrator.standard, calibrator) for calibrator in known if calibrator.standard]
+    aliases = [(calibrator.alias, calibrator) for calibrator in known if calibrator.alias]
     return look_up(name, (named, standards, aliases), "calibrator")
 
 

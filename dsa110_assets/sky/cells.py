@@ -1,4 +1,4 @@
-"""Cells of a table as numbers and text, whoever wrote it."""
+"""Conversion of table cells to numbers and text, whatever program wrote the table."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dsa110_assets.sky.text_tables import is_missing
 
 
 def text(table: Table, column: str) -> list[str]:
-    """Cells as text without blanks around; '' for those that are masked or say that nothing is there."""
+    """Return the cells as text without surrounding blanks; '' for those that are masked or marked as missing."""
     values = table[column]
     masked = getattr(values, "mask", np.zeros(len(values), dtype=bool))
-    return ["" if gone or is_missing(cell) else cell for cell, gone in zip(raw_text(table, column), masked, strict=True)]
+    return ["" if is_masked or is_missing(cell) else cell for cell, is_masked in zip(raw_text(table, column), masked, strict=True)]
 
 
 def raw_text(table: Table, column: str) -> list[str]:
-    """Cells as text without blanks around, whatever they say."""
+    """Return the cells as text without surrounding blanks, including marks for missing values."""
     values = np.asarray(table[column])
     return [(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip() for value in values]
 
@@ -32,7 +32,7 @@ def is_text(table: Table, column: str) -> bool:
 
 
 def floats(table: Table, column: str, path: Path) -> NDArray[np.float64]:
-    """Cells as numbers, NaN where missing. Raises ConfigurationError naming the row of the first that is none."""
+    """Return the cells as numbers, NaN where missing. Raises ConfigurationError naming the first row that is not a number."""
     values = table[column]
     if values.ndim != 1:
         raise ConfigurationError(f"catalogue {path}, column {column!r} has {values.shape[1:]} values a row: one number is needed")
@@ -47,11 +47,11 @@ def floats(table: Table, column: str, path: Path) -> NDArray[np.float64]:
         return parsed
     cells = [cell or "nan" for cell in text(table, column)]
     row = next(i for i, cell in enumerate(cells) if not _is_number(cell))
-    raise ConfigurationError(f"catalogue {path}, column {column!r}, row {row + 1}: {cells[row]!r} is no number: numbers are needed")
+    raise ConfigurationError(f"catalogue {path}, column {column!r}, row {row + 1}: {cells[row]!r} is not a number: numbers are needed")
 
 
 def numbers_of_text(table: Table, column: str) -> NDArray[np.float64] | None:
-    """Cells of text that are all numbers or missing (NaN), as numbers; None if any is something else."""
+    """Return text cells as numbers, NaN where missing; None if any cell is neither a number nor missing."""
     values = np.asarray(table[column])
     if not hasattr(table[column], "mask"):
         try:
@@ -65,31 +65,33 @@ def numbers_of_text(table: Table, column: str) -> NDArray[np.float64] | None:
 
 
 def unit(table: Table, column: Column, path: Path, default: str | None = None) -> u.UnitBase | None:
-    """The unit the table gives a column, or its name, else the default.
+    """Return the unit of a column from the table or from the column's name, else the default.
 
-    Raises ConfigurationError: it is none we know, or the table and the name say two.
+    Raises ConfigurationError if the unit is not supported, or if the table and the name give different units.
     """
-    of_table = str(table[column.name].unit or "").strip()
-    told = [text for text in (of_table, column.unit) if text] or [text for text in (default,) if text]
+    table_unit = str(table[column.name].unit or "").strip()
+    stated = [text for text in (table_unit, column.unit) if text] or [text for text in (default,) if text]
     try:
-        units = [parse_unit(text) for text in told]
+        units = [parse_unit(text) for text in stated]
     except ValueError as error:
         raise ConfigurationError(
             f"catalogue {path}, column {column.name!r}: {error}: give the column one of these in brackets, or in its name"
         ) from error
-    if any(one != units[0] for one in units):
-        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {of_table} by the table: correct its name or its unit")
+    if any(parsed != units[0] for parsed in units):
+        raise ConfigurationError(
+            f"catalogue {path}, column {column.name!r} is in {table_unit} by the table but not by its name: correct its name or its unit"
+        )
     return units[0] if units else None
 
 
 def quantity(table: Table, column: Column, wanted: str, path: Path, default: str | None = None) -> NDArray[np.float64]:
-    """Numbers in the wanted unit (Jy, Hz). Raises ConfigurationError: no unit is given, or another kind of unit."""
-    found = unit(table, column, path, default)
-    if found is None:
+    """Return the numbers in the unit `wanted` (Jy, Hz). Raises ConfigurationError if the unit is missing or of another kind."""
+    given_unit = unit(table, column, path, default)
+    if given_unit is None:
         raise ConfigurationError(f"catalogue {path}, column {column.name!r} has no unit: rename it, as in '{column.name}_{wanted}'")
-    if not found.is_equivalent(u.Unit(wanted)):
-        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {found}: {wanted} is needed")
-    return np.asarray(floats(table, column.name, path) * found.to(u.Unit(wanted)))
+    if not given_unit.is_equivalent(u.Unit(wanted)):
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {given_unit}: {wanted} is needed")
+    return np.asarray(floats(table, column.name, path) * given_unit.to(u.Unit(wanted)))
 
 
 def _is_number(cell: str) -> bool:

@@ -1,4 +1,4 @@
-"""Columns of other people's tables: what each is, in which unit, by its name and by what the file says of it."""
+"""Identification of the columns of external tables: role, unit and frequency, from column names and file metadata."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROLES: dict[str, tuple[str, ...]] = {
               "alpha-sp"),
     "frequency": ("frequency", "freq", "reference_frequency", "ref_freq", "frequency_obs"),
 }  # fmt: skip
-"""Column names, without their units, in order of preference."""
+"""Column names of each role, without their units, in order of preference."""
 
 SELECTIONS = ("duplicate_flag", "dupflag", "quality_flag", "qualflag")
 SEXAGESIMAL: dict[str, tuple[str, ...]] = {
@@ -31,7 +31,7 @@ SEXAGESIMAL: dict[str, tuple[str, ...]] = {
     "sign": ("de-", "design", "dec-", "decsign", "desig"),
     "dec_d": ("ded", "decd"), "dec_m": ("dem", "decm", "demin", "decmin"), "dec_s": ("des", "decs", "desec", "decsec"),
 }  # fmt: skip
-"""Columns of a position that is written in parts, names without signs between the letters."""
+"""Columns of a position that is written in parts; the names are compared without punctuation between the letters."""
 
 _BASES = {
     "jy": u.Jy, "jansky": u.Jy, "janskys": u.Jy, "mjy": u.mJy, "millijy": u.mJy, "millijansky": u.mJy, "ujy": u.uJy, "microjy": u.uJy,
@@ -40,22 +40,22 @@ _BASES = {
     "h": u.hourangle, "hr": u.hourangle, "hrs": u.hourangle, "hour": u.hourangle, "hours": u.hourangle, "hourangle": u.hourangle,
     "h:m:s": u.hourangle, "hms": u.hourangle, "hh:mm:ss": u.hourangle, "hz": u.Hz, "khz": u.kHz, "mhz": u.MHz, "ghz": u.GHz,
 }  # fmt: skip
-"""Units in the ways catalogues write them; they write mJy and MHz in any case and never mean megajansky."""
+"""Units as catalogues write them; mJy and MHz occur in any case, and never mean megajansky."""
 _SIGNS = str.maketrans({"µ": "u", "μ": "u", "°": "deg", "−": "-"})
 _BEAM = re.compile(r"\s*(/\s*|per\s+|[\s.*]+)(beam|bm|psf)(\^|\*\*)?\(?(?P<power>[+-]?1)?\)?$")
 _FRAMES = re.compile(r"[\s_]*[\[(]\s*(j?2000(\.0)?|icrs|fk5)\s*[\])]", re.IGNORECASE)
-"""A frame that stands where a unit may stand: 'RA (2000)'."""
+"""A reference frame in the place of a unit: 'RA (2000)'."""
 _BRACKETED = re.compile(r"\s*(.*?)\s*[\[(]\s*([^\])]*?)\s*[\])]\s*")
 _BAND = re.compile(r"(s|f|flux)_?(?P<value>\d+([.p]\d+)?)_?(?P<unit>mhz|ghz|cm)?(_?[\[(]?(?P<flux>[um]?jy)[\])]?)?")
-"""Fluxes whose column says at what frequency: S1.4, S1400, flux_150_mhz, int_flux_20_cm."""
+"""Flux columns whose name contains the frequency: S1.4, S1400, flux_150_mhz, int_flux_20_cm."""
 _WAVELENGTHS_HZ = {"20": 1.4e9, "21": 1.42e9, "36": 843e6, "90": 330e6, "92": 325e6}
-"""What surveys mean by a wavelength [cm]: NVSS and FIRST measured at 1.4 GHz, which is 21.4 cm."""
+"""The frequencies that surveys mean by a wavelength [cm]: NVSS and FIRST measured at 1.4 GHz, which is 21.4 cm."""
 NEAREST_HZ = 1.4e9
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column as its name has it: `bare` in lower case without its unit, the unit, and the frequency [Hz] of a flux."""
+    """What a column's name states: `bare`, the name in lower case without its unit; the unit; and the frequency [Hz] of a flux."""
 
     name: str
     bare: str
@@ -64,9 +64,9 @@ class Column:
 
 
 def parse_unit(text: str) -> u.UnitBase:
-    """The unit a catalogue means by this text; 'mJy/beam', 'JY/BEAM' and 'mJy beam-1' are the flux of a point source.
+    """Return the unit a catalogue means by this text; 'mJy/beam', 'JY/BEAM' and 'mJy beam-1' are the flux of a point source.
 
-    Raises ValueError if it is not one a position, flux or frequency can have; '[mJy]' is a logarithm, and none.
+    Raises ValueError if it is not a unit of position, flux or frequency; '[mJy]' marks a logarithm and is not a unit.
     """
     plain = text.strip().strip('"').translate(_SIGNS).replace("⁻¹", "-1").lower().rstrip(".")
     beam = _BEAM.search(plain)
@@ -87,7 +87,7 @@ def is_unit(text: str) -> bool:
 
 
 def column(name: str) -> Column:
-    """What a column's name says: 'S1.4 [mJy]' -> s1.4 in mJy at 1.4 GHz; 'RA (2000)' -> ra; 'flux_jy' -> flux in Jy."""
+    """Parse a column's name: 'S1.4 [mJy]' -> s1.4 in mJy at 1.4 GHz; 'RA (2000)' -> ra; 'flux_jy' -> flux in Jy."""
     plain = _FRAMES.sub("", name).strip()
     band = _of_band(plain)
     if band is not None:
@@ -125,47 +125,55 @@ def _band_hz(value: str, unit: str | None) -> float | None:
 
 
 def find(columns: Sequence[Column], role: str) -> Column | None:
-    """The column for a role, the most preferred of those there are, with a unit in its name if any; None: there is none."""
+    """Return the most preferred column of a role, if possible one with a unit in its name; None if no column fits."""
     for bare in ROLES[role]:
-        fitting = [one for one in columns if one.bare == bare]
+        fitting = [candidate for candidate in columns if candidate.bare == bare]
         if fitting:
-            return min(fitting, key=lambda one: one.unit is None)
+            return min(fitting, key=lambda candidate: candidate.unit is None)
     return None
 
 
 def find_flux(columns: Sequence[Column]) -> Column | None:
-    """The column of fluxes: total ones, then those whose name has a frequency (nearest to 1.4 GHz, integrated), then peak ones."""
+    """Return the flux column: total flux first, then a name with a frequency (nearest to 1.4 GHz, integrated), then peak flux."""
     total = find(columns, "flux")
     if total is not None:
         return total
-    banded = [(abs(math.log(one.frequency_hz / NEAREST_HZ)), not one.bare.startswith("int"), one) for one in columns if one.frequency_hz]
-    return min(banded, key=lambda one: one[:2])[2] if banded else find(columns, "peak")
+    banded = [
+        (abs(math.log(candidate.frequency_hz / NEAREST_HZ)), not candidate.bare.startswith("int"), candidate)
+        for candidate in columns
+        if candidate.frequency_hz
+    ]
+    return min(banded, key=lambda candidate: candidate[:2])[2] if banded else find(columns, "peak")
 
 
 def sexagesimal(columns: Iterable[Column]) -> dict[str, str]:
-    """Column names of a position in parts by part (ra_h, ra_m, ra_s, sign, dec_d, dec_m, dec_s); empty if it is not."""
-    letters = {re.sub(r"[_\s]", "", re.sub(r"[\[(].*", "", one.name.strip().lower())): one.name for one in columns}
-    parts = {part: letters[name] for part, names in SEXAGESIMAL.items() for name in names if name in letters}
+    """Return the column names of a position in parts, by part (ra_h, ra_m, ra_s, sign, dec_d, dec_m, dec_s); empty if there is none."""
+    name_by_letters = {re.sub(r"[_\s]", "", re.sub(r"[\[(].*", "", one.name.strip().lower())): one.name for one in columns}
+    parts = {part: name_by_letters[name] for part, names in SEXAGESIMAL.items() for name in names if name in name_by_letters}
     return parts if {"ra_h", "ra_m", "dec_d", "dec_m"} <= set(parts) else {}
 
 
 def has_positions(names: Iterable[str]) -> bool:
-    """Whether these column names are a catalogue's header: right ascension and declination are among them."""
+    """Whether these column names are a catalogue's header, with right ascension and declination among them."""
     columns = [column(name) for name in names]
     return bool(sexagesimal(columns)) or (find(columns, "ra") is not None and find(columns, "dec") is not None)
 
 
 def needed(names: Sequence[str], others: Iterable[str] = ()) -> list[str]:
-    """Those of these columns that a reader of catalogues looks at, and `others` (lower case) of a known form."""
-    wanted = {bare for role in ROLES.values() for bare in role} | set(SELECTIONS) | set(others)
+    """Return the columns that the reader of catalogues needs, including `others` (lower case), the columns of a known form."""
+    required = {bare for role in ROLES.values() for bare in role} | set(SELECTIONS) | set(others)
     columns = [column(name) for name in names]
     parts = set(sexagesimal(columns).values())
-    return [one.name for one in columns if one.bare in wanted or one.name in parts or one.frequency_hz is not None]
+    return [
+        candidate.name
+        for candidate in columns
+        if candidate.bare in required or candidate.name in parts or candidate.frequency_hz is not None
+    ]
 
 
 def check_once(names: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raise ValueError where a column that is looked at has another's name, be it in another case."""
+    """Raise ValueError if another column has the same name, in any case, as one of the columns in `wanted`."""
     letters = [name.strip().lower() for name in names]
     for name in wanted:
         if letters.count(name.strip().lower()) > 1:
-            raise ValueError(f"column {name!r} is there twice: take one out")
+            raise ValueError(f"column {name!r} is there twice: remove one of them")

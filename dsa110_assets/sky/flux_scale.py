@@ -1,4 +1,4 @@
-"""The one flux scale: Perley & Butler (2017), ApJS 230, 7, table 6.
+"""The flux scale of the platform: Perley & Butler (2017), ApJS 230, 7, table 6.
 
 log10 S[Jy] = sum a_i (log10 nu[GHz])^i. The coefficients agree with CASA's `PerleyButler2017Coeffs` table.
 """
@@ -27,29 +27,29 @@ _COEFFICIENTS: dict[str, tuple[float, ...]] = {
 
 
 def standards() -> tuple[str, ...]:
-    """Names of the sources that carry the scale ('3C48', ..., 'CYGA')."""
+    """Return the names of the sources that define the scale ('3C48', ..., 'CYGA')."""
     return tuple(_COEFFICIENTS)
 
 
 def coefficients(name: str) -> NDArray[np.float64]:
-    """The polynomial's a_0..a_5, shape (6,) float64, zero-padded. NotFoundError for anything but a
+    """Return the polynomial's a_0..a_5, shape (6,) float64, zero-padded. Raises NotFoundError if `name` is not a
     standard."""
     try:
-        known = _COEFFICIENTS[name.upper().replace(" ", "")]
+        published = _COEFFICIENTS[name.upper().replace(" ", "")]
     except KeyError:
-        raise NotFoundError(f"{name!r} is no Perley-Butler 2017 standard; there are {', '.join(standards())}") from None
-    return np.pad(np.array(known, dtype=np.float64), (0, N_COEFFICIENTS - len(known)))
+        raise NotFoundError(f"{name!r} is not a Perley-Butler 2017 standard; those are {', '.join(standards())}") from None
+    return np.pad(np.array(published, dtype=np.float64), (0, N_COEFFICIENTS - len(published)))
 
 
 def evaluate_jy(polynomials: NDArray[np.float64], frequency_hz: ArrayLike) -> NDArray[np.float64]:
-    """Flux densities [Jy] of log-polynomials (..., 6) at frequencies [Hz] (n,): shape (..., n) float64."""
+    """Return the flux densities [Jy] of log-polynomials (..., 6) at frequencies [Hz] (n,): shape (..., n) float64."""
     log_ghz = np.log10(np.asarray(frequency_hz, dtype=np.float64) / 1e9)
     powers = log_ghz[None, ...] ** np.arange(N_COEFFICIENTS).reshape(-1, *[1] * log_ghz.ndim)
     return np.asarray(10.0 ** np.tensordot(polynomials, powers, axes=(-1, 0)))
 
 
 def perley_butler_2017_jy(name: str, frequency_hz: ArrayLike) -> NDArray[np.float64]:
-    """Flux density [Jy] of a standard at frequencies [Hz]; same shape, float64. NaN in gives NaN out.
+    """Return the flux density [Jy] of a standard at frequencies [Hz]; same shape, float64. NaN in gives NaN out.
 
     Raises NotFoundError for a source that is not on the scale.
     """

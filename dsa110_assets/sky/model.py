@@ -24,7 +24,7 @@ class SkyModel:
 
     names (n,); ra_rad, dec_rad (n,) float64; flux_jy (n,) Stokes I at `reference_hz`; spectral_index (n,),
     S ~ nu^index. log_coefficients (n, 6): a row that is not all zero replaces the power law by
-    log10 S = sum a_i (log10 nu_GHz)^i (left out: no source has one). No NaN anywhere; ValueError otherwise.
+    log10 S = sum a_i (log10 nu_GHz)^i (if omitted, all rows are zero). Raises ValueError for NaN in any of these.
     """
 
     names: tuple[str, ...]
@@ -49,7 +49,7 @@ class SkyModel:
         return len(self.names)
 
     def flux_at(self, frequencies_hz: ArrayLike) -> Float:
-        """Flux densities [Jy] at frequencies [Hz] (n_chan,): (n_sources, n_chan) float64."""
+        """Return the flux densities [Jy] at frequencies [Hz] (n_chan,): (n_sources, n_chan) float64."""
         frequencies = np.atleast_1d(np.asarray(frequencies_hz, dtype=np.float64))
         flux = self.flux_jy[:, None] * (frequencies / self.reference_hz) ** self.spectral_index[:, None]
         polynomial = np.any(self.log_coefficients != 0, axis=1)
@@ -57,7 +57,7 @@ class SkyModel:
         return np.asarray(flux)
 
     def select(self, keep: ArrayLike) -> SkyModel:
-        """The sources a boolean mask or index array picks."""
+        """Return the sources that a boolean mask or index array selects."""
         index = np.arange(len(self))[np.asarray(keep)]
         return replace(
             self,
@@ -70,11 +70,11 @@ class SkyModel:
         )
 
     def within(self, ra_rad: float, dec_rad: float, radius_deg: float) -> SkyModel:
-        """Sources within `radius_deg` of an ICRS direction [rad]; right across 0 h and at the pole."""
+        """Return the sources within `radius_deg` of an ICRS direction [rad]; correct across 0 h and at the pole."""
         return self.select(astrometry.separation_deg(self.ra_rad, self.dec_rad, ra_rad, dec_rad) <= radius_deg)
 
     def to_frame(self) -> pd.DataFrame:
-        """A table: name, ra_deg, dec_deg, flux_jy, frequency_hz, spectral_index, a0..a5."""
+        """Return a table with the columns name, ra_deg, dec_deg, flux_jy, frequency_hz, spectral_index, a0..a5."""
         columns: dict[str, Any] = {
             "name": list(self.names),
             "ra_deg": np.rad2deg(self.ra_rad),
@@ -88,11 +88,11 @@ class SkyModel:
 
 
 def from_frame(frame: pd.DataFrame) -> SkyModel:
-    """The model of a table with name, ra_deg, dec_deg, flux_jy and, optionally, frequency_hz, spectral_index,
+    """Return the model of a table with name, ra_deg, dec_deg, flux_jy and, optionally, frequency_hz, spectral_index,
     a0..a5.
 
-    A missing spectral index is -0.7; fluxes are brought to 1.4 GHz with each row's index, and are taken to be there
-    where a row has no frequency. Rows without a finite flux or position are left out: an unknown flux is never a model.
+    A missing spectral index is -0.7. Fluxes are converted to 1.4 GHz with each row's index; a row without a frequency
+    is assumed to be at 1.4 GHz. Rows without a finite flux or position are left out, because a model needs a known flux.
     """
     needed = frame[["ra_deg", "dec_deg", "flux_jy"]].astype(float)
     frame = frame[np.isfinite(needed).all(axis=1)]
@@ -110,12 +110,12 @@ def from_frame(frame: pd.DataFrame) -> SkyModel:
 
 
 def read(path: Path) -> SkyModel:
-    """The model in a Parquet file of `SkyModel.to_frame`. Raises FileNotFoundError without one."""
+    """Read the model in a Parquet file of `SkyModel.to_frame`. Raises FileNotFoundError if the file does not exist."""
     return from_frame(pd.read_parquet(path))
 
 
 def from_calibrator(calibrator: Calibrator) -> SkyModel:
-    """A model of one calibrator at its true spectrum. ConfigurationError if its flux is not known."""
+    """Return the model of one calibrator with its true spectrum. Raises ConfigurationError if its flux is not known."""
     log_coefficients = np.zeros((1, flux_scale.N_COEFFICIENTS))
     if calibrator.standard:
         log_coefficients[0] = flux_scale.coefficients(calibrator.standard)
@@ -130,8 +130,8 @@ def from_calibrator(calibrator: Calibrator) -> SkyModel:
 
 
 def concat(*models: SkyModel) -> SkyModel:
-    """One model of several, in order, at the first's reference frequency; the sources are not matched.
-    ValueError if none."""
+    """Join several models in order, at the first one's reference frequency; the sources are not matched.
+    Raises ValueError if no model is given."""
     if not models:
         raise ValueError("concat needs at least one sky model")
     reference = models[0].reference_hz

@@ -1,4 +1,4 @@
-"""Positions of a table in degrees: degrees, hours, or sexagesimal, in one column each or in parts."""
+"""Conversion of a table's positions to degrees, from degrees, hours or sexagesimal, in one column each or in parts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _PLAIN = r"([+-]?)\s*(\d+)[\s:]+(\d+)[\s:]+(\d+(?:\.\d*)?)"
 _BEFORE_2000 = re.compile(r"\bB1[89]\d\d|\b(19[05]0|18[57]5)(\.0*)?\b|FK4", re.IGNORECASE)
 _IS_2000 = re.compile(r"\bJ?2000(\.0*)?\b|ICRS|FK5", re.IGNORECASE)
 _SIGNS = {"-": -1, "\u2013": -1, "-1": -1, "-1.0": -1, "s": -1, "": 1, "+": 1, "1": 1, "+1": 1, "1.0": 1, "n": 1}
-"""What stands for the sign of a declination; an en dash is what word processors make of a minus."""
+"""Texts for the sign of a declination; word processors turn a minus into an en dash."""
 _UNITLESS = frozenset({"ra", "raj2000", "ra_j2000", "ra_icrs", "right_ascension", "racen", "alpha_j2000"})
-"""Names that say nothing of a unit: hours and degrees are both written under them."""
+"""Names that do not determine the unit: tables use them for both hours and degrees."""
 
 
 def degrees(table: Table, columns: Sequence[Column], is_known: bool, path: Path) -> tuple[Float, Float]:
-    """ICRS right ascension (0..360) and declination [deg]. `is_known`: a form whose numbers are degrees.
+    """Return ICRS right ascension (0..360) and declination [deg]. `is_known`: the table has a known form, with numbers in degrees.
 
     Raises ConfigurationError naming the column or row; numbers without a unit that may be hours are refused.
     """
@@ -41,8 +41,8 @@ def degrees(table: Table, columns: Sequence[Column], is_known: bool, path: Path)
     else:
         if ra_column is None or dec_column is None:
             role = "ra" if ra_column is None else "dec"
-            there = ", ".join(one.name for one in columns)
-            raise ConfigurationError(f"catalogue {path} has no {role} column (has {there}): name one '{role}_deg'")
+            listed = ", ".join(column.name for column in columns)
+            raise ConfigurationError(f"catalogue {path} has no {role} column (has {listed}): name one '{role}_deg'")
         _check_equinox(table, [ra_column.name, dec_column.name], path)
         ra, dec = _ra(table, ra_column, is_known, path), _angle(table, dec_column, u.deg, path)
     _check(ra, dec, path)
@@ -50,9 +50,9 @@ def degrees(table: Table, columns: Sequence[Column], is_known: bool, path: Path)
 
 
 def _check_equinox(table: Table, names: Sequence[str], path: Path) -> None:
-    """ConfigurationError where the file, or what it says of a position's column, names an equinox before J2000 and not J2000."""
-    said = [str(table.meta.get("equinox", "")), *(str(table[name].description or "") for name in names)]
-    for text in said:
+    """Raise ConfigurationError if the file, or its description of a position's column, names an equinox before J2000 but not J2000."""
+    stated = [str(table.meta.get("equinox", "")), *(str(table[name].description or "") for name in names)]
+    for text in stated:
         if _BEFORE_2000.search(text) and not _IS_2000.search(text):
             raise ConfigurationError(
                 f"catalogue {path}: its positions are of another equinox ({text.strip()}): give J2000, which VizieR adds as "
@@ -81,7 +81,7 @@ def _is_sexagesimal(table: Table, column: Column) -> bool:
 
 
 def _angle(table: Table, column: Column, sexagesimal_unit: u.UnitBase, path: Path) -> Float:
-    """Degrees; text that is not plain numbers is sexagesimal, in `sexagesimal_unit` where it has no other unit."""
+    """Return the column in degrees; text that is not plain numbers is sexagesimal, in `sexagesimal_unit` unless it has a unit."""
     unit = cells.unit(table, column, path, "h" if column.bare == "rah" else None)
     if unit is not None and (not unit.is_equivalent(u.deg) or unit in (u.arcsec, u.arcmin)):
         raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {unit}: an angle in degrees, hours or radians is needed")
@@ -114,14 +114,17 @@ def _of_word(word: str, unit: u.UnitBase, row: int, column: Column, path: Path) 
         try:
             return float(Angle(word, unit=unit).to_value(u.deg))
         except (ValueError, TypeError, u.UnitsError) as error:
-            raise ConfigurationError(f"catalogue {path}, column {column.name!r}, row {row + 1}: {word!r} is no angle: mend it") from error
+            raise ConfigurationError(
+                f"catalogue {path}, column {column.name!r}, row {row + 1}: {word!r} is not an angle: correct it"
+            ) from error
     raise ConfigurationError(
-        f"catalogue {path}, column {column.name!r}, row {row + 1}: {word!r} stands among sexagesimal angles: write all in one way"
+        f"catalogue {path}, column {column.name!r}, row {row + 1}: {word!r} is a plain number "
+        "among sexagesimal angles: write all angles in the same way"
     )
 
 
 def _of_parts(table: Table, parts: dict[str, str], path: Path) -> tuple[Float, Float]:
-    """Degrees of right ascension in hours, minutes, seconds, and of declination in sign, degrees, minutes, seconds."""
+    """Return degrees from right ascension in hours, minutes, seconds, and declination in sign, degrees, minutes, seconds."""
     values = {part: cells.floats(table, name, path) for part, name in parts.items() if part != "sign"}
     zero = np.zeros(len(table))
     for part in ("ra_m", "ra_s", "dec_m", "dec_s"):
@@ -137,22 +140,22 @@ def _of_parts(table: Table, parts: dict[str, str], path: Path) -> tuple[Float, F
 
 
 def _signs(table: Table, column: str, degrees: Float, path: Path) -> NDArray[np.bool_]:
-    """Which rows are negative by a column of signs: '-', '+' and nothing, -1 and 1, S and N; one that degrees have too must be its own."""
-    told = ["" if is_missing(cell) and cell != "-" else cell for cell in cells.raw_text(table, column)]
-    wrong = next((i for i, cell in enumerate(told) if cell.lower() not in _SIGNS), None)
-    if wrong is not None:
-        raise ConfigurationError(f"catalogue {path}, column {column!r}, row {wrong + 1}: {told[wrong]!r} is no sign: write + or -")
-    negative = np.array([_SIGNS[cell.lower()] < 0 for cell in told])
-    twice = np.flatnonzero((degrees < 0) & ~negative)
-    if twice.size:
+    """Which rows are negative by a column of signs: '-', '+' or empty, -1 and 1, S and N; negative degrees need a negative sign."""
+    signs = ["" if is_missing(cell) and cell != "-" else cell for cell in cells.raw_text(table, column)]
+    unknown = next((i for i, cell in enumerate(signs) if cell.lower() not in _SIGNS), None)
+    if unknown is not None:
+        raise ConfigurationError(f"catalogue {path}, column {column!r}, row {unknown + 1}: {signs[unknown]!r} is no sign: write + or -")
+    negative = np.array([_SIGNS[cell.lower()] < 0 for cell in signs])
+    contradicting = np.flatnonzero((degrees < 0) & ~negative)
+    if contradicting.size:
         raise ConfigurationError(
-            f"catalogue {path}, row {twice[0] + 1}: its degrees are negative, its sign in column {column!r} is not: mend it"
+            f"catalogue {path}, row {contradicting[0] + 1}: its degrees are negative, its sign in column {column!r} is not: correct the row"
         )
     return negative
 
 
 def _negative(table: Table, column: str, values: Float, path: Path) -> NDArray[np.bool_]:
-    """The sign of degrees without a column of signs: '-00' has one, the number 0 may have lost it."""
+    """Which degrees are negative if there is no column of signs: the text '-00' has a sign, but the number 0 may have lost it."""
     if cells.is_text(table, column):
         return np.array([cell.startswith("-") for cell in cells.text(table, column)])
     if np.any(values == 0) and np.any(values < 0):
@@ -165,5 +168,5 @@ def _check(ra: Float, dec: Float, path: Path) -> None:
     if np.any(wrong):
         row = int(np.flatnonzero(wrong)[0])
         raise ConfigurationError(
-            f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky: mend the row, or take it out"
+            f"catalogue {path}, row {row + 1}: position ({ra[row]}, {dec[row]}) deg is not on the sky: correct the row, or take it out"
         )

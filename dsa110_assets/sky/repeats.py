@@ -1,4 +1,4 @@
-"""One source that is listed more than once: within a catalogue, and by catalogues of different resolution."""
+"""Detection of sources listed more than once: within a catalogue, and by catalogues of different resolution."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from dsa110_assets.sky import surveys
 from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ
 
 FINEST_BEAM_ARCSEC = 2.5
-"""No survey of the sky resolves less: two rows of a catalogue that are nearer are one source, listed twice."""
+"""No sky survey has a finer beam: two rows of a catalogue closer than this are one source, listed twice."""
 RESOLVED_BEAMS = 0.2
-"""Nor does a survey separate sources a fifth of its own beam apart."""
+"""A survey cannot separate sources closer than this fraction of its own beam."""
 SEPARATED_BEAMS = 0.8
-"""Nearer than this to a brighter one, a source is not seen by itself."""
+"""A survey cannot list a source separately if it lies closer than this [beams] to a brighter one."""
 UNKNOWN_BEAM_ARCSEC = 45.0
-"""The coarsest beam of surveys at 1.4 GHz, for catalogues whose beam is not known."""
+"""The beam assumed for catalogues of unknown beam: the coarsest of the surveys at 1.4 GHz."""
 FLUX_WITHIN = 2.0
-"""The parts of a blended source have its flux to within this factor: sizes, spectra and epochs differ."""
+"""The components of a blended source add up to its flux within this factor, because sizes, spectra and epochs differ."""
 
 Mask = NDArray[np.bool_]
 Float = NDArray[np.float64]
 
 
 def unit_vectors(frame: pd.DataFrame) -> Float:
-    """Positions (ra_deg, dec_deg) as unit vectors (n, 3)."""
+    """Return the positions (ra_deg, dec_deg) as unit vectors (n, 3)."""
     ra, dec = (
         np.deg2rad(frame["ra_deg"].to_numpy(np.float64)),
         np.deg2rad(frame["dec_deg"].to_numpy(np.float64)),
@@ -35,16 +35,16 @@ def unit_vectors(frame: pd.DataFrame) -> Float:
 
 
 def flux_1400_jy(frame: pd.DataFrame) -> Float:
-    """Fluxes brought to 1.4 GHz [Jy], 0 where unknown."""
+    """Return the fluxes converted to 1.4 GHz [Jy], 0 where unknown."""
     ratio = LIST_FREQUENCY_HZ / frame["frequency_hz"].to_numpy(np.float64)
     flux = frame["flux_jy"].to_numpy(np.float64) * ratio ** frame["spectral_index"].to_numpy(np.float64)
     return np.where(np.isfinite(flux), flux, 0.0)
 
 
 def once(frame: pd.DataFrame) -> Mask:
-    """Which rows of one catalogue to keep, so that each source is there once: the first of those with a flux.
+    """Which rows of one catalogue to keep so that each source appears once: the first of its rows with a flux.
 
-    `frame` has the columns of `catalogues.COLUMNS`; rows nearer to each other than any survey resolves are one source.
+    `frame` has the columns of `catalogues.COLUMNS`. Rows closer to each other than the catalogue's survey resolves are one source.
     """
     survey = surveys.named(str(frame["catalogue"].iloc[0])) if len(frame) else None
     radius = max(FINEST_BEAM_ARCSEC, RESOLVED_BEAMS * survey.beam_arcsec if survey else 0.0)
@@ -53,11 +53,11 @@ def once(frame: pd.DataFrame) -> Mask:
     if not len(pairs):
         return keep
     unknown = ~np.isfinite(frame["flux_jy"].to_numpy(np.float64))
-    # better rows first, so that a row goes only for one that stays
+    # better rows first, so that a row is dropped only in favour of one that stays
     better = np.lexsort((np.arange(len(frame)), unknown))
-    place = np.empty(len(frame), dtype=int)
-    place[better] = np.arange(len(frame))
-    ordered = np.sort(place[pairs], axis=1)
+    rank = np.empty(len(frame), dtype=int)
+    rank[better] = np.arange(len(frame))
+    ordered = np.sort(rank[pairs], axis=1)
     for first, second in ordered[np.lexsort((ordered[:, 1], ordered[:, 0]))]:
         if keep[better[first]]:
             keep[better[second]] = False
@@ -65,11 +65,11 @@ def once(frame: pd.DataFrame) -> Mask:
 
 
 def fresh(part: pd.DataFrame, known: pd.DataFrame, radius_arcsec: float) -> Mask:
-    """Which sources of `part` are not yet in `known`: no source lies within the radius, and they are not blended.
+    """Which sources of `part` are not yet in `known`: no known source lies within the radius, and they are not blended with one.
 
-    A source that a coarser catalogue lists as one and a finer one in parts is the same: the parts within the coarser
-    beam have its flux, to a factor of two, and their centroid lies on it, to a third of the beam or the radius. What a
-    known survey cannot separate from a brighter source of its own is in that source's flux.
+    A coarser catalogue may list as one source what a finer one lists as several components. They are taken as the same if the
+    components within the coarser beam have its flux, to a factor of two, and their centroid lies on it, to a third of the
+    beam or the radius. A source that a known survey cannot separate from its own brighter source is part of that source's flux.
     """
     distance, _ = cKDTree(unit_vectors(known)).query(unit_vectors(part), distance_upper_bound=chord(radius_arcsec))
     new: Mask = ~np.isfinite(distance)
@@ -83,7 +83,7 @@ def fresh(part: pd.DataFrame, known: pd.DataFrame, radius_arcsec: float) -> Mask
 
 
 def _sums_of_parts(coarse: pd.DataFrame, fine: pd.DataFrame, radius_arcsec: float) -> Mask:
-    """Which of `coarse` are what sources of `fine` around them add up to."""
+    """Which sources of `coarse` are the sum of the sources of `fine` around them."""
     beam = _beams_arcsec(coarse)
     flux, places, parts = flux_1400_jy(coarse), unit_vectors(coarse), unit_vectors(fine)
     row, column, _ = _pairs(places, parts, beam)
@@ -100,7 +100,7 @@ def _sums_of_parts(coarse: pd.DataFrame, fine: pd.DataFrame, radius_arcsec: floa
 
 
 def _within_beams(part: pd.DataFrame, coarse: pd.DataFrame) -> Mask:
-    """Which of `part` lie within a beam of any of `coarse` that is no finer than they are."""
+    """Which sources of `part` lie within the beam of a source of `coarse`, if that beam is no finer than their own."""
     beam = _beams_arcsec(coarse)
     row, column, _ = _pairs(unit_vectors(coarse), unit_vectors(part), beam)
     inside = np.zeros(len(part), dtype=bool)
@@ -109,7 +109,7 @@ def _within_beams(part: pd.DataFrame, coarse: pd.DataFrame) -> Mask:
 
 
 def _outshone(part: pd.DataFrame, known: pd.DataFrame) -> Mask:
-    """Which of `part` lie too near a brighter source of a coarser survey for that to tell them apart."""
+    """Which sources of `part` lie too close to a brighter source of a coarser survey for that survey to separate them."""
     coarse = known[known["catalogue"].isin([name for name in known["catalogue"].unique() if surveys.named(str(name))])]
     beam, hidden = _beams_arcsec(coarse), np.zeros(len(part), dtype=bool)
     row, column, _ = _pairs(unit_vectors(coarse), unit_vectors(part), SEPARATED_BEAMS * beam)
@@ -119,21 +119,21 @@ def _outshone(part: pd.DataFrame, known: pd.DataFrame) -> Mask:
 
 
 def _pairs(around: Float, places: Float, radius_arcsec: Float) -> tuple[NDArray[np.intp], NDArray[np.intp], Float]:
-    """Pairs (index around, index of places, chord) with places within the radius of each."""
+    """Return the pairs (index of `around`, index of `places`, chord) of places within each one's own radius."""
     widest = chord(float(radius_arcsec.max(initial=0.0)))
-    found = cKDTree(around).sparse_distance_matrix(cKDTree(places), widest, output_type="ndarray")
-    found = found[found["v"] <= _chords(radius_arcsec)[found["i"]]]
-    return found["i"], found["j"], found["v"]
+    pairs = cKDTree(around).sparse_distance_matrix(cKDTree(places), widest, output_type="ndarray")
+    pairs = pairs[pairs["v"] <= _chords(radius_arcsec)[pairs["i"]]]
+    return pairs["i"], pairs["j"], pairs["v"]
 
 
 def _beams_arcsec(frame: pd.DataFrame) -> Float:
-    known = {name: survey.beam_arcsec for name in frame["catalogue"].unique() if (survey := surveys.named(str(name)))}
-    beams: Float = frame["catalogue"].map(known).fillna(UNKNOWN_BEAM_ARCSEC).to_numpy(np.float64)
+    by_name = {name: survey.beam_arcsec for name in frame["catalogue"].unique() if (survey := surveys.named(str(name)))}
+    beams: Float = frame["catalogue"].map(by_name).fillna(UNKNOWN_BEAM_ARCSEC).to_numpy(np.float64)
     return beams
 
 
 def chord(arcsec: float) -> float:
-    """The length on the unit sphere of an angle."""
+    """Return the chord length on the unit sphere of an angle."""
     return float(_chords(np.float64(arcsec)))
 
 

@@ -1,4 +1,4 @@
-"""Radio surveys: at what frequency and resolution they measured, and by what their tables are known."""
+"""Radio surveys: their frequencies and resolutions, and how their tables are recognised."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from dsa110_assets.sky.calibrators import LIST_FREQUENCY_HZ, LIST_NAME
 
 @dataclass(frozen=True)
 class Survey:
-    """A survey: `beam_arcsec` is the FWHM its sources are blended within. `prefixes`: what names of its files and
-    sources begin with, in lower case without signs between the letters."""
+    """A survey: `beam_arcsec` is the FWHM within which its sources are blended. `prefixes`: beginnings of the names of its files
+    and sources, in lower case without punctuation between the letters."""
 
     name: str
     frequency_hz: float
@@ -38,28 +38,27 @@ SURVEYS = (
     Survey("WENSS", 325e6, 54.0, ("wenss",)),
     Survey("VLSSR", 73.8e6, 75.0, ("vlssr",)),
     Survey("VCSS", 340e6, 15.0, ("vcss",)),
-    # the list's widest standards are two arcmin wide, and entered once
+    # the widest standards of the list extend over two arcmin and have one entry each
     Survey(LIST_NAME, LIST_FREQUENCY_HZ, 120.0),
 )
 _BY_NAME = {survey.name: survey for survey in SURVEYS}
 
 _FIRST_FILE = re.compile(r"first|(first|catalog)_\d\d[a-z]{3}\d\d")
-"""FIRST is an English word: a file is the survey's only if it has that name, or a release's."""
+"""FIRST is an English word: a file belongs to the survey only if its whole name is this, or that of a release."""
 _RACS_LATER_LOW = re.compile(r"racslow[2-9]")
 """Later epochs of RACS-low were observed at 943.5 MHz."""
 _DESIGNATION = re.compile(r"\s*([A-Za-z][\w.-]{1,24}?)[ _-]*J(?=\d{4})")
-"""A source's acronym, before the J of its position."""
+"""The acronym of a source's name, before the J of its position."""
 _DISTRIBUTORS = re.compile(r"^(as110derivedcatalogue|cirada)")
-"""What some file names have before the survey's."""
+"""Prefixes that some file names have before the survey's name."""
 
 
 @dataclass(frozen=True)
 class Form:
-    """A table as a survey or a source finder hands it out: known by columns (lower case) that must all be there.
+    """The table format of a survey or a source finder, recognised by columns (lower case) that must all be present.
 
-    `flux` is the column of total fluxes, in `unit` where the file itself names none; numbers are degrees, a column of
-    frequencies is in `frequency_unit`.
-    `survey` is None where the columns do not say which it is.
+    `flux` is the column of total fluxes, in `unit` if the file itself gives none. Positions that are numbers are in degrees.
+    A column of frequencies is in `frequency_unit`. `survey` is None if the columns do not determine it.
     """
 
     columns: frozenset[str]
@@ -102,21 +101,21 @@ FORMS = (
     _form(None, "isl_id ra dec total_flux e_total_flux", "total_flux", "Jy"),  # PyBDSF
     _form(None, "island ra_str dec_str ra dec local_rms int_flux", "int_flux", "Jy"),  # Aegean
 )
-"""The most telling first: a table is the first form whose columns it has."""
+"""The most specific first: a table has the first form whose columns it contains."""
 
 OWN_FORM = frozenset({"ra_deg", "dec_deg"})
 OWN_FLUXES = frozenset({"flux_jy", "flux_mjy", "flux_ujy"})
-"""The platform's own form of a table, as the README gives it: its fluxes are at 1.4 GHz unless a column, the file's
-name or a setting says otherwise."""
+"""The platform's own form of a table, as the README describes it: its fluxes are at 1.4 GHz unless a column, the file's
+name or a setting gives another frequency."""
 
 
 def named(name: str) -> Survey | None:
-    """The survey of this name, in any case."""
+    """Return the survey of this name, in any case; None if there is none."""
     return _BY_NAME.get(name.strip().upper().replace("_", "-"))
 
 
 def of_columns(columns: Collection[str]) -> Form | None:
-    """The form a table with these columns (lower case) has; None: none that is known."""
+    """Return the form of a table with these columns (lower case); None if no form fits."""
     return next((form for form in FORMS if form.columns <= set(columns)), None)
 
 
@@ -126,7 +125,7 @@ def is_own(columns: Collection[str]) -> bool:
 
 
 def of_file(stem: str) -> Survey | None:
-    """The survey a file's name begins with: NVSS-strip, racs_low.dr1, AS110_Derived_Catalogue_racs_mid_components_v01."""
+    """Return the survey whose name a file's name begins with: NVSS-strip, racs_low.dr1, AS110_Derived_Catalogue_racs_mid_components_v01."""
     survey = named(stem)
     if survey is not None:
         return survey
@@ -136,19 +135,19 @@ def of_file(stem: str) -> Survey | None:
 
 
 def may_be_several(stem: str) -> bool:
-    """Whether a file has the name of a survey of several bands, without saying which."""
+    """Whether a file has the name of a survey of several bands, but not of which band."""
     return of_file(stem) is None and _DISTRIBUTORS.sub("", _letters(stem)).startswith("racs")
 
 
 def of_source_names(names: Iterable[str]) -> Survey | None:
-    """The survey by whose acronym all of these source names begin; None if not all do, or there are none."""
-    found: Survey | None = None
+    """Return the survey with whose acronym all of these source names begin; None if they do not agree or there are none."""
+    common: Survey | None = None
     for name in names:
         survey = _of_source_name(name)
-        if survey is None or (found is not None and survey is not found):
+        if survey is None or (common is not None and survey is not common):
             return None
-        found = survey
-    return found
+        common = survey
+    return common
 
 
 def _of_source_name(name: str) -> Survey | None:
@@ -172,4 +171,4 @@ def _beginning(letters: str) -> Survey | None:
     if _RACS_LATER_LOW.match(letters):
         return None
     fitting = [(prefix, survey) for survey in SURVEYS for prefix in survey.prefixes if letters.startswith(prefix)]
-    return max(fitting, key=lambda one: len(one[0]))[1] if fitting else None
+    return max(fitting, key=lambda match: len(match[0]))[1] if fitting else None

@@ -1,4 +1,4 @@
-"""Files that hold a table, in the formats catalogues come in, told apart by what is in them."""
+"""Reading of table files in the formats of catalogues, which are recognised by their content."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ _UNREADABLE = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, zlib.error, ExpatError, VOWarning, fits.VerifyError,
     MemoryError, NotImplementedError,
 )  # fmt: skip
-"""What the libraries raise at a file that is not what it begins as."""
+"""What the libraries raise for a file that does not continue in the format of its beginning."""
 
 
 def read(path: Path) -> Table:
-    """The table in a file; `meta` holds `frequency_hz` or `survey` where the file says so, and `tables` what it came from.
+    """Return the table in a file; `meta` holds `frequency_hz`, `survey` and `equinox` where the file states them.
 
-    Text has only the columns that are looked at. Raises ConfigurationError: not readable, more than one table, no rows.
+    From text, only the columns that are needed are read. Raises ConfigurationError for a file that is not readable, has more
+    than one table, or no rows.
     """
     try:
         with _quiet():
@@ -48,7 +49,7 @@ def read(path: Path) -> Table:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the libraries' remarks on other people's units; a file that is cut short is refused."""
+    """Suppress the libraries' warnings, such as those about unusual units; a truncated file is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*truncated.*", category=AstropyUserWarning)
@@ -75,7 +76,7 @@ def _table(path: Path) -> Table:
         return _of_votable(content)
     if b"\0" in content[:4096] and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise ValueError(f"an unknown kind of file {path.suffix!r}")
-    text = _decoded(content).replace("−", "-")  # the sign of minus that documents have
+    text = _decoded(content).replace("−", "-")  # documents may have this minus sign
     if text.startswith("# %ECSV"):
         return Table.read(text.split("\n"), format="ascii.ecsv")
     if "Byte-by-byte Description" in text[:100_000]:
@@ -101,8 +102,8 @@ def _decoded(content: bytes) -> str:
 
 
 def _description(path: Path) -> Path | None:
-    """The CDS ReadMe beside a file, if it describes this file."""
-    readme = next((one for one in sorted(path.parent.iterdir()) if one.name.lower() == "readme"), None)
+    """Return the CDS ReadMe beside a file if it describes this file, else None."""
+    readme = next((entry for entry in sorted(path.parent.iterdir()) if entry.name.lower() == "readme"), None)
     if readme is None or not readme.is_file():
         return None
     described = re.findall(r"Byte-by-byte Description of file:(.*)", readme.read_text("latin-1"))
@@ -128,29 +129,29 @@ def _of_votable(content: bytes) -> Table:
     for resource in document.resources:
         for info in resource.infos:
             if str(info.name).upper() == "QUERY_STATUS" and str(info.value).upper() in ("ERROR", "OVERFLOW"):
-                raise ValueError(f"the service that made it says {info.value}: it is not all of the table")
-    chosen = _only([(one, [field.name for field in one.fields]) for one in document.iter_tables()])
+                raise ValueError(f"the service that made it reports {info.value}: the table is incomplete")
+    chosen = _only([(element, [field.name for field in element.fields]) for element in document.iter_tables()])
     table = chosen.to_table(use_names_over_ids=True)
-    systems = [one for place in (document, *document.resources) for one in place.coordinate_systems]
-    asked = {field.ref for field in chosen.fields if field.name in _needed([field.name])}
-    told = [f"{one.equinox} {one.system}" for one in systems if one.ID in asked]
-    table.meta["equinox"] = " ".join(told)
-    parameters = [one for resource in document.resources for one in (*resource.params, *chosen.params)]
-    for one in parameters:
-        if str(one.name).lower().replace("_", " ") == "reference frequency":
-            hz = float(one.value) * (float(one.unit.to("Hz")) if one.unit is not None else 1.0)
+    systems = [element for parent in (document, *document.resources) for element in parent.coordinate_systems]
+    position_refs = {field.ref for field in chosen.fields if field.name in _needed([field.name])}
+    frames = [f"{element.equinox} {element.system}" for element in systems if element.ID in position_refs]
+    table.meta["equinox"] = " ".join(frames)
+    parameters = [element for resource in document.resources for element in (*resource.params, *chosen.params)]
+    for element in parameters:
+        if str(element.name).lower().replace("_", " ") == "reference frequency":
+            hz = float(element.value) * (float(element.unit.to("Hz")) if element.unit is not None else 1.0)
             table.meta["frequency_hz"] = hz
     return table
 
 
 def _only(tables: list[tuple[Any, list[str]]]) -> Any:
-    """The one table that has positions. ValueError: none has, or several."""
-    fitting = [(table, names) for table, names in tables if columns.has_positions(names)]
-    if len(fitting) == 1:
-        (table, names) = fitting[0]
+    """Return the table that has positions. Raises ValueError if none has, or several have."""
+    with_positions = [(table, names) for table, names in tables if columns.has_positions(names)]
+    if len(with_positions) == 1:
+        (table, names) = with_positions[0]
         columns.check_once(names, _needed(names))
         return table
-    if fitting:
-        raise ValueError(f"{len(fitting)} of its tables have positions: give each table a file of its own")
-    there = "; ".join(", ".join(names) for _, names in tables)
-    raise ValueError(f"no table in it has right ascension and declination; it has {there or 'no table'}")
+    if with_positions:
+        raise ValueError(f"{len(with_positions)} of its tables have positions: give each table a separate file")
+    listed = "; ".join(", ".join(names) for _, names in tables)
+    raise ValueError(f"no table in it has right ascension and declination; it has {listed or 'no table'}")

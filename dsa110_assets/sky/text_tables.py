@@ -1,4 +1,4 @@
-"""Tables written as text: with one header or a commented one, units and rules below it, any common separator."""
+"""Reading of tables in text: with a plain or commented header, optional units and rules below it, any common separator."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from astropy.table import Table
 from dsa110_assets.sky import columns
 
 MISSING = ("", "-", "--", "---", "nan", "null", "none", "n/a", "na", "...", "masked")
-"""Cells without a value, in lower case."""
+"""Marks of cells without a value, in lower case."""
 _SEPARATORS = ("\t", "|", ";", ",")
 _RULE = re.compile(r"[-=+]+")
 _BRACKETS = re.compile(r"\(.*\)|\[.*\]")
-_DESCRIBED = re.compile(r"#Column\t(?P<name>[^\t]+)\t[^\t]*\t(?P<told>[^\t]*).*")
+_DESCRIBED = re.compile(r"#Column\t(?P<name>[^\t]+)\t[^\t]*\t(?P<description>[^\t]*).*")
 _EQUINOX = re.compile(r"(?:equinox|epoch of coordinates|coordinate system|frame)\W+(\w[\w.]*)", re.IGNORECASE)
 _REFERENCE = re.compile(r"reference\s+frequency[^:=]*[:=]\s*([\d.eE+]+)\s*([kMG]?Hz)?", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?:col(?:umn)?\s*)?(\d+)[\s:.)=-]+(\S+).*", re.IGNORECASE)
@@ -35,17 +35,17 @@ class _Header:
     names: list[str]
     separator: str | None  # None: blanks
     units: dict[str, str] = field(default_factory=dict)
-    line: int = 0  # the last of its own
+    line: int = 0  # the last line of the header
 
 
 Needed = Callable[[Sequence[str]], Sequence[str]]
-"""Of a header's names, those whose columns are to be read."""
+"""A function that returns, from the names of a header, those whose columns are to be read."""
 
 
 def read(text: str, needed: Needed) -> Table:
-    """The needed columns of a table in text, all as text; `meta["frequency_hz"]` where a comment has a reference frequency.
+    """Return the needed columns of a text table, all as text; `meta["frequency_hz"]` is set if a comment has a reference frequency.
 
-    Only whole lines are comments: a '#' in a name is part of it. Raises ValueError saying which line is wrong.
+    Only whole lines are comments: a '#' in a name is part of it. Raises ValueError naming the wrong line.
     """
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     body = [i for i, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")]
@@ -54,7 +54,7 @@ def read(text: str, needed: Needed) -> Table:
     if _SUMSS_ROW.match(lines[body[0]].strip()):
         return _sumss([lines[i] for i in body])
     if _NRAO_LISTING.search(lines[body[0]]):
-        raise ValueError("it is a listing of NRAO's NVSS browser, whose columns are not always there: take VIII/65 from VizieR instead")
+        raise ValueError("it is a listing of NRAO's NVSS browser, which leaves some columns out: take VIII/65 from VizieR instead")
     header, rows = _header(lines, body)
     _check_comments(lines, rows, header)
     table = _data(lines, rows, header, needed)
@@ -64,7 +64,7 @@ def read(text: str, needed: Needed) -> Table:
     comments = [line for line in lines[: rows[0]] if line.lstrip().startswith("#")]
     for match in filter(None, map(_DESCRIBED.fullmatch, comments)):
         if match["name"] in table.colnames:
-            table[match["name"]].description = match["told"]
+            table[match["name"]].description = match["description"]
     table.meta["equinox"] = " ".join(match[1] for match in map(_EQUINOX.search, comments) if match)
     frequency = _reference_frequency(comments)
     if frequency is not None:
@@ -77,7 +77,7 @@ def is_missing(cell: str) -> bool:
 
 
 def _header(lines: list[str], body: list[int]) -> tuple[_Header, list[int]]:
-    """The header and the line numbers of what follows it. ValueError: there is none, or nothing follows."""
+    """Return the header and the line numbers of the rows after it. Raises ValueError if there is no header or no row."""
     found = _as_header(lines[body[0]])
     if found is not None:
         found, rest = replace(found, line=body[0]), body[1:]
@@ -107,7 +107,7 @@ def _as_header(line: str) -> _Header | None:
 
 
 def _strange_header(line: str) -> _Header | None:
-    """A first line of words: a header, if not of positions, so that the message can say what it has."""
+    """Return a first line of words as a header, although it has no positions, so that the message can list its columns."""
     for separator in _SEPARATORS:
         names = _fields(line, separator)
         if len(names) > 1 and not any(_is_number(name) for name in names):
@@ -116,7 +116,7 @@ def _strange_header(line: str) -> _Header | None:
 
 
 def _commented_header(lines: list[str], first: int) -> _Header | None:
-    """A header in the comments before the first row: one line, or several that together name every column."""
+    """Return the header in the comments before the first row: one line, or several that together name every column."""
     comments = [(i, lines[i].strip().lstrip("#").strip()) for i in range(first)]
     comments = [(i, comment) for i, comment in comments if comment]
     for start in range(len(comments) - 1, -1, -1):
@@ -139,25 +139,25 @@ def _fits(header: _Header, row: str) -> bool:
 
 
 def _with_units(header: _Header, lines: list[str], rest: list[int]) -> tuple[_Header, list[int]]:
-    """The header with the units that stand below it, and the rows without these lines and without rules."""
+    """Return the header with the units from the line below it, and the rows without lines of units or rules."""
     if rest and _is_rule(lines[rest[0]], header.separator):
         rest = rest[1:]
     elif len(rest) > 1 and _is_rule(lines[rest[1]], header.separator):
         header, rest = replace(header, units=_units_of_line(header, lines[rest[0]])), rest[2:]
     elif rest and _is_unit_line(header, lines[rest[0]]):
         header, rest = replace(header, units=_units_of_line(header, lines[rest[0]])), rest[1:]
-    again = [i for i in rest if _is_rule(lines[i], header.separator)]
-    if again:
-        raise ValueError(f"line {again[0] + 1} begins another table: give each table a file of its own")
+    repeated_rules = [i for i in rest if _is_rule(lines[i], header.separator)]
+    if repeated_rules:
+        raise ValueError(f"line {repeated_rules[0] + 1} begins another table: give each table a separate file")
     return header, rest
 
 
 def _units_of_line(header: _Header, line: str) -> dict[str, str]:
-    """The units below a header. In such a line a quotation mark may be arcsec, and quote nothing. ValueError: they do not fit."""
+    """Return the units below a header, where a quotation mark may mean arcsec. Raises ValueError if their number does not fit."""
     for units in (_fields(line, header.separator), line.strip("|" if header.separator == "|" else "\n").split(header.separator)):
         if len(units) == len(header.names):
             return _units(header.names, units)
-    raise ValueError(f"the line of units has {len(units)} fields, the header {len(header.names)}: mend it")
+    raise ValueError(f"the line of units has {len(units)} fields, the header {len(header.names)}: correct it")
 
 
 def _units(names: list[str], units: list[str]) -> dict[str, str]:
@@ -165,9 +165,9 @@ def _units(names: list[str], units: list[str]) -> dict[str, str]:
 
 
 def _bare(units: list[str]) -> list[str]:
-    """Units without the brackets that every one of them has; where one alone has them, [mJy] is a logarithm."""
-    given = [unit for unit in units if not is_missing(unit)]
-    bracketed = len(given) > 1 and all(_BRACKETS.fullmatch(unit) for unit in given)
+    """Return the units without brackets if all of them have brackets; if only some have, [mJy] marks a logarithm and stays."""
+    present = [unit for unit in units if not is_missing(unit)]
+    bracketed = len(present) > 1 and all(_BRACKETS.fullmatch(unit) for unit in present)
     return [unit.strip("()[]") for unit in units] if bracketed else units
 
 
@@ -195,13 +195,13 @@ def _fields(line: str, separator: str | None) -> list[str]:
 
 
 def _check_comments(lines: list[str], rows: list[int], header: _Header) -> None:
-    """A line after the header that begins with '#' and has every column may be a row or none. ValueError."""
+    """Raise ValueError for a line after the header that begins with '#' and has every column: it may be a row or a comment."""
     for i in range(header.line + 1, rows[-1]):
         if not lines[i].lstrip().startswith("#"):
             continue
         cells = _fields(lines[i], header.separator)
         if len(cells) == len(header.names) and any(_is_number(cell) for cell in cells):
-            raise ValueError(f"line {i + 1} begins with '#' and has every column: put the name in quotes, or take the line out")
+            raise ValueError(f"line {i + 1} begins with '#' and has every column: put the name in quotes, or remove the line")
 
 
 def _is_number(text: str) -> bool:
@@ -214,27 +214,29 @@ def _is_number(text: str) -> bool:
 
 def _data(lines: list[str], rows: list[int], header: _Header, needed: Needed) -> Table:
     names = _check_lengths(lines, rows, header)
-    wanted = [name for name in names if name in set(needed(names))]
-    columns.check_once(names, wanted)
+    required = [name for name in names if name in set(needed(names))]
+    columns.check_once(names, required)
     text = "\n".join(lines[i].strip("|") if header.separator == "|" else lines[i] for i in rows)
     frame = pd.read_csv(
         StringIO(text), sep=header.separator or r"\s+", header=None, names=range(len(names)), index_col=False,
-        usecols=[names.index(name) for name in wanted], dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False,
+        usecols=[names.index(name) for name in required], dtype=str, keep_default_na=False, skipinitialspace=True, skip_blank_lines=False,
     )  # fmt: skip
-    return Table({name: np.array([cell.strip() for cell in frame[names.index(name)]], dtype=str) for name in wanted})
+    return Table({name: np.array([cell.strip() for cell in frame[names.index(name)]], dtype=str) for name in required})
 
 
 def _check_lengths(lines: list[str], rows: list[int], header: _Header) -> list[str]:
-    """The columns' names, those of a position that every row writes in six words in its place. ValueError: a row is short or long."""
+    """Return the column names; those of a position in six words per row are expanded. Raises ValueError for a row of another length."""
     names = header.names
     counts = [_count(lines[i], header.separator) for i in rows]
     if header.separator is None and set(counts) == {len(names) + 4}:
         names = _in_parts(names)
     elif header.separator is not None and set(counts) == {len(names) + 1} and all(lines[i].endswith(header.separator) for i in rows):
-        names = [*names, ""]  # a separator that ends every row
+        names = [*names, ""]  # every row ends with a separator
     for i, count in zip(rows, counts, strict=True):
         if count != len(names):
-            raise ValueError(f"line {i + 1} has {count} fields, the header {len(header.names)}: mend the line, or put its text in quotes")
+            raise ValueError(
+                f"line {i + 1} has {count} fields, the header {len(header.names)}: correct the line, or put its text in quotes"
+            )
     return names
 
 
@@ -245,8 +247,8 @@ def _count(line: str, separator: str | None) -> int:
 
 
 def _in_parts(names: list[str]) -> list[str]:
-    known = [columns.column(name) for name in names]
-    ra, dec = columns.find(known, "ra"), columns.find(known, "dec")
+    parsed = [columns.column(name) for name in names]
+    ra, dec = columns.find(parsed, "ra"), columns.find(parsed, "dec")
     if ra is None or dec is None or names.index(dec.name) != names.index(ra.name) + 1:
         return names
     at = names.index(ra.name)
@@ -254,11 +256,11 @@ def _in_parts(names: list[str]) -> list[str]:
 
 
 def _sumss(lines: list[str]) -> Table:
-    """SUMSS's own text file: no header, positions in parts, the mosaic's name in every row."""
+    """Return the table of SUMSS's own text file: no header, positions in parts, the mosaic's name in every row."""
     cells = [line.split()[: len(_SUMSS_NAMES)] for line in lines]
     wrong = next((i for i, line in enumerate(lines) if not _SUMSS_ROW.match(line.strip())), None)
     if wrong is not None:
-        raise ValueError(f"row {wrong + 1} is not as SUMSS writes its rows")
+        raise ValueError(f"row {wrong + 1} does not have the form of SUMSS rows")
     table = Table({name: np.array(cells, dtype=str)[:, i] for i, name in enumerate(_SUMSS_NAMES)})
     for name, unit in _SUMSS_UNITS.items():
         table[name].unit = unit
@@ -267,8 +269,8 @@ def _sumss(lines: list[str]) -> Table:
 
 
 def _reference_frequency(lines: list[str]) -> float | None:
-    found = {_hz(match[1], match[2]) for line in lines if (match := _REFERENCE.search(line))}
-    return found.pop() if len(found) == 1 else None
+    stated = {_hz(match[1], match[2]) for line in lines if (match := _REFERENCE.search(line))}
+    return stated.pop() if len(stated) == 1 else None
 
 
 def _hz(number: str, unit: str | None) -> float:

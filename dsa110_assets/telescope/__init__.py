@@ -1,1 +1,1 @@
-"""What DSA-110 is: stations, band, site, meridian frame, primary beam, time grid."""
+"""The properties of DSA-110: stations, band, site, meridian frame, primary beam, time grid."""

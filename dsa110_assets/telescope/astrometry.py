@@ -1,8 +1,8 @@
 """Apparent places, the meridian frame and uvw.
 
-The correlator stops each integration on the apparent direction (hour angle 0, pointing declination of date).
-"Apparent" is of true equator and equinox (IAU 2006/2000A), topocentric, without refraction: astropy's TETE frame, here
-by ERFA directly; hour angles use apparent local sidereal time. uvw follow the telescope: position(ant2) -
+The correlator stops the fringes of each integration on the apparent direction (hour angle 0, pointing declination of date).
+"Apparent" refers to the true equator and equinox (IAU 2006/2000A), topocentric, without refraction: astropy's TETE frame, here
+computed with ERFA directly; hour angles use apparent local sidereal time. uvw follow the telescope's convention: position(ant2) -
 position(ant1), u towards east, and V = sum S exp[+2 pi i nu/c (u l + v m + w (n - 1))] with l, m, n about the phase centre.
 """
 
@@ -18,16 +18,16 @@ from numpy.typing import ArrayLike, NDArray
 from dsa110_assets.telescope import earth, site
 
 _NORTH_STEP_RAD = 1e-4
-"""Step towards ICRS north when the frame's position angle is measured; 20 arcsec: curvature below 1e-8."""
+"""Step towards ICRS north for measuring the frame's position angle: 20 arcsec, so that curvature is below 1e-8."""
 _EARTH_RAD_S = 7.292115855306589e-5
-"""The Earth's turn per second of UT1 (ERFA's apco13 has the same)."""
+"""The Earth's rotation per second of UT1 (the same value as in ERFA's apco13)."""
 _MJD_ZERO = 2400000.5
 
 
 @dataclass(frozen=True)
 class _Moments:
-    """Per time: `star` ERFA's context from ICRS to GCRS, `turn` (..., 3, 3) from GCRS to true equator and equinox of
-    date, `lst_rad` apparent local sidereal time."""
+    """For each time: `star`, ERFA's context for ICRS to GCRS; `turn` (..., 3, 3), the rotation from GCRS to the true equator and equinox
+    of date; `lst_rad`, apparent local sidereal time."""
 
     star: NDArray[Any]
     turn: NDArray[np.float64]
@@ -35,7 +35,7 @@ class _Moments:
 
 
 def _moments(times_mjd: ArrayLike) -> _Moments:
-    """Of times [MJD UTC, d], in their shape; equal times are worked out once."""
+    """The quantities for times [MJD UTC, d], in their shape; equal times are computed only once."""
     mjd = np.asarray(times_mjd, dtype=np.float64)
     unique, which = np.unique(mjd, return_inverse=True)
     which = which.reshape(mjd.shape)
@@ -46,11 +46,11 @@ def _moments(times_mjd: ArrayLike) -> _Moments:
     turn = erfa.pnm06a(*tt)
     gast, locator = erfa.gst06(*erfa.utcut1(*utc, dut1_s), *tt, turn), erfa.sp00(*tt)
     to_earth = erfa.c2tcio(turn, gast, erfa.pom00(pole_x, pole_y, locator))
-    here = np.empty(unique.shape, erfa.dt_pv)
-    here["p"] = np.einsum("tji,j->ti", to_earth, site.location_itrf_m())
-    here["v"] = np.cross(_EARTH_RAD_S * turn[:, 2], here["p"])
-    about_sun, about_barycentre = erfa.epv00(*tt)  # of TT for TDB: 2 ms of the Earth's way move no star by 1e-13
-    star = erfa.apcs(*tt, here, about_barycentre, about_sun["p"])
+    observer = np.empty(unique.shape, erfa.dt_pv)
+    observer["p"] = np.einsum("tji,j->ti", to_earth, site.location_itrf_m())
+    observer["v"] = np.cross(_EARTH_RAD_S * turn[:, 2], observer["p"])
+    about_sun, about_barycentre = erfa.epv00(*tt)  # TT in place of TDB: 2 ms of the Earth's motion move no star by 1e-13
+    star = erfa.apcs(*tt, observer, about_barycentre, about_sun["p"])
     local = erfa.apio(locator, gast, site.LONGITUDE_RAD, site.LATITUDE_RAD, site.ALTITUDE_M, pole_x, pole_y, 0.0, 0.0)
     return _Moments(star[which], turn[which], erfa.anp(local["eral"])[which])
 
@@ -61,7 +61,7 @@ def apparent_lst_rad(times_mjd: ArrayLike) -> NDArray[np.float64]:
 
 
 def icrs_to_apparent_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Apparent (RA, Dec) of date [rad] of ICRS directions [rad] at times [MJD UTC]; they broadcast."""
+    """Apparent (RA, Dec) of date [rad] of ICRS directions [rad] at times [MJD UTC]; the arguments broadcast."""
     at = _moments(times_mjd)
     direct = erfa.s2c(*erfa.atciqz(np.asarray(ra_rad, float), np.asarray(dec_rad, float), at.star))
     ra, dec = erfa.c2s(erfa.rxp(at.turn, direct))
@@ -69,7 +69,7 @@ def icrs_to_apparent_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: Array
 
 
 def apparent_to_icrs_rad(ra_rad: ArrayLike, dec_rad: ArrayLike, times_mjd: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """ICRS (RA, Dec) [rad] of apparent directions [rad] at times [MJD UTC]; the arguments broadcast."""
+    """ICRS (RA, Dec) [rad] of apparent directions of date [rad] at times [MJD UTC]; the arguments broadcast."""
     at = _moments(times_mjd)
     direct = erfa.trxp(at.turn, erfa.s2c(np.asarray(ra_rad, float), np.asarray(dec_rad, float)))
     ra, dec = erfa.aticq(*erfa.c2s(direct), at.star)
@@ -145,7 +145,7 @@ def icrs_uvw_m(positions_m: NDArray[np.float64], phase_centre_rad: ArrayLike, ti
 def lmn(
     ra_rad: ArrayLike, dec_rad: ArrayLike, centre_rad: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Direction cosines (l east, m north, n) of directions about a centre (ra, dec), one frame [rad]."""
+    """Direction cosines (l east, m north, n) of directions about a centre (ra, dec), all in the same frame [rad]."""
     ra, dec = np.asarray(ra_rad, dtype=np.float64), np.asarray(dec_rad, dtype=np.float64)
     centre = np.asarray(centre_rad, dtype=np.float64)
     ra0, dec0 = centre[..., 0], centre[..., 1]
@@ -168,7 +168,7 @@ def separation_deg(ra1_rad: ArrayLike, dec1_rad: ArrayLike, ra2_rad: ArrayLike, 
 
 
 def circular_mean_rad(angles_rad: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Mean direction [rad, 0..2 pi) of angles; right across 0 h, unlike an arithmetic mean."""
+    """Mean direction [rad, 0..2 pi) of angles; correct across 0 h, unlike an arithmetic mean."""
     angles = np.asarray(angles_rad, dtype=np.float64)
     weight = np.ones_like(angles) if weights is None else np.asarray(weights, dtype=np.float64)
     return float(np.arctan2(np.sum(weight * np.sin(angles)), np.sum(weight * np.cos(angles))) % (2 * np.pi))

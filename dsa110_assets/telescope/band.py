@@ -1,4 +1,4 @@
-"""The one frequency table: 16 subbands of 11.71875 MHz, descending from 1530 MHz.
+"""The frequency table used everywhere: 16 subbands of 11.71875 MHz, descending from 1530 MHz.
 
 Source: the correlator's own writer. Channel k of subband s is the mean of `384 / n_channels` fine channels
 of 30.517578125 kHz, the first of which is fine channel 1024 + 384 s below the band top of 1530 MHz.

@@ -1,4 +1,4 @@
-"""The one primary beam: the Airy pattern of a uniformly lit 4.65 m dish.
+"""The primary beam used everywhere: the Airy pattern of a uniformly illuminated 4.65 m dish.
 
 A(x) = [2 J1(x) / x]^2 with x = pi D sin(theta) nu / c (Born & Wolf, Principles of Optics, section 8.5.2).
 At 1.4 GHz its full width at half power is 2.72 degrees and its first null lies at 3.23 degrees.

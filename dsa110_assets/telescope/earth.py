@@ -1,8 +1,8 @@
-"""How the Earth is turned: UT1 - UTC and the pole, from the IERS bulletins that are installed with astropy.
+"""The Earth's orientation: UT1 - UTC and the pole, from the IERS bulletins that are installed with astropy.
 
-astropy reads all fifty years of both bulletins, which takes a second of every process; here only the days that are
-asked for are read. The values are astropy's: Bulletin B's (the file of final values before what bulletin A repeats of
-it), else bulletin A's measured or predicted ones.
+astropy reads all fifty years of both bulletins, which takes a second of every process; here only the requested days are
+read. The values are the same as astropy's: bulletin B's (preferably from the file of final values, else as repeated in
+bulletin A), else bulletin A's measured or predicted ones.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _A_MJD, _B_MJD = slice(7, 15), slice(16, 26)
 def orientation(times_mjd: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """(UT1 - UTC [s], pole x, pole y [rad]) at times [MJD UTC, d], each of their shape, float64.
 
-    Linear between the bulletins' days, as astropy has it, across leap seconds too. Outside the bulletins' years their
-    first or last day holds, with a warning: an update of astropy-iers-data knows more.
+    Values are linear between the bulletins' days, as in astropy, across leap seconds too. Outside the bulletins' years those of
+    the first or last day are used, with a warning to update astropy-iers-data.
     """
     mjd = np.asarray(times_mjd, dtype=np.float64)
     first, last = _range()
@@ -44,29 +44,29 @@ def orientation(times_mjd: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.f
     days, which = np.unique(day, return_inverse=True)
     before, after = (np.array([_day(int(d) + step) for d in days]).reshape(-1, 3) for step in (0, 1))
     rise = after - before
-    rise[:, 0] -= np.round(rise[:, 0])  # a leap second is no turn of the Earth
+    rise[:, 0] -= np.round(rise[:, 0])  # a leap second does not change the Earth's rotation
     share = (inside - day)[..., None]
-    found = before[which.reshape(mjd.shape)] + share * rise[which.reshape(mjd.shape)]
-    return found[..., 0], found[..., 1] * _ARCSEC_RAD, found[..., 2] * _ARCSEC_RAD
+    interpolated = before[which.reshape(mjd.shape)] + share * rise[which.reshape(mjd.shape)]
+    return interpolated[..., 0], interpolated[..., 1] * _ARCSEC_RAD, interpolated[..., 2] * _ARCSEC_RAD
 
 
 @contextmanager
 def bulletins_as_installed() -> Iterator[None]:
-    """Have astropy, where others' code asks it for the Earth's turn, do in the block as `orientation` does.
+    """Make astropy, as used by other libraries, take the Earth's orientation inside the block as `orientation` does.
 
-    By itself it looks for newer bulletins in the network, and refuses times after those it has, or when they are a month old.
+    By default astropy looks for newer bulletins on the network, and refuses times after those it has, or bulletins a month old.
     """
     from astropy.utils import iers
 
-    wanted = {"auto_download": False, "auto_max_age": None, "iers_degraded_accuracy": "warn"}
+    settings = {"auto_download": False, "auto_max_age": None, "iers_degraded_accuracy": "warn"}
     with ExitStack() as stack:
-        for name, value in wanted.items():
+        for name, value in settings.items():
             stack.enter_context(iers.conf.set_temp(name, value))
         yield
 
 
 def last_day_mjd() -> int:
-    """The last day [MJD] of which the installed bulletins know or predict how the Earth is turned."""
+    """The last day [MJD] for which the installed bulletins measure or predict the Earth's orientation."""
     return _range()[1]
 
 
@@ -84,14 +84,14 @@ def _day(mjd: int) -> tuple[float, float, float]:
 
 @cache
 def _range() -> tuple[int, int]:
-    """First and last day of bulletin A, which has every day between."""
+    """First and last day [MJD] of bulletin A, which has every day between."""
     lines = _bulletin_a()
     return _mjd(lines[0], _A_MJD), _mjd(lines[-1], _A_MJD)
 
 
 @cache
 def _bulletin_a() -> list[str]:
-    """The lines that have values: the last are of days to come, not even predicted."""
+    """The lines that have values; the last lines, for future days without predictions, are left out."""
     lines = Path(astropy_iers_data.IERS_A_FILE).read_text("ascii").splitlines()
     return [line for line in lines if line[_A["dut1"]].strip() and line[_A["x"]].strip()]
 

@@ -1,4 +1,4 @@
-"""Where the telescope is: the position its own files carry (the CASA observatory OVRO_MMA)."""
+"""The position of the telescope, as its own files state it (the CASA observatory OVRO_MMA)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LATITUDE_DEG = 37.2334051
 LONGITUDE_DEG = -118.2830
 ALTITUDE_M = 1188.0519
 _WGS84 = 1
-"""ERFA's number of the ellipsoid."""
+"""ERFA's number for the ellipsoid."""
 
 
 def location_itrf_m() -> NDArray[np.float64]:
@@ -21,8 +21,8 @@ def location_itrf_m() -> NDArray[np.float64]:
 
 
 def itrf_m(longitude_rad: ArrayLike, latitude_rad: ArrayLike, altitude_m: ArrayLike) -> NDArray[np.float64]:
-    """Geocentric ITRF positions [m] (..., 3) of geodetic ones (WGS84) that broadcast."""
-    import erfa  # here, not above: the settings know the stations and must load at once
+    """Geocentric ITRF positions [m] (..., 3) of geodetic ones (WGS84); the arguments broadcast."""
+    import erfa  # not at the top: the settings import the stations and must load quickly
 
     return np.asarray(erfa.gd2gc(_WGS84, longitude_rad, latitude_rad, altitude_m))
 

@@ -1,4 +1,4 @@
-"""Stations: where the 117 antennas stand, and which of them are active."""
+"""Stations: the positions of the 117 antennas, and which of them are active."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ N_STATIONS = 117
 DEFAULT_ELEVATION_M = 1182.6
 """Station 117's elevation is blank in the survey."""
 INACTIVE_STATIONS = frozenset({10, 21, 22, 23, *range(52, 68), 117})
-"""Not connected on 2026-01-25; the file, not this set, says which antennas an observation has."""
+"""Not connected on 2026-01-25. Which antennas an observation has is determined by its file, not by this set."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Stations:
 
     @property
     def relative_m(self) -> NDArray[np.float64]:
-        """ITRF positions minus the site's, not rotated: what UVH5 `antenna_positions` holds. (117, 3) [m]."""
+        """ITRF positions minus the site's, not rotated, as in UVH5 `antenna_positions`; (117, 3) [m]."""
         return self.itrf_m - site.location_itrf_m()
 
 

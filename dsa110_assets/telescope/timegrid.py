@@ -21,16 +21,17 @@ EARTH_RATE_RAD_S = 2 * math.pi * SIDEREAL_RATIO / 86400
 """Rate of the hour angle per UTC second."""
 MJD_UNIX_EPOCH = 40587
 ROUNDING_D = 1e-9
-"""Keys are exact: so much more than a day number only absorbs what it was rounded off by as a float64."""
+"""Keys are exact; this tolerance [d] only absorbs the rounding error of a day number as a float64."""
 MJD_RANGE = (40587.0, 88128.0)
-"""1970 to 2100: a bare number outside is a slip, not a time."""
+"""1970 to 2100: a bare number outside this range is a mistake, not a time."""
 _OBSERVATION = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d[05]")
 _HOUR = re.compile(r"\d{4}-\d\d-\d\dT\d\d:00")
 _NIGHT = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def require_mjd(number: float) -> float:
-    """The number, if it may be a modified Julian date [d]. Raises ValueError outside 1970 to 2100: a Julian date, say, or NaN."""
+    """Return the number if it can be a modified Julian date [d]. Raises ValueError outside 1970 to 2100, for example for a Julian date or
+    NaN."""
     if not MJD_RANGE[0] <= number <= MJD_RANGE[1]:
         raise ValueError(f"{number} is no modified Julian date from {MJD_RANGE[0]:.0f} to {MJD_RANGE[1]:.0f}")
     return number
@@ -42,13 +43,13 @@ def mjd_to_datetime(mjd: float) -> datetime:
 
 
 def datetime_to_mjd(moment: datetime) -> float:
-    """UTC modified Julian date [d] of a datetime; a naive one is taken as UTC."""
+    """UTC modified Julian date [d] of a datetime; a datetime without a time zone is taken as UTC."""
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return (aware - datetime.fromtimestamp(0, UTC)) / timedelta(days=1) + MJD_UNIX_EPOCH
 
 
 def mean_sidereal_deg(mjd: float, longitude_deg: float) -> float:
-    """Mean sidereal time [deg, 0 to 360) at an east longitude, to 0.01 deg: for choosing what may be seen, not for positions.
+    """Mean sidereal time [deg, 0 to 360) at an east longitude, to 0.01 deg: for choosing what may be visible, not for positions.
 
     IAU 1982's linear terms about J2000 (MJD 51544.5), with UTC for UT1 (0.004 deg) and without nutation (0.005 deg).
     """
@@ -56,7 +57,7 @@ def mean_sidereal_deg(mjd: float, longitude_deg: float) -> float:
 
 
 def observation_key(mjd: float) -> str:
-    """Partition key of the 5-minute window that holds `mjd` (a group's: its first integration's centre)."""
+    """Partition key of the 5-minute window that holds `mjd` (for a group, the centre of its first integration)."""
     moment = mjd_to_datetime(mjd)
     return moment.replace(minute=moment.minute // 5 * 5).strftime("%Y-%m-%dT%H:%M")
 
@@ -87,7 +88,7 @@ def night_of(key: str) -> str:
 
 
 def parse_key(key: str) -> datetime:
-    """UTC start of the window a partition key names. Raises ValueError for anything else."""
+    """UTC start of the window that a partition key names. Raises ValueError for anything else."""
     if not (_OBSERVATION.fullmatch(key) or _HOUR.fullmatch(key) or _NIGHT.fullmatch(key)):
         raise ValueError(f"{key!r} is no partition key; use 2026-01-25T22:25 (of 5 min), 2026-01-25T22:00 or 2026-01-25")
     return datetime.fromisoformat(key).replace(tzinfo=UTC)

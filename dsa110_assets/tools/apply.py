@@ -26,7 +26,7 @@ class Applied:
 
 
 def fitting_table(path: Path, vis: Visibilities, ms: Path) -> Gains:
-    """A table that fits the data. Raises BadDataError, naming it, for one of another band or other antennas."""
+    """Read a table that fits the data. Raises BadDataError, naming the table, if it is for another band or other antennas."""
     gains = caltables.read(path)
     try:
         _, good = applying.total_gains(vis, [gains])
@@ -36,7 +36,7 @@ def fitting_table(path: Path, vis: Visibilities, ms: Path) -> Gains:
     if not low <= gains.frequencies_hz[0] <= high:
         raise BadDataError(
             f"{path}: is for {gains.frequencies_hz[0] / 1e6:.2f} MHz, and {ms} has {low / 1e6:.2f} to {high / 1e6:.2f} MHz; "
-            "take one of the same band"
+            "take a table of the same band"
         )
     if not good[:, vis.active_antennas].any():
         raise BadDataError(f"{path}: has no solution for any antenna of {ms}; take tables of the same antennas")
@@ -44,7 +44,7 @@ def fitting_table(path: Path, vis: Visibilities, ms: Path) -> Gains:
 
 
 def require_raw(ms: Path) -> None:
-    """Raise BadDataError for a set that is calibrated already."""
+    """Raise BadDataError if a set is already calibrated."""
     if measurement_set.unit(ms) == "Jy":
         raise BadDataError(f"{ms}: DATA is in Jy, so the set is calibrated already; give the raw set that dsa110 convert made")
 
@@ -61,18 +61,18 @@ def apply(
     dry_run: bool = False,
     progress: Progress = outputs.nothing,
 ) -> Applied:
-    """Write the set at `ms`, corrected by all `tables`, as a new one `out` in Jy, as the asset `calibrated_ms` is, but without the
+    """Write the set at `ms`, corrected with all `tables`, as a new set `out` in Jy, like the asset `calibrated_ms` but without the
     comparison with the sky.
 
-    `channels` are averaged into one (0: as many as are no wider than 1 MHz together), and `times` integrations, with one phase
-    centre, the middle of the meridian track. `keep_fields`: neither is averaged, and each integration keeps its own. Raises
+    `channels` are averaged into one (0: as many as are together no wider than 1 MHz), and so are `times` integrations, with one phase
+    centre, the middle of the meridian track. `keep_fields`: nothing is averaged, and each integration keeps its own phase centre. Raises
     BadDataError for a calibrated set, and for a table of another band or other antennas; ConfigurationError if `out` exists.
     """
     outputs.require_new(out, force)
     require_raw(ms)
     with measurement_set.opened(ms) as stored:
         frame = stored.frame
-    read = [fitting_table(path, frame, ms) for path in tables]
+    gains = [fitting_table(path, frame, ms) for path in tables]
     n_channels = frame.frequencies_hz.size
     channels = channels or averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, frame.channel_width_hz)
     if n_channels % channels:
@@ -84,11 +84,11 @@ def apply(
     options = {"channels": channels, "times": times, "keep_fields": keep_fields}
     with outputs.making(out, "apply", [ms, *tables], options, force=force) as draft:
         if keep_fields:
-            vis = applying.apply(measurement_set.read(ms), read)
+            vis = applying.apply(measurement_set.read(ms), gains)
             measurement_set.write(vis, draft.path, unit="Jy")
             fraction = float(vis.flags[:, ~vis.is_auto].mean())
         else:
-            fraction = calibrated.calibrate_set(ms, read, draft.path, channels=channels, times=times).flag_fraction
+            fraction = calibrated.calibrate_set(ms, gains, draft.path, channels=channels, times=times).flag_fraction
         draft.figures = {"flag_fraction": fraction}
     progress(1, 1, "")
     return Applied(out, channels, fraction)

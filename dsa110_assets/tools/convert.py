@@ -1,4 +1,4 @@
-"""`convert`: subband files to measurement sets, of a window of time or around a calibrator's transits."""
+"""`convert`: subband files to measurement sets, for a window of time or around a calibrator's transits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from dsa110_assets.visibilities.reader import Engine
 from dsa110_assets.visibilities.uvh5 import SubbandHeader
 
 NAME_SKEW_D = 75 / 1440
-"""A name's stamp is within this of its data: it is when the file was opened, minutes before the data after a restart."""
+"""The time stamp in a file's name is within this of its data: it is the time when the file was opened, after a restart minutes before
+the data."""
 DAY_S = 86400.0
 MIN_SUBBANDS = 14
 State = Literal["wanted", "made", "exists", "incomplete"]
@@ -34,8 +35,8 @@ State = Literal["wanted", "made", "exists", "incomplete"]
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which groups: those that start in since <= t < until (UTC; None: unbounded), and of them, with a calibrator, those with data
-    within `around_min` minutes of its transit; 0 is the group in which it transits."""
+    """The groups to select: those that start in since <= t < until (UTC; None: unbounded); with a calibrator, only those with data
+    within `around_min` minutes of its transit; 0 selects the group in which it transits."""
 
     since: datetime | None = None
     until: datetime | None = None
@@ -45,8 +46,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Converted:
-    """A group and what became of it. `path`: its measurement set, there or not. `transit_mjd` UTC [d], NaN without a calibrator;
-    `flag_fraction`: of cross-correlations, NaN unless made now."""
+    """A group and its outcome. `path`: its measurement set, whether or not it exists. `transit_mjd` UTC [d], NaN without a calibrator.
+    `flag_fraction`: that of cross-correlations, NaN unless the set was made now."""
 
     group: SubbandGroup
     path: Path
@@ -57,17 +58,17 @@ class Converted:
 
 @dataclass(frozen=True)
 class Selection:
-    """Groups in time order, each with the calibrator's transit nearest to it (NaN without one); and (path, reason) of files that
-    are in none."""
+    """Groups in time order, each with the calibrator's transit nearest to it (NaN without a calibrator); and (path, reason) of the files
+    that are in no group."""
 
     groups: tuple[tuple[SubbandGroup, float], ...]
     unusable: tuple[tuple[Path, str], ...]
 
 
 def select(inbox: Path | Sequence[Path], wanted: Wanted | None = None) -> Selection:
-    """The groups of a directory, or the one group of files named one by one.
+    """The groups of a directory, or the single group of individually named files.
 
-    Raises NotFoundError if there are none, saying what is there; BadDataError for a named file that cannot be used or is of
+    Raises NotFoundError if there are none, with the groups that exist; BadDataError for a named file that cannot be used or belongs to
     another observation.
     """
     if not isinstance(inbox, Path):
@@ -77,12 +78,12 @@ def select(inbox: Path | Sequence[Path], wanted: Wanted | None = None) -> Select
     headers, unusable = _headers(inbox, wanted, calibrator)
     groups = group_headers(headers)
     rejected = [one for group in groups for one in group.rejected]
-    found = [(group, _transit_near(group, calibrator)) for group in groups if group.files and _starts_within(group, wanted)]
-    if not found:
-        raise NotFoundError(f"{inbox}: no group of subband files {_span(wanted)}; {_what_is_there(groups, unusable)}")
+    selected = [(group, _transit_near(group, calibrator)) for group in groups if group.files and _starts_within(group, wanted)]
+    if not selected:
+        raise NotFoundError(f"{inbox}: no group of subband files {_span(wanted)}; {_alternatives(groups, unusable)}")
     if calibrator is not None:
-        found = _around(found, calibrator, wanted.around_min, inbox)
-    return Selection(tuple(found), (*unusable, *rejected))
+        selected = _around(selected, calibrator, wanted.around_min, inbox)
+    return Selection(tuple(selected), (*unusable, *rejected))
 
 
 def convert(
@@ -99,38 +100,38 @@ def convert(
     dry_run: bool = False,
     progress: Progress = outputs.nothing,
 ) -> list[Converted]:
-    """Write the groups of `select` as flagged measurement sets into the directory `out`, as the asset `measurement_set` is.
+    """Write the groups of `select` as flagged measurement sets into the directory `out`, like the asset `measurement_set`.
 
-    A set is named for its 5-minute window, as in 20260125T2225.ms. Groups with fewer than `min_subbands` of the `n_subbands`
+    A set is named after its 5-minute window, as in 20260125T2225.ms. Groups with fewer than `min_subbands` of the `n_subbands`
     are left out (state "incomplete"); absent subbands are flagged. A set that exists is left as it is with `skip_existing`,
-    replaced with `force`. `dry_run`: nothing is written. Raises what `select` and `ingest` raise, ConfigurationError for a set
-    that exists, SilentWrongnessError for a set that is not what it must be.
+    and replaced with `force`. `dry_run`: nothing is written. Raises what `select` and `ingest` raise, ConfigurationError for a set
+    that exists, SilentWrongnessError for a written set that `measurement_set.problems` finds fault with.
     """
     flagging = flagging or FlaggingOptions()
     options = {"flagging": asdict(flagging), "engine": engine, "n_subbands": n_subbands}
     selected = select(inbox, wanted).groups
     planned = [_planned(group, transit, out, min(min_subbands, n_subbands), n_subbands, skip_existing) for group, transit in selected]
-    todo = [one for one in planned if one.state == "wanted"]
-    for one in todo:
-        outputs.require_new(one.path, force)
+    todo = [item for item in planned if item.state == "wanted"]
+    for item in todo:
+        outputs.require_new(item.path, force)
     if dry_run:
         return planned
     made: dict[Path, Converted] = {}
-    for number, one in enumerate(todo):
-        progress(number, len(todo), one.path.name)
-        files = {subband: header.path for subband, header in one.group.files.items()}
-        with outputs.making(one.path, "convert", list(files.values()), options, force=force) as draft:
+    for number, item in enumerate(todo):
+        progress(number, len(todo), item.path.name)
+        files = {subband: header.path for subband, header in item.group.files.items()}
+        with outputs.making(item.path, "convert", list(files.values()), options, force=force) as draft:
             _, report = ingest(files, draft.path, n_subbands=n_subbands, options=flagging, engine=engine)
             if problems := measurement_set.problems(draft.path):
-                raise SilentWrongnessError(f"{one.path}: {'; '.join(problems)}; report this")
-            draft.figures = {"flag_fraction": report.fraction, "missing_subbands": one.group.missing(n_subbands)}
-        made[one.path] = Converted(one.group, one.path, "made", one.transit_mjd, float(report.fraction))
+                raise SilentWrongnessError(f"{item.path}: {'; '.join(problems)}; report this")
+            draft.figures = {"flag_fraction": report.fraction, "missing_subbands": item.group.missing(n_subbands)}
+        made[item.path] = Converted(item.group, item.path, "made", item.transit_mjd, float(report.fraction))
     progress(len(todo), len(todo), "")
-    return [made.get(one.path, one) for one in planned]
+    return [made.get(item.path, item) for item in planned]
 
 
 def set_name(group: SubbandGroup) -> str:
-    """The name of a group's measurement set: its window's, without what file systems and casacore dislike."""
+    """The name of a group's measurement set: its window, without the characters that cause trouble in file systems and casacore."""
     return group.observation.replace("-", "").replace(":", "") + ".ms"
 
 
@@ -147,7 +148,9 @@ def _one_group(files: Sequence[Path]) -> SubbandGroup:
     groups = group_headers([uvh5.read_header(path) for path in files])
     if len(groups) > 1:
         times = ", ".join(group.observation for group in groups)
-        raise BadDataError(f"{files[0]} and others are of {len(groups)} observations ({times}); name those of one, or their directory")
+        raise BadDataError(
+            f"{files[0]} and others belong to {len(groups)} observations ({times}); name the files of one, or their directory"
+        )
     (group,) = groups
     if group.rejected:
         path, reason = group.rejected[0]
@@ -156,7 +159,7 @@ def _one_group(files: Sequence[Path]) -> SubbandGroup:
 
 
 def _headers(inbox: Path, wanted: Wanted, calibrator: Calibrator | None) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
-    """Headers of the files that may be wanted by their names, and why others cannot be used."""
+    """Headers of the files that may be selected, judging by their names, and (path, reason) of files that cannot be used."""
     if not inbox.is_dir():
         raise NotFoundError(f"{inbox}: no such directory; name an inbox, or the subband files of one group")
     headers: list[SubbandHeader] = []
@@ -172,7 +175,7 @@ def _headers(inbox: Path, wanted: Wanted, calibrator: Calibrator | None) -> tupl
 
 
 def _named_near(mjd: float, wanted: Wanted, calibrator: Calibrator | None) -> bool:
-    """Whether a file with this stamp may hold what is wanted."""
+    """Whether a file with this time stamp may hold data of the selection `wanted`."""
     low, high = _bounds(wanted)
     if not low - NAME_SKEW_D <= mjd < high + NAME_SKEW_D:
         return False
@@ -194,57 +197,57 @@ def _starts_within(group: SubbandGroup, wanted: Wanted) -> bool:
 
 
 def _transit_near(group: SubbandGroup, calibrator: Calibrator | None) -> float:
-    """The transit nearest to the group's middle [MJD UTC]; the day number and the sidereal day are no matter to it."""
+    """The transit nearest to the group's middle [MJD UTC], whatever the day number and the sidereal day."""
     if calibrator is None:
         return np.nan
     return transit_mjd(calibrator.ra_deg, calibrator.dec_deg, float(group.times_mjd.mean()))
 
 
 def _around(
-    found: list[tuple[SubbandGroup, float]], calibrator: Calibrator, around_min: float, inbox: Path
+    groups: list[tuple[SubbandGroup, float]], calibrator: Calibrator, around_min: float, inbox: Path
 ) -> list[tuple[SubbandGroup, float]]:
-    """Those with data within `around_min` of the transit and the calibrator in the beam."""
-    near = [(group, transit) for group, transit in found if _apart_s(group, transit) <= around_min * 60]
+    """The groups with data within `around_min` of the transit and with the calibrator in the beam."""
+    near = [(group, transit) for group, transit in groups if _gap_s(group, transit) <= around_min * 60]
     name = calibrator.alias or calibrator.name
     if not near:
-        group, transit = min(found, key=lambda one: _apart_s(*one))
+        group, transit = min(groups, key=lambda one: _gap_s(*one))
         raise NotFoundError(
             f"{inbox}: no group within {around_min:g} min of a transit of {name}; the nearest, {group.observation}, is "
-            f"{_apart_s(group, transit) / 60:.1f} min from that of {_utc(transit)} UTC (--around)"
+            f"{_gap_s(group, transit) / 60:.1f} min from that of {_utc(transit)} UTC (--around)"
         )
-    seen = [(group, transit) for group, transit in near if _response(group, transit, calibrator) >= SolveOptions.min_primary_beam]
-    if not seen:
+    in_beam = [(group, transit) for group, transit in near if _response(group, transit, calibrator) >= SolveOptions.min_primary_beam]
+    if not in_beam:
         group, transit = near[0]
         raise NotFoundError(
             f"{inbox}: {name} transits at {_utc(transit)} UTC outside the beam (response {_response(group, transit, calibrator):.2f}): "
             f"the dishes point at declination {group.pointing_dec_deg:.2f} deg; choose another calibrator (dsa110 transits)"
         )
-    return seen
+    return in_beam
 
 
-def _apart_s(group: SubbandGroup, transit: float) -> float:
-    """From the transit to the group's data [s]; 0 within them."""
+def _gap_s(group: SubbandGroup, transit: float) -> float:
+    """Time between the transit and the group's data [s]; 0 within the data."""
     half_d = next(iter(group.files.values())).interval_s / 2 / DAY_S
     first, last = float(group.times_mjd[0]) - half_d, float(group.times_mjd[-1]) + half_d
     return max(first - transit, transit - last, 0.0) * DAY_S
 
 
 def _response(group: SubbandGroup, transit: float, calibrator: Calibrator) -> float:
-    """The primary beam's response to the calibrator when it transits."""
+    """The primary beam's response to the calibrator at its transit."""
     place = np.deg2rad([calibrator.ra_deg]), np.deg2rad([calibrator.dec_deg])
     _, dec_rad = astrometry.icrs_to_apparent_rad(*place, np.array([transit]))
     return float(beam.power(np.abs(np.rad2deg(dec_rad) - group.pointing_dec_deg), REFERENCE_HZ)[0])
 
 
 def _span(wanted: Wanted) -> str:
-    told = [f"{word} {time:%Y-%m-%dT%H:%M:%S}" for word, time in (("from", wanted.since), ("before", wanted.until)) if time]
-    return " ".join(["starts", *told]) if told else "is usable"
+    limits = [f"{word} {time:%Y-%m-%dT%H:%M:%S}" for word, time in (("from", wanted.since), ("before", wanted.until)) if time]
+    return " ".join(["starts", *limits]) if limits else "is usable"
 
 
-def _what_is_there(groups: Sequence[SubbandGroup], unusable: Sequence[tuple[Path, str]]) -> str:
+def _alternatives(groups: Sequence[SubbandGroup], unusable: Sequence[tuple[Path, str]]) -> str:
     if groups:
         return f"there are {len(groups)} near, from {groups[0].observation} to {groups[-1].observation}"
-    return f"{len(unusable)} files cannot be used, the first as {unusable[0][1]}" if unusable else "see `dsa110 groups` for what is there"
+    return f"{len(unusable)} files cannot be used, the first because {unusable[0][1]}" if unusable else "`dsa110 groups` lists all groups"
 
 
 def _utc(mjd: float) -> str:

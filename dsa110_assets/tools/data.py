@@ -1,4 +1,4 @@
-"""What tools read: calibrated sets, the part of them that is wanted, and catalogues."""
+"""The data that tools read: calibrated sets, or the requested part of them, and catalogues."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Stokes = Literal["I", "Q"]
 
 @dataclass(frozen=True)
 class Part:
-    """Which samples of a calibrated set are taken, and how they are seen.
+    """The samples of a calibrated set that are used, and how they are read.
 
-    `subbands` and `times` are first and last (both in) subband number, and integration counted from 0. `phase_centre_deg` is
-    ICRS (ra, dec); None: the set's own, or the middle of the meridian track. `column`: the data's. `as_jy`: data without a
+    `subbands` and `times` are the first and last (both included) subband number, and integration counted from 0. `phase_centre_deg` is
+    ICRS (ra, dec); None: that of the set, or the middle of the meridian track. `column`: the data column. `as_jy`: data without a
     unit are taken to be calibrated.
     """
 
@@ -39,12 +39,12 @@ class Part:
 
     @property
     def whole(self) -> bool:
-        """Whether the set's file is what is meant, as it stands."""
+        """Whether the part is the whole set, unchanged, so that its file can be used as it is."""
         return self == Part(as_jy=self.as_jy)
 
 
 def read_calibrated(ms: Path, part: Part) -> Visibilities:
-    """A calibrated set, or part of it, with one phase centre. Raises BadDataError for a raw set, an empty part, and what
+    """A calibrated set, or part of it, with one phase centre. Raises BadDataError for a raw set, an empty part, and sets that
     measurement_set.read refuses."""
     if part.column == "DATA" and not part.as_jy and measurement_set.unit(ms) != "Jy":
         raise BadDataError(
@@ -61,9 +61,9 @@ def read_calibrated(ms: Path, part: Part) -> Visibilities:
 
 
 def subbands_in(vis: Visibilities) -> list[int]:
-    """The subbands that a set has unflagged channels of, ascending in number."""
-    there = np.flatnonzero(~vis.flags.all(axis=(0, 1, 3)))
-    return sorted({band.subband_of(float(vis.frequencies_hz[channel])) for channel in there})
+    """The subbands of which a set has unflagged channels, ascending in number."""
+    unflagged = np.flatnonzero(~vis.flags.all(axis=(0, 1, 3)))
+    return sorted({band.subband_of(float(vis.frequencies_hz[channel])) for channel in unflagged})
 
 
 def read_sources(files: Sequence[Path]) -> pd.DataFrame:
@@ -100,5 +100,6 @@ def _in_subbands(vis: Visibilities, subbands: Range | None, ms: Path) -> Visibil
 
 
 def _difference(vis: Visibilities) -> Visibilities:
-    """YY turned about, so that what is made as Stokes I is Q = (XX - YY) / 2; samples without both receptors are flagged."""
+    """Data with the sign of YY reversed, so that an image made as Stokes I is Q = (XX - YY) / 2. Samples without both receptors are
+    flagged."""
     return replace(vis, data=vis.data * np.array([1, -1], np.complex64), flags=np.repeat(vis.flags.any(axis=-1, keepdims=True), 2, axis=-1))

@@ -1,4 +1,4 @@
-"""`image`: a calibrated measurement set to an image, with everything that was made on the way."""
+"""`image`: a calibrated measurement set to an image, with all intermediate products."""
 
 from __future__ import annotations
 
@@ -35,31 +35,32 @@ QUICK: dict[str, Any] = {
     "deconvolver": "quick", "smearing": 0.1, "pixels_per_beam": 3.0, "epsilon": 1e-3, "clean_iterations": 3000,
     "max_major_cycles": 3, "auto_threshold_sigma": 3.0,
 }  # fmt: skip
-"""What a quick look does without: residuals from the visibilities of all but the brightest, narrow cells, fine pixels, polarisation."""
+"""The options of a quick look, which goes without: residuals from the visibilities of all but the brightest, narrow cells, fine pixels,
+polarisation."""
 _UNMASKED_SIGMA = 3.0
-"""Without an automatic mask CLEAN goes no deeper than so many times the rms: at 1 it took noise for components, and 2 % off fluxes."""
+"""Without an automatic mask CLEAN goes no deeper than this many times the rms: at 1 it took noise for components, and fluxes fell 2 %."""
 _MASK_BEAMS = 1.5
-"""Radius of a catalogue mask, unless given, in major axes of the beam."""
+"""The default radius of a catalogue mask, in major axes of the beam."""
 
 
 @dataclass(frozen=True)
 class Imaged:
-    """`path`: the directory made; of a cube that of all subbands, `tiles` by subband, else one under -1."""
+    """`path`: the directory made, for a cube that of all subbands; `tiles`: the images by subband, or a single one under -1."""
 
     path: Path
     tiles: dict[int, TileImage]
 
     @property
     def tile(self) -> TileImage:
-        """The one image. Raises KeyError of a cube."""
+        """The single image. Raises KeyError for a cube."""
         return self.tiles[-1]
 
 
 def quick(options: ImagingOptions) -> ImagingOptions:
-    """The options of a quick look: under 10 s for the whole array on two cores.
+    """The options of a quick look, which takes under 10 s for the whole array on two cores.
 
     Fluxes of sources above 30 times the noise are good to 5 %, positions to a tenth of the beam; the residual has up to 1.5 times
-    the noise of a full image (against the truth in a test; the whole array is in the documentation).
+    the noise of a full image (a test compares with the truth; the documentation covers the whole array).
     """
     return replace(options, **QUICK)
 
@@ -81,19 +82,19 @@ def image(
     progress: Progress = outputs.nothing,
 ) -> Imaged:
     """Make the directory `out` with image.fits, image-pb.fits (corrected for the primary beam), residual.fits, model.fits, psf.fits,
-    primary-beam.fits, preview.png, and points.csv (bright points with spectral indices), as the asset `tile_image` has them.
+    primary-beam.fits, preview.png, and points.csv (bright points with spectral indices), like the asset `tile_image`.
 
-    `mask`: "auto", "none", "catalogue" (circles of `mask_radius_arcsec`, 0: 1.5 beams, about catalogue sources), or a FITS image
-    that is not 0 where sources are, on any grid; all but "auto" are cleaned to 3 times the rms at most. `catalogues` add to the
-    packaged calibrators: bright sources beyond the image are taken out, and fluxes compared; None: nothing is. `cube`: every
-    subband apart on one grid, in out/sb03 and so on, and all at one beam in cube.fits. `spectral_terms` 2: image.tt0.fits,
-    image.tt1.fits, alpha.fits and alpha-error.fits beside it, of four parts of the band (`terms`). Raises BadDataError for a raw set or an
+    `mask`: "auto", "none", "catalogue" (circles of `mask_radius_arcsec`, 0: 1.5 beams, around catalogue sources), or a FITS image
+    on any grid that is not 0 where sources are; with all but "auto", CLEAN stops at 3 times the rms or above. `catalogues` add to the
+    packaged calibrators: bright sources beyond the image are subtracted, and fluxes compared; with None, neither is done. `cube`: every
+    subband separately on one grid, in out/sb03 and so on, and all at one beam in cube.fits. `spectral_terms` 2: also image.tt0.fits,
+    image.tt1.fits, alpha.fits and alpha-error.fits, from four parts of the band (`terms`). Raises BadDataError for a raw set or an
     empty part, ConfigurationError for an output that exists.
     """
     options, part = options or ImagingOptions(), part or Part()
     outputs.require_new(out, force)
     if engine == "casa" and mask not in MASKS[:2]:
-        raise ConfigurationError(f"--mask {mask}: CASA's imager knows no masks here; leave it out, or take --engine own")
+        raise ConfigurationError(f"--mask {mask}: masks are not supported with CASA's imager; leave it out, or take --engine own")
     vis = data.read_calibrated(ms, part)
     if mask != "auto":
         options = replace(options, auto_mask_sigma=0.0, auto_threshold_sigma=max(options.auto_threshold_sigma, _UNMASKED_SIGMA))
@@ -103,32 +104,38 @@ def image(
         sky = None
     quarters = _parts_of_band(ms, vis, part) if spectral_terms > 1 else ()
     if quarters and cube:
-        raise ConfigurationError("--cube is one image for each subband, and --spectral-terms 2 a fit to parts of the band; choose one")
+        raise ConfigurationError("--cube makes one image for each subband, and --spectral-terms 2 fits parts of the band; choose one")
     parts = {number: replace(part, subbands=(number, number)) for number in data.subbands_in(vis)} if cube else {-1: part}
-    told: dict[str, Any] = {"imaging": asdict(options), "part": asdict(part), "mask": str(mask), "catalogues": catalogues, "engine": engine}
-    told |= {"spectral_terms": spectral_terms}
+    recorded_options: dict[str, Any] = {
+        "imaging": asdict(options),
+        "part": asdict(part),
+        "mask": str(mask),
+        "catalogues": catalogues,
+        "engine": engine,
+    }
+    recorded_options |= {"spectral_terms": spectral_terms}
     if dry_run:
         return Imaged(out, {})
     tiles: dict[int, TileImage] = {}
-    with outputs.making(out, "image", [ms, *(catalogues or ())], told, force=force, within=True) as draft:
-        for done, (number, own) in enumerate(parts.items()):
+    with outputs.making(out, "image", [ms, *(catalogues or ())], recorded_options, force=force, within=True) as draft:
+        for done, (number, subset) in enumerate(parts.items()):
             progress(done, len(parts), f"imaging {ms.name}" + (f", sb{number:02d}" if cube else ""))
-            seen = data.read_calibrated(ms, own) if cube else vis
-            made = _made(ms, seen, own, options, sky, masking, engine, draft.path)
-            made.header["STOKES"] = part.stokes
-            tiles[number] = made
-            options = _on_grid_of(made, options) if cube else options
-            _write(made, draft.path / f"sb{number:02d}" if cube else draft.path)
+            subset_vis = data.read_calibrated(ms, subset) if cube else vis
+            tile_image = _made(ms, subset_vis, subset, options, sky, masking, engine, draft.path)
+            tile_image.header["STOKES"] = part.stokes
+            tiles[number] = tile_image
+            options = _on_grid_of(tile_image, options) if cube else options
+            _write(tile_image, draft.path / f"sb{number:02d}" if cube else draft.path)
             if not cube:
-                draft.figures = dict(made.figures)
+                draft.figures = dict(tile_image.figures)
         if quarters:
             same_grid, split = _on_grid_of(tiles[-1], options), []
-            for done, own in enumerate(quarters):
-                progress(done, len(quarters), f"imaging {ms.name}, subbands {own.subbands}")
-                split.append(_made(ms, data.read_calibrated(ms, own), own, same_grid, sky, masking, engine, draft.path))
+            for done, subset in enumerate(quarters):
+                progress(done, len(quarters), f"imaging {ms.name}, subbands {subset.subbands}")
+                split.append(_made(ms, data.read_calibrated(ms, subset), subset, same_grid, sky, masking, engine, draft.path))
             terms.write(terms.taylor_terms(split), draft.path)
         if cube:
-            draft.figures = {f"sb{number:02d}": dict(made.figures) for number, made in tiles.items()}
+            draft.figures = {f"sb{number:02d}": dict(tile_image.figures) for number, tile_image in tiles.items()}
             _write_cube(tiles, draft.path / CUBE)
         progress(len(parts), len(parts), "")
     return Imaged(out, tiles)
@@ -150,7 +157,7 @@ def _made(
 
 
 def _parts_of_band(ms: Path, vis: Visibilities, part: Part) -> list[Part]:
-    """The data as parts of the band, as wide as each other as its subbands allow. BadDataError where it has but one."""
+    """Parts of the band, as equal in width as the subbands allow. Raises BadDataError if the data have fewer than two subbands."""
     groups = [group for group in np.array_split(data.subbands_in(vis), terms.PARTS) if group.size]
     if len(groups) < 2:
         raise BadDataError(f"{ms}: a spectral index needs two subbands, there is {len(groups)}; leave --spectral-terms out")
@@ -158,7 +165,7 @@ def _parts_of_band(ms: Path, vis: Visibilities, part: Part) -> list[Part]:
 
 
 def _on_grid_of(made: TileImage, options: ImagingOptions) -> ImagingOptions:
-    """Options whose images have this one's pixels: the field a little smaller, so that rounding adds none."""
+    """Options that give images the same pixels as `made`. The field is a little smaller, so that rounding adds no pixel."""
     pixel_deg = float(made.header["CDELT2"])
     return replace(options, pixel_arcsec=3600 * pixel_deg, field_deg=made.image.shape[0] * pixel_deg * (1 - 1e-9))
 
@@ -170,21 +177,21 @@ def _write(made: TileImage, directory: Path) -> None:
 
 
 def _masking(mask: str | Path, radius_arcsec: float, sky: SkyModel | None) -> Callable[[Header, Beam], Mask] | None:
-    """What makes the mask once the image's grid and beam are known."""
+    """A function that makes the mask once the image's grid and beam are known; None if CLEAN makes its own or needs none."""
     if mask in MASKS[:2]:
         return None
     if mask == "catalogue":
         if sky is None:
             raise ConfigurationError("--mask catalogue needs a catalogue; leave --no-catalogue out")
         return lambda header, beam: catalogue_mask(header, sky, radius_arcsec or _MASK_BEAMS * 3600 * beam.bmaj_deg)
-    values, theirs = fits.read_plane(Path(mask))
+    values, mask_header = fits.read_plane(Path(mask))
     if not np.any(np.nan_to_num(values)):
         raise BadDataError(f"{mask}: the mask is 0 everywhere; nothing would be cleaned")
-    return lambda header, _: _regridded(values != 0, theirs, header)
+    return lambda header, _: _regridded(values != 0, mask_header, header)
 
 
 def catalogue_mask(header: Header, sky: SkyModel, radius_arcsec: float) -> Mask:
-    """(ny, nx): within `radius_arcsec` of a source. `header` is a tile's, square about its phase centre."""
+    """The mask (ny, nx), True within `radius_arcsec` of a source. `header` is that of a tile, which is square about its phase centre."""
     side = 2 * (round(float(header["CRPIX1"])) - 1)
     pixel_deg = float(header["CDELT2"])
     centre = np.deg2rad([float(header["CRVAL1"]), float(header["CRVAL2"])])
@@ -200,11 +207,11 @@ def catalogue_mask(header: Header, sky: SkyModel, radius_arcsec: float) -> Mask:
     return mask
 
 
-def _regridded(mask: Mask, theirs: Header, header: Header) -> Mask:
-    """The mask's nearest pixel at each of the image's; nothing beyond its edge."""
+def _regridded(mask: Mask, mask_header: Header, header: Header) -> Mask:
+    """The mask on the image's grid, by the nearest pixel; False beyond the mask's edge."""
     side = 2 * (round(float(header["CRPIX1"])) - 1)
     columns, rows = np.meshgrid(np.arange(side), np.arange(side))
-    x, y = WCS(theirs).celestial.wcs_world2pix(*WCS(header).celestial.wcs_pix2world(columns, rows, 0), 0)
+    x, y = WCS(mask_header).celestial.wcs_world2pix(*WCS(header).celestial.wcs_pix2world(columns, rows, 0), 0)
     inside = (x > -0.5) & (y > -0.5) & (x < mask.shape[1] - 0.5) & (y < mask.shape[0] - 0.5)
     out = np.zeros((side, side), dtype=np.bool_)
     out[inside] = mask[np.rint(y[inside]).astype(int), np.rint(x[inside]).astype(int)]
@@ -212,15 +219,15 @@ def _regridded(mask: Mask, theirs: Header, header: Header) -> Mask:
 
 
 def _write_cube(tiles: dict[int, TileImage], path: Path) -> None:
-    """All subbands at one beam, frequency ascending; a subband that is missing is NaN."""
-    beam = common_beam([one.beam for one in tiles.values()])
+    """Write all subbands at one common beam, frequency ascending; a missing subband is NaN."""
+    beam = common_beam([subband_tile.beam for subband_tile in tiles.values()])
     numbers = range(max(tiles), min(tiles) - 1, -1)
     first = next(iter(tiles.values()))
     cube = np.full((len(numbers), *first.image.shape), np.nan, np.float32)
     for place, number in enumerate(numbers):
         if number in tiles:
-            one = tiles[number]
-            cube[place] = to_beam(one.image, one.beam, beam, float(one.header["CDELT2"]), 1)
+            subband_tile = tiles[number]
+            cube[place] = to_beam(subband_tile.image, subband_tile.beam, beam, float(subband_tile.header["CDELT2"]), 1)
     header = first.header.copy()
     set_beam(header, beam)
     lowest, step = _frequency_axis(tiles)
@@ -231,6 +238,6 @@ def _write_cube(tiles: dict[int, TileImage], path: Path) -> None:
 
 
 def _frequency_axis(tiles: dict[int, TileImage]) -> tuple[float, float]:
-    """(frequency of the lowest, step) [Hz] of subbands' middles."""
+    """(frequency of the lowest subband's middle, step between middles) [Hz]."""
     middle = float(np.mean(band.subband_frequencies_hz(max(tiles))))
     return middle, band.SUBBAND_WIDTH_HZ

@@ -1,4 +1,4 @@
-"""`mosaic`: tiles to one image, all of them, around a direction, or around a calibrator's transit."""
+"""`mosaic`: tiles to one image, from all tiles, those around a direction, or those around a calibrator's transit."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from dsa110_assets.tools.outputs import Progress
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which tiles, and onto what: those that reach a circle of `radius_deg` about `centre_deg` (ICRS), which is the grid; or those
-    whose middle is within `timespan_min` / 2 of `calibrator`'s transit nearest to it. By default all, on a grid that holds them."""
+    """The choice of tiles and grid: tiles that reach a circle of `radius_deg` about `centre_deg` (ICRS), which is also the grid; or tiles
+    whose middle is within `timespan_min` / 2 of `calibrator`'s nearest transit. By default all tiles, on a grid that holds them."""
 
     centre_deg: tuple[float, float] | None = None
     radius_deg: float = 1.0
@@ -34,7 +34,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Coadded:
-    """`path`: the directory; `tiles` that are in it; `mosaic`, None of a dry run."""
+    """`path`: the directory; `tiles`: those in the mosaic; `mosaic`: None for a dry run."""
 
     path: Path
     tiles: tuple[Path, ...]
@@ -51,21 +51,22 @@ def mosaic(
     dry_run: bool = False,
     progress: Progress = outputs.nothing,
 ) -> Coadded:
-    """Coadd tiles, directories with image.fits and primary-beam.fits as `image` and the asset `tile_image` make them, into the
+    """Coadd tiles, which are directories with image.fits and primary-beam.fits as made by `image` and the asset `tile_image`, into the
     directory `out`: mosaic.fits (corrected for the primary beam), noise.fits, weights.fits, preview.png.
 
-    Unlike the asset `hour_mosaic`, flux scales of different calibrators are left as they are. Raises NotFoundError for an unknown
-    calibrator, and if no tile is as chosen; BadDataError for what is no tile; ConfigurationError for an output that exists.
+    Unlike in the asset `hour_mosaic`, flux scales of different calibrators are left as they are. Raises NotFoundError for an unknown
+    calibrator, and if no tile matches `chosen`; BadDataError for a directory that is not a tile; ConfigurationError for an output that
+    exists.
     """
     chosen, options = chosen or Chosen(), options or CoaddOptions()
     outputs.require_new(out, force)
-    read = {path: read_header(path / "image.fits")[0] for path in tiles}
-    inputs = {path: _tile(path, header) for path, header in read.items()}
+    headers = {path: read_header(path / "image.fits")[0] for path in tiles}
+    inputs = {path: _tile(path, header) for path, header in headers.items()}
     target: Header | None = None
     if chosen.centre_deg is not None:
-        pixel_deg = options.pixel_arcsec / 3600 or min(_pixel_deg(header) for header in read.values())
+        pixel_deg = options.pixel_arcsec / 3600 or min(_pixel_deg(header) for header in headers.values())
         target = grid.around(*chosen.centre_deg, chosen.radius_deg, pixel_deg)
-        inputs = {path: one for path, one in inputs.items() if window.covered(read[path], target) is not None}
+        inputs = {path: one for path, one in inputs.items() if window.covered(headers[path], target) is not None}
     if chosen.calibrator is not None:
         inputs = _around_transit(inputs, chosen)
     if not inputs:
@@ -73,14 +74,14 @@ def mosaic(
     if dry_run:
         return Coadded(out, tuple(inputs), None)
     progress(0, 1, f"coadding {len(inputs)} tiles")
-    told = {"coadd": asdict(options), "chosen": asdict(chosen)}
-    with outputs.making(out, "mosaic", list(inputs), told, force=force, within=True) as draft:
-        made = coadd.coadd(list(inputs.values()), target, options)
-        write.write_mosaic(made, draft.path)
-        draft.figures = dict(made.figures)
+    recorded_options = {"coadd": asdict(options), "chosen": asdict(chosen)}
+    with outputs.making(out, "mosaic", list(inputs), recorded_options, force=force, within=True) as draft:
+        coadded = coadd.coadd(list(inputs.values()), target, options)
+        write.write_mosaic(coadded, draft.path)
+        draft.figures = dict(coadded.figures)
     progress(1, 1, "")
-    used = {tile.image_path.parent for tile in made.tiles}
-    return Coadded(out, tuple(path for path in inputs if path in used), made)
+    used = {tile.image_path.parent for tile in coadded.tiles}
+    return Coadded(out, tuple(path for path in inputs if path in used), coadded)
 
 
 def _tile(path: Path, header: Header) -> TileInput:
@@ -95,13 +96,13 @@ def _pixel_deg(header: Header) -> float:
 
 
 def _around_transit(inputs: dict[Path, TileInput], chosen: Chosen) -> dict[Path, TileInput]:
-    found = calibrators.find(chosen.calibrator or "")
-    away_min = {path: abs(transit_mjd(found.ra_deg, found.dec_deg, one.mjd) - one.mjd) * 1440 for path, one in inputs.items()}
-    near = {path: one for path, one in inputs.items() if away_min[path] <= chosen.timespan_min / 2}
+    calibrator = calibrators.find(chosen.calibrator or "")
+    away_min = {path: abs(transit_mjd(calibrator.ra_deg, calibrator.dec_deg, tile.mjd) - tile.mjd) * 1440 for path, tile in inputs.items()}
+    near = {path: tile for path, tile in inputs.items() if away_min[path] <= chosen.timespan_min / 2}
     if inputs and not near:
-        path = min(away_min, key=lambda one: away_min[one])
+        path = min(away_min, key=lambda tile: away_min[tile])
         raise NotFoundError(
-            f"no tile within {chosen.timespan_min / 2:g} min of a transit of {found.alias or found.name}; the nearest, {path} of "
+            f"no tile within {chosen.timespan_min / 2:g} min of a transit of {calibrator.alias or calibrator.name}; the nearest, {path} of "
             f"{timegrid.mjd_to_datetime(inputs[path].mjd):%Y-%m-%dT%H:%M} UTC, is {away_min[path]:.1f} min from it (--timespan)"
         )
     return near

@@ -1,4 +1,4 @@
-"""What a tool makes: under a temporary name until it is whole, with its provenance beside it."""
+"""The outputs of tools: written under a temporary name until they are complete, with their provenance beside them."""
 
 from __future__ import annotations
 
@@ -17,45 +17,47 @@ from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.plain_json import jsonable
 
 Progress = Callable[[int, int, str], None]
-"""Called with what is done, what there is to do, and what is being worked on."""
+"""Called with the number of items done, the total, and a label of the current item."""
 RECORD = "provenance.json"
 
 
 @dataclass
 class Draft:
-    """What is being made: written to `path`, a file or a directory. `figures` go into its record."""
+    """An output while it is made, written to `path`, a file or a directory. `figures` go into its record."""
 
     path: Path
     figures: dict[str, Any] = field(default_factory=dict)
 
 
 def nothing(done: int, total: int, label: str, /) -> None:
-    """The progress of who wants none."""
+    """Ignore progress: the default for callers that want no reports."""
 
 
 def record_of(path: Path, *, within: bool = False) -> Path:
-    """Where the provenance of a file or directory is: beside it, or `within` a directory whose contents are ours to name."""
+    """The path of the provenance record of a file or directory: beside it, or `within` a directory whose file names we choose."""
     return path / RECORD if within else path.with_name(f"{path.name}.{RECORD}")
 
 
 def require_new(path: Path, force: bool) -> None:
-    """Raise ConfigurationError if `path` exists, unless `force` is to replace it and a tool made it."""
+    """Raise ConfigurationError if `path` exists, unless `force` is set to replace it and a tool made it."""
     if not path.exists():
         return
     if not force:
         raise ConfigurationError(f"{path} exists; name another output, or replace it with --force")
     if not (record_of(path).is_file() or record_of(path, within=True).is_file()):
-        raise ConfigurationError(f"{path} exists and has no {RECORD}, so that no tool made it; name another output, or remove it yourself")
+        raise ConfigurationError(
+            f"{path} exists and has no {RECORD}, so it was not made by a tool; name another output, or remove it yourself"
+        )
 
 
 @contextmanager
 def making(
     path: Path, tool: str, inputs: Sequence[Path], options: Mapping[str, Any], *, force: bool = False, within: bool = False
 ) -> Iterator[Draft]:
-    """A draft that becomes `path` when the block ends well, and leaves nothing when it does not.
+    """A draft that becomes `path` when the block ends without an error, and is removed otherwise.
 
     Its record holds the tool and the package's version, when it was made, `inputs` with size and time of change, `options`
-    and the draft's figures. `within`: the draft is a directory, which is made. Raises ConfigurationError as `require_new`.
+    and the draft's figures. `within`: the draft is a directory, which is created. Raises ConfigurationError as `require_new` does.
     """
     require_new(path, force)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,14 +89,14 @@ def making(
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What an input was: its whole path, and when it was changed last; the size of a file."""
-    facts = path.stat()
-    told: dict[str, Any] = {"path": path.resolve(), "changed": datetime.fromtimestamp(facts.st_mtime, UTC)}
-    return told if path.is_dir() else told | {"size_bytes": facts.st_size}
+    """The description of an input: its absolute path, when it was last changed, and for a file its size."""
+    status = path.stat()
+    facts: dict[str, Any] = {"path": path.resolve(), "changed": datetime.fromtimestamp(status.st_mtime, UTC)}
+    return facts if path.is_dir() else facts | {"size_bytes": status.st_size}
 
 
 def _replace(draft: Path, path: Path) -> None:
-    """Rename, what was there before moved aside for as long as that takes: a directory cannot be renamed onto another."""
+    """Rename a draft to its path. An old output is moved aside first, because a directory cannot be renamed onto another."""
     before = path.with_name(f".{path.name}.before-{os.getpid()}")
     if path.exists():
         path.rename(before)

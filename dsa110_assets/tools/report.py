@@ -1,4 +1,4 @@
-"""The report of a solve: every antenna's amplitudes and phases, waterfalls, closures, and the figures, as one page beside its plots."""
+"""The report of a solve: every antenna's amplitudes and phases, waterfalls, closures, and the figures, as one page with its plots."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _ACROSS = 8
 _LISTED = 12
-"""Entries of a list that are shown."""
+"""How many entries of a list are shown."""
 
 
 def write(
     directory: Path, tables: Mapping[str, Gains], figures: Mapping[str, Any], closures: tuple[Sequence[float], Sequence[float]], ms: Path
 ) -> None:
-    """report.html, and the PNGs that it shows, in an existing directory."""
+    """Write report.html, and the PNGs that it shows, into an existing directory."""
     plots: dict[str, Figure] = {}
     for name, gains in tables.items():
         kind = name.partition(".")[0]
@@ -64,14 +64,14 @@ def _solved(gains: Gains) -> list[int]:
 
 
 def _along(gains: Gains) -> tuple[Any, str]:
-    """What a table's values are drawn over: channels [MHz], or minutes since the first solution."""
+    """The horizontal axis of a table's plots with its unit: channel frequencies [MHz], or minutes since the first solution."""
     if gains.kind == "B":
         return gains.frequencies_hz / 1e6, "MHz"
     return (gains.times_mjd - gains.times_mjd[0]) * 1440, "min"
 
 
 def _antennas(gains: Gains, title: str, *, phases: bool) -> Figure:
-    """A panel for each antenna, X blue and Y orange; flagged solutions left out."""
+    """A panel for each antenna, X blue and Y orange; flagged solutions are left out."""
     solved, (along, unit) = _solved(gains), _along(gains)
     rows = max(1, math.ceil(len(solved) / _ACROSS))
     height = 1.4 * rows + 1.0
@@ -90,7 +90,7 @@ def _antennas(gains: Gains, title: str, *, phases: bool) -> Figure:
 
 
 def _waterfall(gains: Gains, name: str) -> Figure:
-    """Amplitudes over each receptor's median, and phases, antennas down and channels or times across."""
+    """Amplitudes divided by each receptor's median, and phases, with antennas down and channels or times across."""
     solved, (_, unit) = _solved(gains), _along(gains)
     figure = _figure(12, 7)
     axes = figure.subplots(2, 2)

@@ -1,1 +1,1 @@
-"""Which sources vary: metrics, their significance at the actual number of epochs, and candidates."""
+"""The search for variable sources: metrics, their significance at the actual number of epochs, and candidates."""

@@ -1,9 +1,9 @@
-"""Which sources vary, and how: flares, extreme-scattering-like dips, transients, other variables.
+"""The search for variable sources and their kinds: flares, dips like those of extreme scattering, transients, other variables.
 
-A candidate must be improbable (false-discovery rate over all sources, from p-values at each one's number of
-epochs) and worth looking at (a fractional change). Errors are total ones: each epoch's systematic part is in them, so that a
-bright source's percent-level error is no discovery. A change below `min_modulation` counts if it is beyond doubt, in its own
-errors and among the changes other bright sources show at the same time.
+A candidate must be improbable as a constant source (false-discovery rate over all sources, from p-values at each source's number
+of epochs) and its fractional change must be large enough. Errors are total: they include each epoch's systematic part, so that a
+bright source's percent-level error is no discovery. A change below `min_modulation` counts if it is beyond doubt, both in its own
+errors and compared with the changes that other bright sources show.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from dsa110_assets.variability.unseen import Unseen, unseen_before
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _FEW = 5
-"""With fewer epochs a catalogue's flux is asked for the quiet level."""
+"""With fewer epochs than this, the catalogue's flux contributes to the quiet level."""
 _UNCOMMON = 3.0
-"""A small change must be so many times the common one."""
+"""A small change must be this many times the common change."""
 VARIABLE_COLUMNS = (
     "source_id",
     "ra_deg",
@@ -76,39 +76,39 @@ def _curves(light_curves: pd.DataFrame, options: VariabilityOptions) -> _Curves:
 
 
 def _baseline(flux: FloatArray, error: FloatArray, catalogue_jy: float) -> tuple[float, float]:
-    """The quiet level and its error: the median; under five epochs the catalogue's flux has two votes."""
+    """Return the quiet level and its error: the median of the fluxes, in which the catalogue's flux counts twice below five epochs."""
     votes = np.r_[flux, catalogue_jy, catalogue_jy] if flux.size < _FEW and np.isfinite(catalogue_jy) else flux
     centre = float(np.median(votes))
     return centre, float(1.2533 * np.median(error) / np.sqrt(flux.size))
 
 
 def _kind(flux: FloatArray, error: FloatArray, catalogue_jy: float, sigma: float) -> str:
-    """'flare' if the excursions from the baseline go up, 'ese' if down, 'variable' if both or neither.
+    """Return 'flare' if the excursions from the baseline go up, 'ese' if down, 'variable' if both or neither.
 
-    A side wins if it carries four times the other's chi^2 and its excursions comparable with the largest lie in
-    at most half of the epochs: a source that is off its baseline more often than on it has none.
+    A direction wins if it has four times the chi^2 of the other and if its excursions comparable with the largest lie in
+    at most half of the epochs: a source that is off its baseline more often than on it has no baseline.
     """
     if flux.size < 3 and not np.isfinite(catalogue_jy):
         return "variable"
     centre, centre_err = _baseline(flux, error, catalogue_jy)
-    off = (flux - centre) / np.hypot(error, centre_err)
-    up, down = off[off > sigma], off[off < -sigma]
+    deviations = (flux - centre) / np.hypot(error, centre_err)
+    up, down = deviations[deviations > sigma], deviations[deviations < -sigma]
     power_up, power_down = float(np.sum(up**2)), float(np.sum(down**2))
-    if power_up > 4 * power_down and _main(up) <= max(flux.size / 2, 1):
+    if power_up > 4 * power_down and _n_main(up) <= max(flux.size / 2, 1):
         return "flare"
-    most = flux.size if flux.size < _FEW and np.isfinite(catalogue_jy) else max(flux.size / 2, 1)
-    if power_down > 4 * power_up and _main(down) <= most:
+    most_epochs = flux.size if flux.size < _FEW and np.isfinite(catalogue_jy) else max(flux.size / 2, 1)
+    if power_down > 4 * power_up and _n_main(down) <= most_epochs:
         return "ese"
     return "variable"
 
 
-def _main(off: FloatArray) -> int:
-    """How many excursions are comparable with the largest: the tail of a flare is not the flare."""
-    return int(np.count_nonzero(np.abs(off) > 0.25 * np.abs(off).max(initial=0)))
+def _n_main(deviations: FloatArray) -> int:
+    """The number of excursions comparable with the largest, which excludes the tail of a flare."""
+    return int(np.count_nonzero(np.abs(deviations) > 0.25 * np.abs(deviations).max(initial=0)))
 
 
 def _artefacts(table: pd.DataFrame, new: NDArray[np.bool_], options: VariabilityOptions) -> NDArray[np.bool_]:
-    """New sources so faint beside a bright neighbour that its sidelobes explain them."""
+    """Whether each source is new and so faint compared with a bright neighbour that the neighbour's sidelobes explain it."""
     ra, dec = (np.deg2rad(table[name].to_numpy(np.float64)) for name in ("ra_deg", "dec_deg"))
     peak = table["peak"].to_numpy(np.float64)
     doubtful = np.zeros(peak.size, dtype=bool)
@@ -120,7 +120,7 @@ def _artefacts(table: pd.DataFrame, new: NDArray[np.bool_], options: Variability
 
 
 def _unseen(table: pd.DataFrame, curves: LightCurves, new: NDArray[np.bool_], options: VariabilityOptions) -> Unseen:
-    """`unseen_before` of the new sources, from their rows and their neighbours'; NaN for all others."""
+    """The result of `unseen_before` for new sources, from their rows and those of their neighbours; NaN for all others."""
     out = Unseen(*(np.full(len(table), np.nan) for _ in range(3)))
     if not new.any():
         return out
@@ -128,13 +128,13 @@ def _unseen(table: pd.DataFrame, curves: LightCurves, new: NDArray[np.bool_], op
     places = unit_vectors(table["ra_deg"].to_numpy(np.float64), table["dec_deg"].to_numpy(np.float64))
     reach = 2 * np.sin(np.deg2rad(options.neighbour_deg) / 2) * (1 + 1e-9)
     around = {k for near in cKDTree(places).query_ball_point(places[new], reach) for k in near}
-    some = _curves(curves.of(names[sorted(around)]), options)
-    place = {name: k for k, name in enumerate(some.rows["source_id"].to_numpy(object)[some.starts[:-1]])}
-    wanted = np.flatnonzero(new)
-    own = np.array([place[name] for name in names[wanted]])
-    found = unseen_before(some.rows, some.starts, own, options.neighbour_deg)
-    for into, values in zip(out, found, strict=True):
-        into[wanted] = values[own]
+    nearby = _curves(curves.of(names[sorted(around)]), options)
+    place = {name: k for k, name in enumerate(nearby.rows["source_id"].to_numpy(object)[nearby.starts[:-1]])}
+    numbers = np.flatnonzero(new)
+    positions = np.array([place[name] for name in names[numbers]])
+    result = unseen_before(nearby.rows, nearby.starts, positions, options.neighbour_deg)
+    for into, values in zip(out, result, strict=True):
+        into[numbers] = values[positions]
     return out
 
 
@@ -143,7 +143,7 @@ def _are_new(names: NDArray[np.object_]) -> NDArray[np.bool_]:
 
 
 def _table(block: Block, options: VariabilityOptions) -> pd.DataFrame:
-    """Metrics and p-values of every source with a usable point; of new ones without the selection of their discovery."""
+    """Metrics and p-values of every source with a usable point; new sources are corrected for the selection at their discovery."""
     excluded = (block.columns["quality"].astype(np.int64) & options.exclude_quality) != 0
     flux = np.where(excluded, np.nan, block.columns["flux_jy"])
     flux = unselected(flux, block.columns["flux_err_jy"], block.starts, _are_new(block.names))
@@ -179,16 +179,16 @@ def _table(block: Block, options: VariabilityOptions) -> pd.DataFrame:
 
 
 def _large_enough(table: pd.DataFrame, options: VariabilityOptions, common: float = 0.0) -> pd.Series[bool]:
-    """Changes worth looking at: large ones, and small ones beyond doubt that are `_UNCOMMON` times what is common."""
+    """Whether each change is worth attention: it is large, or small but beyond doubt and `_UNCOMMON` times the common change."""
     small = max(options.small_modulation, _UNCOMMON * common)
     beyond_doubt = (table["p"] <= options.small_chance) & (table["m_max"] >= small)
     return (table["m_max"] >= options.min_modulation) | beyond_doubt
 
 
 def _common_change(table: pd.DataFrame, options: VariabilityOptions) -> float:
-    """The median |m| of sources bright enough to show a small change at 6 sigma; infinite if they are too few to tell.
+    """The median |m| of sources bright enough to show a small change at 6 sigma; infinite if there are too few of them.
 
-    Errors can be too small without anybody's knowing; then all bright sources change. |m| / Vs of a pair is its relative error.
+    If errors are underestimated without being noticed, all bright sources seem to change. |m| / Vs of a pair is its relative error.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         bright = table["m_max"] / table["vs_max"] <= options.min_modulation / 6
@@ -197,21 +197,19 @@ def _common_change(table: pd.DataFrame, options: VariabilityOptions) -> float:
 
 
 def find_variables(light_curves: pd.DataFrame, options: VariabilityOptions) -> pd.DataFrame:
-    """`search` in one table, in any order: LIGHT_CURVE_COLUMNS; catalogue_flux_jy may be missing."""
+    """`search` in one table with LIGHT_CURVE_COLUMNS, its rows in any order; catalogue_flux_jy may be missing."""
     return search(InMemory(light_curves), options)
 
 
 def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFrame:
-    """Metrics, p-values and kind of every source with a usable flux: VARIABLE_COLUMNS, smallest q_value
-    first.
+    """Return metrics, p-values and kind of every source with a usable flux: VARIABLE_COLUMNS, smallest q_value first.
 
-    One batch of light curves is in memory at a time, and then only the rows of new sources, of their neighbours and
-    of candidates of few epochs. catalogue_flux_jy, if there, is the quiet level's witness when epochs
-    are few. NaN fluxes, and points with an excluded quality bit, are left out. `kind` is '' for what is not a
-    candidate, else 'flare', 'ese', 'transient' (a new source that was not there in an earlier epoch of the
-    same place) or 'variable'.
-    A new source that a bright neighbour's sidelobes explain is no candidate. Its metrics are of the fluxes with that of its
-    discovery as it would be without having been selected for its height (`discovery`).
+    One batch of light curves is in memory at a time, and after that only the rows of new sources, of their neighbours and
+    of candidates with few epochs. If epochs are few, catalogue_flux_jy, if present, contributes to the quiet level. NaN fluxes,
+    and points with an excluded quality bit, are left out. `kind` is '' for a source that is not a candidate, else 'flare', 'ese',
+    'transient' (a new source that was not there in an earlier epoch of the same place) or 'variable'.
+    A new source that a bright neighbour's sidelobes explain is no candidate. In the metrics of a new source, the flux of its
+    discovery is replaced by the value it would have without having been selected for its height (`discovery`).
     One-epoch sources have NaN metrics and no q_value, unless they are new and unseen before. mean_flux_jy is the weighted mean.
     """
     tables, kept = [], _Suspects({}, options)
@@ -241,10 +239,10 @@ def search(light_curves: LightCurves, options: VariabilityOptions) -> pd.DataFra
 
 @dataclass(frozen=True)
 class _Suspects:
-    """The kinds of sources that may turn out candidates, found while their rows are at hand, or all are read once more.
+    """The kinds of sources that may turn out to be candidates, determined while their rows are in memory, to avoid a second reading.
 
-    A q-value is never below its p-value. With _FEW epochs and more the rows of a block say all that `_kind` asks for; a new
-    source's kind depends on what else was seen.
+    A q-value is never below its p-value, so that the p-value selects them. With _FEW epochs or more the rows of a block suffice for
+    `_kind`; new sources are left out, because their kind also depends on earlier epochs of the same place.
     """
 
     kinds: dict[str, str]
@@ -258,19 +256,19 @@ class _Suspects:
         for k in table.index[suspect]:  # numbers of the block's sources
             if str(block.names[k]).startswith(NEW_PREFIX):
                 continue
-            own = slice(block.starts[k], block.starts[k + 1])
-            excluded = (block.columns["quality"][own].astype(np.int64) & self.options.exclude_quality) != 0
-            usable = np.isfinite(flux[own]) & (error[own] > 0) & ~excluded
-            self.kinds[block.names[k]] = _kind(flux[own][usable], error[own][usable], np.nan, self.options.baseline_sigma)
+            rows = slice(block.starts[k], block.starts[k + 1])
+            excluded = (block.columns["quality"][rows].astype(np.int64) & self.options.exclude_quality) != 0
+            usable = np.isfinite(flux[rows]) & (error[rows] > 0) & ~excluded
+            self.kinds[block.names[k]] = _kind(flux[rows][usable], error[rows][usable], np.nan, self.options.baseline_sigma)
 
 
 def _kinds(curves: _Curves, appeared: dict[str, bool], options: VariabilityOptions) -> dict[str, str]:
-    """The kind of each of these candidates; `appeared` tells of new sources whether an earlier look missed them."""
+    """The kind of each of these candidates; `appeared` says for each new source whether an earlier epoch of its place did not show it."""
     catalogue = curves.rows.get("catalogue_flux_jy", pd.Series(np.nan, index=curves.rows.index)).to_numpy(np.float64)
     kinds = {}
     for low, high in pairwise(curves.starts):
-        name, own = str(curves.rows["source_id"].iloc[low]), slice(low, high)
-        kinds[name] = _kind(curves.flux[own], curves.error[own], catalogue[low], options.baseline_sigma)
+        name, rows = str(curves.rows["source_id"].iloc[low]), slice(low, high)
+        kinds[name] = _kind(curves.flux[rows], curves.error[rows], catalogue[low], options.baseline_sigma)
         if name in appeared and (appeared[name] or not bool(curves.rows["detected"].iloc[low])):
             kinds[name] = "transient"
     return kinds

@@ -1,4 +1,4 @@
-"""Light curves as the search reads them: whole sources, a bounded number of rows at a time, from memory or from disk."""
+"""Light curves for the search: whole sources, a bounded number of rows at a time, from memory or from disk."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ IntArray = NDArray[np.int64]
 COLUMNS = (
     "source_id", "ra_deg", "dec_deg", "mjd", "flux_jy", "flux_err_jy", "rms_jy", "detected", "quality", "catalogue_flux_jy",
 )  # fmt: skip
-"""What the search needs of LIGHT_CURVE_COLUMNS."""
+"""Those of LIGHT_CURVE_COLUMNS that the search needs."""
 ROW_COLUMNS = ("ra_deg", "dec_deg", "mjd", "flux_jy", "flux_err_jy", "quality")
-"""What it needs of every row; the others only of candidates and of new sources' neighbours."""
+"""Columns it needs for every row; the others are needed only for candidates and for neighbours of new sources."""
 BATCH_ROWS = 2_000_000
-"""Some 150 MB of rows in memory, however long the history: with fewer at a time the nights' files are opened more often."""
+"""Some 150 MB of rows in memory, however long the history; with fewer at a time, the nights' files are opened more often."""
 
 
 class LightCurves(Protocol):
     """Rows of light curves; a source is never divided between blocks."""
 
     def batches(self) -> Iterator[Block]:
-        """All rows, block by block; can be asked for again."""
+        """All rows, block by block; can be called repeatedly."""
         ...
 
     def of(self, sources: Collection[str]) -> pd.DataFrame:
@@ -37,14 +37,14 @@ class LightCurves(Protocol):
 
 
 class Stored(Protocol):
-    """Where rows of light curves are read from."""
+    """A store from which rows of light curves are read."""
 
     def parts(self, columns: Sequence[str], rows: int) -> Iterator[tuple[NDArray[np.object_], IntArray, dict[str, NDArray[np.float64]]]]:
-        """All rows, whole sources at a time, up to about `rows` together: what a `Block` is made of."""
+        """All rows, whole sources at a time, about `rows` rows together: the arguments of a `Block`."""
         ...
 
     def of_sources(self, sources: Collection[str], columns: Sequence[str]) -> pd.DataFrame:
-        """All rows of these sources by source_id and mjd."""
+        """All rows of these sources, sorted by source_id and mjd."""
         ...
 
 
@@ -62,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True)
 class InMemory:
-    """Light curves of one table."""
+    """Light curves in one table."""
 
     rows: pd.DataFrame
 
@@ -84,7 +84,7 @@ class OnDisk:
     batch_rows: int = BATCH_ROWS
 
     def batches(self) -> Iterator[Block]:
-        """Blocks of about `batch_rows`, but for longer sources."""
+        """Blocks of about `batch_rows` rows, longer only for a source with more rows."""
         for part in self.nights.parts(ROW_COLUMNS, self.batch_rows):
             yield Block(*part)
 
@@ -94,7 +94,7 @@ class OnDisk:
 
 
 def sample(curves: LightCurves, most_rows: int) -> pd.DataFrame:
-    """Whole sources spread evenly over all, up to about `most_rows` rows; everything if that is fewer."""
+    """Return the rows of whole sources, spread evenly over all, up to about `most_rows` rows; all rows if there are fewer."""
     blocks = [(block.names, np.diff(block.starts)) for block in curves.batches()]
     if not blocks:
         return curves.of([])

@@ -1,7 +1,7 @@
-"""The flux a new source was discovered with, less what its selection made of it.
+"""Removes the selection bias from the flux with which a new source was discovered.
 
-A source enters the list because one flux passed the blind search's limit: of the many places where noise might have done
-so, that is the one where it did. Among its later, forced fluxes such a point stands out whether or not the source varies.
+A source enters the list because one flux passed the blind search's limit: of the many places where noise might have raised a flux
+above it, this is one where it did. Compared with the later, forced fluxes such a point stands out whether or not the source varies.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from dsa110_assets.variability.unseen import BLIND_SIGMA
 
 FloatArray = NDArray[np.float64]
 _LEAST_SIGMA = BLIND_SIGMA - 1
-"""Of the flux at discovery in its total error: the search's own is a peak, in errors without the systematic part."""
+"""Least ratio of the flux at discovery to its total error. The limit of the search itself applies to a peak, whose error lacks the
+systematic part."""
 
 
 def unselected(flux_jy: FloatArray, flux_err_jy: FloatArray, starts: NDArray[np.int64], new: NDArray[np.bool_]) -> FloatArray:
-    """`flux_jy` (row,) [Jy] with the first usable point of each `new` source (source,) moved to where it would be unselected.
+    """Return `flux_jy` (row,) [Jy] with the first usable point of each `new` source (source,) moved to its value without selection.
 
-    Source k has rows starts[k]:starts[k + 1] in order of time. With m and s the weighted mean of its other points and the error
-    of a point's difference from it, a constant source's first point is at z = (F - m) / s, normal above a = (5 F_err - m) / s,
-    so that Q(z) / Q(a) is uniform and z' = Q^-1[Q(z) / Q(a)] is standard normal (Q the upper tail; probability integral
-    transform). The point becomes m + z' s. A flux up to a sigma below the limit, as forced photometry may find at the same
-    place, says nothing and becomes m. A lower one is no discovery and stays, as do sources with one usable point (finite,
+    Source k has rows starts[k]:starts[k + 1] in order of time. Let m be the weighted mean of its other points and s the error of the
+    first point's difference from it. A constant source's first point is at z = (F - m) / s, which is normal above
+    a = (5 F_err - m) / s, so that Q(z) / Q(a) is uniform and z' = Q^-1[Q(z) / Q(a)] is standard normal (Q the upper tail; probability
+    integral transform). The point becomes m + z' s. A flux up to a sigma below the limit, as forced photometry may find at the same
+    place, gives no information and becomes m. A lower flux is no discovery and stays; so do sources with one usable point (finite,
     error above 0).
     """
     usable = np.isfinite(flux_jy) & (flux_err_jy > 0) & np.repeat(new, np.diff(starts))

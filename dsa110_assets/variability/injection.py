@@ -1,4 +1,4 @@
-"""False-alarm rate and completeness of the search: light curves injected into the real errors."""
+"""False-alarm rate and completeness of the search, measured with light curves injected into the real errors."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ TRIALS = 5
 
 
 def _constant(light_curves: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The same sources, epochs and errors with constant fluxes (each source's mean, not below 0) and Gaussian
-    noise.
+    """The same sources, epochs and errors with constant fluxes (each source's mean, not below 0) and Gaussian noise.
 
-    New sources get a catalogue-like name, as what is tested is constancy, not novelty.
+    New sources get a name like that of a catalogue source, because constancy is tested, not novelty.
     """
     out = light_curves[np.isfinite(light_curves["flux_jy"]) & (light_curves["flux_err_jy"] > 0)].copy()
     weight = 1 / out["flux_err_jy"] ** 2
@@ -34,9 +33,8 @@ def _constant(light_curves: pd.DataFrame, rng: np.random.Generator) -> pd.DataFr
 
 
 def _inject(constant: pd.DataFrame, kind: str, amplitude: float, share: float, rng: np.random.Generator) -> tuple[pd.DataFrame, set[str]]:
-    """Change one epoch of a random share of the sources with two or more: up by `amplitude` (flare) or down
-    (ese).
-    """
+    """Change one epoch of a random share of the sources with two or more epochs, by `amplitude` times the flux, up (flare) or down (ese).
+    Return the light curves and the names of the changed sources."""
     count = constant.groupby("source_id")["mjd"].size()
     eligible = count.index[count >= 2].to_numpy(object)
     chosen = rng.choice(eligible, max(1, round(share * eligible.size)), replace=False) if eligible.size else eligible
@@ -52,17 +50,17 @@ def _inject(constant: pd.DataFrame, kind: str, amplitude: float, share: float, r
 
 
 def false_alarm_rate(light_curves: pd.DataFrame, options: VariabilityOptions, trials: int, seed: int) -> float:
-    """Share of constant sources called candidates, over `trials` noise realisations in the measured errors.
+    """The share of constant sources that become candidates, over `trials` noise realisations with the measured errors.
 
     NaN if no source has two epochs.
     """
     rng = np.random.default_rng(seed)
-    found = tested = 0
+    n_found = n_tested = 0
     for _ in range(trials):
         table = find_variables(_constant(light_curves, rng), options)
-        found += int((table["kind"] != "").sum())
-        tested += int((table["n_epochs"] >= 2).sum())
-    return found / tested if tested else float("nan")
+        n_found += int((table["kind"] != "").sum())
+        n_tested += int((table["n_epochs"] >= 2).sum())
+    return n_found / n_tested if n_tested else float("nan")
 
 
 def completeness(
@@ -74,23 +72,21 @@ def completeness(
     seed: int,
     min_snr: float = 0.0,
 ) -> float:
-    """Share of injected one-epoch changes (`kind` 'flare' or 'ese', of `amplitude` x the flux) found as
-    candidates.
+    """The share of injected one-epoch changes (`kind` 'flare' or 'ese', of `amplitude` x the flux) that are found as candidates.
 
-    A tenth of the sources are changed per trial; only those whose mean is above `min_snr` mean errors count.
-    NaN if none does.
+    A tenth of the sources is changed per trial; only those whose mean flux is at least `min_snr` median errors count. NaN if none does.
     """
     rng = np.random.default_rng(seed)
-    found = injected = 0
+    n_found = n_injected = 0
     for _ in range(trials):
         changed, names = _inject(_constant(light_curves, rng), kind, amplitude, 0.1, rng)
         grouped = changed.groupby("source_id")
         snr = grouped["catalogue_flux_jy"].first() / grouped["flux_err_jy"].median()
         counted = {name for name in names if snr[name] >= min_snr}
         table = find_variables(changed, options)
-        found += len(counted & set(table.loc[table["kind"] != "", "source_id"]))
-        injected += len(counted)
-    return found / injected if injected else float("nan")
+        n_found += len(counted & set(table.loc[table["kind"] != "", "source_id"]))
+        n_injected += len(counted)
+    return n_found / n_injected if n_injected else float("nan")
 
 
 def injection_figures(
@@ -101,9 +97,7 @@ def injection_figures(
     seed: int = 0,
     amplitude: float = 0.5,
 ) -> dict[str, float]:
-    """Figures for a night: false_alarm_rate, and completeness of flares and dips of `amplitude` above 20
-    sigma.
-    """
+    """Figures for a night: false_alarm_rate, and completeness of flares and dips of `amplitude` in sources above 20 sigma."""
     figures = {
         "false_alarm_rate": false_alarm_rate(light_curves, options, trials, seed),
         "injected_amplitude": amplitude,
@@ -114,10 +108,11 @@ def injection_figures(
 
 
 def false_alarm_figures(rate: float, n_tested: int, max_false_discovery_rate: float, trials: int = TRIALS) -> dict[str, Any]:
-    """The measured false-alarm rate against what the false-discovery rate allows.
+    """The ratio of the measured false-alarm rate to the rate that the false-discovery rate allows.
 
-    With no true variable, Benjamini-Hochberg lets a night have any false candidate at most that often, which is
-    that rate over the sources tested; one false alarm in all trials is always allowed, or no small sky could pass.
+    With no true variable, Benjamini-Hochberg limits the chance of any false candidate in a night to the false-discovery rate. Per source
+    that is the false-discovery rate divided by the number of sources tested. One false alarm in all trials is always allowed, because
+    otherwise no small sky could pass.
     """
     if not n_tested or rate != rate:
         return {"n_injected": 0, "false_alarm_ratio": float("nan")}

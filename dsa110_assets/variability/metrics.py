@@ -1,15 +1,12 @@
 """Variability metrics: one definition of each, over ragged or dense light curves, in numba.
 
 With weights w = 1/sigma^2 over the N finite points of a source:
-  eta = N/(N-1) (<w F^2> - <w F>^2/<w>) = sum(w (F - Fbar_w)^2)/(N-1)         reduced chi^2 about the
-  weighted mean
+  eta = N/(N-1) (<w F^2> - <w F>^2/<w>) = sum(w (F - Fbar_w)^2)/(N-1)           reduced chi^2 about the weighted mean
   V   = s / <F>, s the sample standard deviation (ddof 1), <F> the plain mean   modulation index
   Vs  = (a - b)/sqrt(sigma_a^2 + sigma_b^2),  m = 2 (a - b)/(a + b)             of a pair of epochs
-vs_max is the largest |Vs| of all N(N-1)/2 pairs and m_max the |m| of that same pair (the largest |m| of
-all pairs
-would be a faint source's noise). The deviation is leave-one-out: how far a point lies from the weighted
-mean of the
-others, in its own standard errors; the familiar max|x - mean|/std cannot exceed (N-1)/sqrt(N).
+vs_max is the largest |Vs| of all N(N-1)/2 pairs and m_max the |m| of that same pair (the largest |m| of all pairs would be
+a faint source's noise). The deviation is leave-one-out: the distance of a point from the weighted mean of the others, in
+standard errors of that difference; the familiar max|x - mean|/std cannot exceed (N-1)/sqrt(N).
 """
 
 from __future__ import annotations
@@ -43,7 +40,7 @@ class Metrics(NamedTuple):
 
 @njit(cache=True)
 def _moments(flux: FloatArray, error: FloatArray) -> tuple[float, float, float, float, float]:
-    """Plain mean, weighted mean, its error, eta, V of finite points (two passes: no cancellation)."""
+    """Plain mean, weighted mean, its error, eta, V of finite points (two passes, to avoid cancellation)."""
     n = flux.size
     weight = 1 / error**2
     total = weight.sum()
@@ -57,21 +54,21 @@ def _moments(flux: FloatArray, error: FloatArray) -> tuple[float, float, float, 
 
 @njit(cache=True)
 def _largest_pair(flux: FloatArray, error: FloatArray) -> tuple[float, float]:
-    """Largest |Vs| of all pairs and the |m| of that pair, without visiting pairs that cannot win.
+    """Largest |Vs| of all pairs and the |m| of that pair, without visiting pairs that cannot be the largest.
 
-    The pair of the extremes sets a mark. A point can be the upper one of a better pair only if it would beat the
-    mark against the lowest flux with the smallest error there is, and likewise the lower one; few points can. With
-    those sorted by flux both loops stop early. Exact for any errors.
+    The pair of the extreme fluxes gives a first maximum. A point can be the upper one of a better pair only if it would exceed that
+    maximum when paired with the lowest flux and the smallest error of all, and correspondingly for the lower one; few points can.
+    With those sorted by flux, both loops stop early. Exact for any errors.
     """
-    least = float(error.min())
+    least_error = float(error.min())
     top, bottom = np.argmax(flux), np.argmin(flux)
     difference = flux[top] - flux[bottom]
     best = difference / np.sqrt(error[top] ** 2 + error[bottom] ** 2)
     total = flux[top] + flux[bottom]
     modulation = abs(2 * difference / total) if total != 0 else np.inf
-    high, low = _contenders(flux, error, flux[bottom], least, best), _contenders(-flux, error, -flux[top], least, best)
+    high, low = _contenders(flux, error, flux[bottom], least_error, best), _contenders(-flux, error, -flux[top], least_error, best)
     for i in high:
-        bound = np.sqrt(error[i] ** 2 + least**2)
+        bound = np.sqrt(error[i] ** 2 + least_error**2)
         for j in low:
             difference = flux[i] - flux[j]
             if difference / bound <= best:
@@ -86,7 +83,7 @@ def _largest_pair(flux: FloatArray, error: FloatArray) -> tuple[float, float]:
 
 @njit(cache=True)
 def _contenders(flux: FloatArray, error: FloatArray, lowest: float, least: float, mark: float) -> IntArray:
-    """Points that may be the upper of a pair that beats `mark`, highest flux first."""
+    """Points that may be the upper one of a pair whose Vs exceeds `mark`, highest flux first."""
     chosen = np.empty(flux.size, np.int64)
     n = 0
     for k in range(flux.size):
@@ -98,7 +95,7 @@ def _contenders(flux: FloatArray, error: FloatArray, lowest: float, least: float
 
 @njit(cache=True)
 def _deviation(flux: FloatArray, error: FloatArray) -> tuple[float, int]:
-    """Largest leave-one-out deviation [sigma, signed] and which point it is."""
+    """Largest leave-one-out deviation [sigma, signed] and the index of its point."""
     weight = 1 / error**2
     total, product = weight.sum(), float((weight * flux).sum())
     best, where = 0.0, 0
@@ -111,12 +108,12 @@ def _deviation(flux: FloatArray, error: FloatArray) -> tuple[float, int]:
 
 
 @njit(cache=True, parallel=True)
-def _all(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
+def _all_sources(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArray, FloatArray, IntArray]:
     n_sources = starts.size - 1
     count, where = np.zeros(n_sources, np.int64), np.full(n_sources, -1)
     out = np.full((8, n_sources), np.nan)
     for k in prange(n_sources):
-        count[k], where[k] = _one(flux, error, starts[k], starts[k + 1], out[:, k])
+        count[k], where[k] = _one_source(flux, error, starts[k], starts[k + 1], out[:, k])
     return count, out, where
 
 
@@ -126,8 +123,9 @@ def _usable(flux: float, error: float) -> bool:
 
 
 @njit(cache=True)
-def _one(flux: FloatArray, error: FloatArray, low: int, high: int, out: FloatArray) -> tuple[int, int]:
-    """Metrics of rows low:high into `out`; number of usable points, and the row of the most deviant (-1)."""
+def _one_source(flux: FloatArray, error: FloatArray, low: int, high: int, out: FloatArray) -> tuple[int, int]:
+    """Write the metrics of rows low:high into `out`; return the number of usable points, and the row of the most deviant one (-1 if
+    there is none)."""
     good = np.empty(high - low, np.int64)
     n = 0
     for row in range(low, high):
@@ -136,7 +134,7 @@ def _one(flux: FloatArray, error: FloatArray, low: int, high: int, out: FloatArr
             n += 1
     if n == 0:
         return 0, -1
-    # only where points are missing are the others moved together
+    # copy the usable points together only if some are missing
     f, e = (flux[low:high], error[low:high]) if n == high - low else (flux[good[:n]], error[good[:n]])
     out[0], out[1], out[2], out[3], out[4] = _moments(f, e)
     if n < 2:
@@ -148,7 +146,7 @@ def _one(flux: FloatArray, error: FloatArray, low: int, high: int, out: FloatArr
 
 @njit(cache=True)
 def ends(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArray, IntArray, FloatArray]:
-    """Per source the first and the last row with a usable point, 0 without one, and the highest flux, NaN without one."""
+    """For each source, the first and the last row with a usable point (0 without one) and the highest flux (NaN without one)."""
     first, last = np.zeros(starts.size - 1, np.int64), np.zeros(starts.size - 1, np.int64)
     peak = np.full(starts.size - 1, np.nan)
     for k in range(starts.size - 1):
@@ -162,26 +160,25 @@ def ends(flux: FloatArray, error: FloatArray, starts: IntArray) -> tuple[IntArra
 
 
 def ragged_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray, starts: IntArray) -> Metrics:
-    """Metrics of light curves laid end to end: source k is rows starts[k]:starts[k + 1] (starts has one more
-    entry).
+    """Metrics of light curves laid end to end: source k has rows starts[k]:starts[k + 1] (starts has one entry more than sources).
 
     Points with a NaN flux, or an error that is NaN or not positive, are left out.
     """
     flux, error = (np.ascontiguousarray(a, np.float64) for a in (flux_jy, flux_err_jy))
-    count, out, where = _all(flux, error, np.ascontiguousarray(starts, np.int64))
+    count, out, where = _all_sources(flux, error, np.ascontiguousarray(starts, np.int64))
     return Metrics(count, out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], where)
 
 
 def curve_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray) -> Metrics:
-    """`ragged_metrics` of one light curve, computed in the thread that asks: a server has several."""
+    """`ragged_metrics` of one light curve, computed in the calling thread, because a server has several."""
     flux, error = (np.ascontiguousarray(a, np.float64) for a in (flux_jy, flux_err_jy))
     out = np.full((8, 1), np.nan)
-    count, where = _one(flux, error, 0, flux.size, out[:, 0])
+    count, where = _one_source(flux, error, 0, flux.size, out[:, 0])
     return Metrics(np.array([count]), out[0], out[1], out[2], out[3], out[4], out[5], out[6], out[7], np.array([where]))
 
 
 def dense_metrics(flux_jy: FloatArray, flux_err_jy: FloatArray) -> Metrics:
-    """Metrics of a matrix (n_sources, n_epochs), NaN without flux; deviation_row is then flat."""
+    """Metrics of light curves in a matrix (n_sources, n_epochs), NaN where there is no flux; deviation_row is the flattened index."""
     n_sources, n_epochs = flux_jy.shape
     starts = np.arange(n_sources + 1) * n_epochs
     return ragged_metrics(np.ravel(flux_jy), np.ravel(flux_err_jy), starts)

@@ -14,13 +14,13 @@ VARIABILITY_FILE = "variability.parquet"
 
 @dataclass(frozen=True)
 class VariabilityOptions:
-    """When a source is a candidate."""
+    """The conditions under which a source is a candidate."""
 
     max_false_discovery_rate: Annotated[float, Field(gt=0, lt=1, description="Expected share of false candidates.")] = 0.01
     min_modulation: Annotated[float, Field(ge=0, description="Smallest |m| = 2|a-b|/(a+b) of the most significant pair of epochs.")] = 0.26
     small_modulation: Annotated[
         float,
-        Field(ge=0, description="The same for a change beyond doubt, whose chance, total errors considered, is at most `small_chance`."),
+        Field(ge=0, description="The same for a change beyond doubt, whose p-value with total errors is at most `small_chance`."),
     ] = 0.05
     small_chance: Annotated[
         float, Field(ge=0, lt=1, description="Largest p-value of a candidate that changes by less than `min_modulation`.")
@@ -35,7 +35,7 @@ class VariabilityOptions:
         Field(
             ge=0,
             lt=1,
-            description="A new source fainter than this part of a bright neighbour may be what is left of its sidelobes.",
+            description="A new source fainter than this fraction of a bright neighbour may be a remnant of its sidelobes.",
         ),
     ] = 0.015
     artefact_radius_deg: Annotated[float, Field(gt=0, description="How far a bright source's sidelobes are taken to matter [deg].")] = 1.5
@@ -44,6 +44,6 @@ class VariabilityOptions:
         Field(
             ge=0,
             description="Points with any of these quality bits are left out (1 edge, 8 none, 16 confused, 1024 suspect tiles, "
-            "2048 new where too much is found on the negative).",
+            "2048 new where too many sources are found in the negative image).",
         ),
     ] = int(Quality.EDGE | Quality.NAN | Quality.CONFUSED | Quality.TILE_SUSPECT | Quality.DOUBTFUL_NEW)

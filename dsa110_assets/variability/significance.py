@@ -1,6 +1,6 @@
-"""How unlikely a metric's value is for a constant source with that many epochs; and many sources at once.
+"""The chance of a metric's value for a constant source with that many epochs, and the treatment of many sources at once.
 
-A fixed threshold means another thing at every N: the chance that a constant source's largest pair reaches 4.3
+The meaning of a fixed threshold depends on N: the chance that a constant source's largest pair reaches 4.3
 sigma is 0.07 % with 10 epochs and 32 % with 365.
 """
 
@@ -16,16 +16,14 @@ from scipy.special import chdtrc
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 _NODES = 400
-_NOTHING = 1e-18
-"""A term this small beside the sum, and what follows it, is below the sum's own rounding."""
+_NEGLIGIBLE = 1e-18
+"""A term this small relative to the sum, and all following terms, are below the rounding error of the sum."""
 _TAIL = 9.0
-"""Beyond 9 sigma a normal density adds less than 1e-18."""
+"""Beyond 9 sigma a normal density contributes less than 1e-18."""
 
 
 def p_eta(eta: ArrayLike, n: ArrayLike) -> FloatArray:
-    """Chance that a constant source of n points reaches eta: (n - 1) eta is chi^2 of n - 1. NaN below two
-    points.
-    """
+    """Chance that a constant source of n points reaches eta: (n - 1) eta is chi^2 with n - 1 degrees of freedom. NaN below two points."""
     value, freedom = np.asarray(eta, np.float64), np.asarray(n, np.float64) - 1
     with np.errstate(invalid="ignore"):
         return np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), value * freedom), np.nan)
@@ -38,28 +36,28 @@ def _range_tail(span: float, n: int) -> float:
     Q is the upper tail and x the lowest point. Writing the complement inside the integral keeps the relative
     precision of tiny probabilities. The integrand is negligible outside [-span - 9, 9]; the trapezoidal rule
     converges faster than any power of its step for such a smooth function. As a marginal of the extremes' joint
-    density over a convex set it is log-concave (Prekopa 1973): from about its middle the sum goes either way until it
-    falls and adds nothing any more.
+    density over a convex set it is log-concave (Prekopa 1973): the sum runs from about its middle in both directions until the terms
+    fall and become negligible.
     """
     low, high = -span - _TAIL, _TAIL
     steps = int(_NODES * max(1.0, (high - low) / 40))
     width = (high - low) / steps
     middle = int((-span / 2 - low) / width)
-    begun = _range_term(low + middle * width, span, n)
-    total = before = begun
+    middle_term = _range_term(low + middle * width, span, n)
+    total = previous = middle_term
     for k in range(middle - 1, -1, -1):
         term = _range_term(low + k * width, span, n)
         total += term
-        if term < before and term < _NOTHING * total:
+        if term < previous and term < _NEGLIGIBLE * total:
             break
-        before = term
-    before = begun
+        previous = term
+    previous = middle_term
     for k in range(middle + 1, steps + 1):
         term = _range_term(low + k * width, span, n)
         total += term
-        if term < before and term < _NOTHING * total:
+        if term < previous and term < _NEGLIGIBLE * total:
             break
-        before = term
+        previous = term
     return float(min(n * total * width / math.sqrt(2 * math.pi), 1.0))
 
 
@@ -93,23 +91,20 @@ def p_pair(vs_max: ArrayLike, n: ArrayLike) -> FloatArray:
 
 
 def p_deviation(deviation: ArrayLike, n: ArrayLike) -> FloatArray:
-    """Chance, at most, that the most deviant of n points of a constant source lies that far from the others.
+    """Upper bound of the chance that the most deviant of n points of a constant source lies that far from the others.
 
     Each leave-one-out deviation is a standard normal; 1 - (1 - p)^n bounds the largest of n correlated ones
-    (Sidak's inequality). With two points both deviations are one number, so n counts once. NaN below two
-    points.
+    (Sidak's inequality). With two points both deviations are the same number, so it counts once. NaN below two points.
     """
     value, count = np.broadcast_arrays(np.asarray(deviation, np.float64), np.asarray(n, np.float64))
-    each = np.vectorize(math.erfc, otypes=[float])(np.abs(value) / math.sqrt(2.0)) if value.size else np.zeros(value.shape)
+    single = np.vectorize(math.erfc, otypes=[float])(np.abs(value) / math.sqrt(2.0)) if value.size else np.zeros(value.shape)
     tries = np.where(count == 2, 1.0, count)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(count >= 2, -np.expm1(tries * np.log1p(-each)), np.nan)
+        return np.where(count >= 2, -np.expm1(tries * np.log1p(-single)), np.nan)
 
 
 def combine(*p_values: ArrayLike) -> FloatArray:
-    """One p-value from several on the same data, however correlated: smallest times their number
-    (Bonferroni).
-    """
+    """One p-value from several on the same data, however correlated: the smallest times their number (Bonferroni)."""
     table = np.stack([np.asarray(p, np.float64) for p in p_values])
     finite = np.isfinite(table)
     smallest = np.where(finite, table, 1.0).min(axis=0)
@@ -119,12 +114,12 @@ def combine(*p_values: ArrayLike) -> FloatArray:
 def q_values(p: ArrayLike) -> FloatArray:
     """Benjamini-Hochberg adjusted p-values: taking q <= a keeps the expected share of false ones at most a.
 
-    NaN p-values were no tests: they stay NaN and are not counted.
+    NaN p-values stay NaN and are not counted as tests.
     """
-    given = np.asarray(p, np.float64)
-    out = np.full(given.shape, np.nan)
-    tested = np.flatnonzero(np.isfinite(given))
-    order = tested[np.argsort(given[tested], kind="stable")]
-    ranked = given[order] * tested.size / np.arange(1, tested.size + 1)
+    p_values = np.asarray(p, np.float64)
+    out = np.full(p_values.shape, np.nan)
+    tested = np.flatnonzero(np.isfinite(p_values))
+    order = tested[np.argsort(p_values[tested], kind="stable")]
+    ranked = p_values[order] * tested.size / np.arange(1, tested.size + 1)
     out[order] = np.minimum(np.minimum.accumulate(ranked[::-1])[::-1], 1.0)
     return out

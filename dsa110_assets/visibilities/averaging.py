@@ -11,7 +11,8 @@ from dsa110_assets.telescope import astrometry
 from dsa110_assets.visibilities.types import Visibilities
 
 WIDEST_HZ = 1e6
-"""Channels this wide lose 0.3 % of a source 1.6 degrees from the centre in an image of all baselines, the longest alone 9 %."""
+"""With channels of this width, a source 1.6 degrees from the centre loses 0.3 % in an image of all baselines, and 9 %
+on the longest alone."""
 
 
 def channels_up_to(widest_hz: float, n_channels: int, width_hz: float) -> int:
@@ -20,11 +21,11 @@ def channels_up_to(widest_hz: float, n_channels: int, width_hz: float) -> int:
 
 
 def average(vis: Visibilities, channels: int, times: int = 1) -> Visibilities:
-    """Average every `channels` channels and `times` integrations, weighted, flagged samples left out.
+    """Return the weighted average of every `channels` channels and `times` integrations, leaving out flagged samples.
 
-    A bin without an unflagged sample is 0, flagged, of weight 0; others have the sum of the weights. Times
-    and frequencies are bin centres and uvw are computed for them; a last, shorter time bin is kept. Raises
-    ValueError if `channels` does not divide the axis, or for times > 1 without a common phase centre.
+    A bin without an unflagged sample is 0, flagged, of weight 0; others have the sum of the weights. Times and
+    frequencies are bin centres, for which uvw are computed; a last, shorter time bin is kept. Raises ValueError if
+    `channels` does not divide the axis, or for times > 1 without a common phase centre.
     """
     n_channels, n_times = vis.frequencies_hz.size, vis.times_mjd.size
     if channels < 1 or n_channels % channels:

@@ -13,11 +13,11 @@ MAD_TO_SIGMA = 1.4826
 BLOCK = 8
 SAMPLES = 16384
 SIGMA_FLOOR = 0.1
-"""Robust sigma is at least this part of a channel's median: without noise the spread of gains is not RFI."""
+"""Robust sigma is at least this fraction of a channel's median: in data without noise the spread of gains is not RFI."""
 
 
 def _flat(flags: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The same memory as (time, baseline, channel x pol) bytes: loops over all of a row compile to whole vectors."""
+    """The same memory as (time, baseline, channel x pol) bytes: loops over a whole row compile to vector instructions."""
     return flags.reshape(*flags.shape[:2], -1).view(np.uint8)
 
 
@@ -26,7 +26,8 @@ def screen(
 ) -> NDArray[np.int64]:
     """Flag exact zeros, cross-correlations (baseline,) of an amplitude above `limit`, and all autocorrelations.
 
-    Returns (baseline, 3): samples of delivered channels that were flagged, are zero, are too high; each counted once.
+    Returns (baseline, 3): numbers of samples of delivered channels that were flagged before, are zero, are too high;
+    each counted once.
     """
     counts = np.zeros((data.shape[1], 3), np.int64)
     parts = data.reshape(*data.shape[:2], -1).view(np.float32)
@@ -45,11 +46,11 @@ def _screen(parts, flags, delivered, cross, most, counts):  # type: ignore[no-un
                 real, imaginary = parts[t, b, 2 * i], parts[t, b, 2 * i + 1]
                 zero = np.uint8((real == 0) & (imaginary == 0))
                 high = np.uint8(real * real + imaginary * imaginary > limit)
-                given = flags[t, b, i]
-                number[0, i] += np.uint32(given)
-                number[1, i] += np.uint32(zero & (given ^ 1))
-                number[2, i] += np.uint32(high & (given ^ 1))
-                flags[t, b, i] = given | zero | high | auto
+                flagged_before = flags[t, b, i]
+                number[0, i] += np.uint32(flagged_before)
+                number[1, i] += np.uint32(zero & (flagged_before ^ 1))
+                number[2, i] += np.uint32(high & (flagged_before ^ 1))
+                flags[t, b, i] = flagged_before | zero | high | auto
         for cause in range(3):
             for i in range(n):
                 counts[b, cause] += number[cause, i] * delivered[i]
@@ -83,7 +84,7 @@ def _over_time(flags, b):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, parallel=True)
 def delivered_channels(weights, cross):  # type: ignore[no-untyped-def]
-    """(channel,) True where any cross-correlation has weight: false for subbands that are absent."""
+    """(channel,) True where any cross-correlation has weight; False in absent subbands."""
     n_times, n_baselines, n_channels, n_pols = weights.shape
     found = np.zeros((n_baselines, n_channels), np.bool_)
     for b in numba.prange(n_baselines):
@@ -100,21 +101,21 @@ def delivered_channels(weights, cross):  # type: ignore[no-untyped-def]
 
 
 def median_clip(data: NDArray[np.complex64], flags: NDArray[np.bool_], sigmas: float) -> None:
-    """Per channel and pol, over times and baselines: flag amplitudes above median + sigmas x robust sigma.
+    """Flag amplitudes above median + sigmas x robust sigma, both per channel and pol over times and baselines.
 
-    Median and MAD come from up to SAMPLES evenly spread rows (time, baseline): good to 1.25 / sqrt(16384) =
-    1 % of sigma.
+    Median and MAD come from up to SAMPLES evenly spread rows (time, baseline): good to 1.25 / sqrt(16384) = 1 % of
+    sigma.
     """
     rows, n_baselines = data.shape[0] * data.shape[1], data.shape[1]
     step = max(rows // SAMPLES, 1)
-    while step > 1 and math.gcd(step, n_baselines) > 1:  # or the same baselines would come again and again
+    while step > 1 and math.gcd(step, n_baselines) > 1:  # otherwise the same baselines would be sampled again and again
         step += 1
     _median_clip(data, flags, sigmas, step)
 
 
 @numba.njit(cache=True, parallel=True)
 def _median_clip(data, flags, sigmas, step):  # type: ignore[no-untyped-def]
-    """Channels go in blocks, so that a cache line of data is fetched once for all the channels in it."""
+    """Channels are processed in blocks, so that a cache line of data is fetched once for all the channels in it."""
     n_times, n_baselines, n_channels, n_pols = data.shape
     n_rows = n_times * n_baselines
     for block in numba.prange((n_channels + BLOCK - 1) // BLOCK):
@@ -150,12 +151,11 @@ def extend(
     flags: NDArray[np.bool_], cross: NDArray[np.bool_], delivered: NDArray[Any], fraction: float,
     wide: NDArray[np.bool_] | None = None,
 ) -> None:  # fmt: skip
-    """Flag spectra, time series and, over all live baselines, channels of which more than `fraction` is
-    flagged.
+    """Flag spectra, time series and, over all live baselines, channels of which more than `fraction` is flagged.
 
-    All three are judged on the flags as they came, so the order does not matter; channels of absent subbands
-    and wholly flagged baselines are not counted, nor is `wide` (time, channel): where all were flagged, of which the
-    rest of those channels and integrations is no worse.
+    All three are judged on the flags as passed in, so the order does not matter. Channels of absent subbands and wholly
+    flagged baselines are not counted. Neither is `wide` (time, channel), where all baselines were flagged, because it
+    does not make the rest of those channels and integrations worse.
     """
     if not delivered.any():
         return
@@ -198,7 +198,7 @@ def _extend_rows(flags, judged, n_pols, fraction, bad_channel):  # type: ignore[
         for i in range(n):
             column[i] = bad_channel[i] | np.uint8(number[i] > fraction * in_time[i])
         for t in range(n_times):
-            if _number(flags[t, b], judged[t]) > fraction * in_band[t]:  # of all polarisations, so perhaps of one
+            if _number(flags[t, b], judged[t]) > fraction * in_band[t]:  # over all polarisations together, so possibly in one
                 for p in range(n_pols):
                     if _number(flags[t, b, p::n_pols], judged[t, p::n_pols]) > fraction * in_band[t]:
                         flags[t, b, p::n_pols] = 1

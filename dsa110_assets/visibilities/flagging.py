@@ -1,6 +1,5 @@
-"""Flagging: zeros, autocorrelations, clip, interference on each baseline, dead receptors, interference seen by
-antennas, wide interference, extension; in that order.
-"""
+"""Flagging, in this order: zeros, autocorrelations, clip, interference on each baseline, dead receptors, interference
+seen by antennas, wide interference, extension."""
 
 from __future__ import annotations
 
@@ -20,21 +19,21 @@ from dsa110_assets.visibilities.types import Visibilities
 
 N_POLS = 2
 ETA = 0.15
-"""Of the rank operator. With 0.2, clean data beside 35 MHz of 1000 Jy are lost (0.9 %); with 0.1, flanks of bursts are left (0.13 %)."""
+"""Eta of the rank operator. With 0.2, clean data beside 35 MHz of 1000 Jy are lost (0.9 %); with 0.1, flanks of bursts remain (0.13 %)."""
 _BLOCKS, _NARROWEST_BLOCK = 48, 4
-"""Backgrounds are of a 48th of the band each (3.9 MHz), but at least 4 channels."""
+"""A background covers a 48th of the band (3.9 MHz), but at least 4 channels."""
 _WIDEST, _FEWEST = 24, 8
-"""Windows along frequency reach a 24th of the band (8 MHz), but at least 8 channels: the sky varies over more."""
+"""Windows along frequency are at most a 24th of the band (8 MHz) wide, but at least 8 channels: over more, the sky varies."""
 
 
 @dataclass(frozen=True)
 class FlagReport:
-    """What flagging did.
+    """The results of flagging.
 
-    causes: part of the cross-correlation samples of delivered subbands first flagged by each step.
-    dead_receptors: (antenna index, 0 = XX or 1 = YY). fraction: flagged part of the cross-correlation
-    samples of live receptors and delivered subbands; fraction_raw: of all cross-correlation samples.
-    judged_wide: part of the antennas in which wide interference could be looked for (own engine; see coherence).
+    causes: fraction of the cross-correlation samples of delivered subbands first flagged by each step. dead_receptors:
+    (antenna index, 0 = XX or 1 = YY). fraction: flagged fraction of the cross-correlation samples of live receptors and
+    delivered subbands; fraction_raw: of all cross-correlation samples. judged_wide: fraction of the antennas that could
+    be searched for wide interference (own engine; see coherence).
     """
 
     causes: dict[str, float] = field(default_factory=dict)
@@ -47,9 +46,8 @@ class FlagReport:
 def flag(vis: Visibilities, options: FlaggingOptions | None = None) -> tuple[Visibilities, FlagReport]:
     """Flag raw visibilities; the data and weights are shared with the input, the flags are new.
 
-    Exact zeros are flagged (the correlator writes zeros for what it lost and marks nothing),
-    autocorrelations are flagged as they must not be imaged, and keep their data. Existing flags stay.
-    Deterministic.
+    Exact zeros are flagged (the correlator writes zeros for lost samples without marking them). Autocorrelations are
+    flagged because they must not be imaged; they keep their data. Existing flags stay. Deterministic.
     """
     delivered = kernels.delivered_channels(vis.weights, ~vis.is_auto)
     flagger = Flagger(vis, delivered, options or FlaggingOptions())
@@ -59,10 +57,11 @@ def flag(vis: Visibilities, options: FlaggingOptions | None = None) -> tuple[Vis
 
 
 class Flagger:
-    """Flags an observation some baselines at a time: every `block` once, then `finish`. Blocks do not change the result.
+    """Flags an observation some baselines at a time: `block` once for each, then `finish`. The split into blocks does
+    not change the result.
 
-    Of `frame` only the geometry counts; delivered (channel,) is False for absent subbands. An engine that compares
-    baselines' samples (`whole`) wants all of them in one block.
+    Of `frame` only the geometry is used; delivered (channel,) is False for absent subbands. An engine that compares the
+    samples of different baselines (`whole`) needs all of them in one block.
     """
 
     def __init__(self, frame: Visibilities, delivered: NDArray[np.bool_], options: FlaggingOptions) -> None:
@@ -92,7 +91,7 @@ class Flagger:
         return self._stack is None and bool(self._options.mad_sigma)
 
     def block(self, baselines: NDArray[np.int64], data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> None:
-        """Flag (time, len(baselines), channel, pol) of some baselines, in place; autocorrelations and zeros too."""
+        """Flag (time, len(baselines), channel, pol) samples of some baselines, in place, including autocorrelations and zeros."""
         options, cross = self._options, self._cross[baselines]
         counts = kernels.screen(data, flags, self._delivered, cross, options.clip_amplitude or np.inf)
         for cause, number in zip(("file", "zeros", "clip"), counts[cross].sum(axis=0), strict=True):
@@ -125,7 +124,7 @@ class Flagger:
             self._note("median", flags, cross, before)
 
     def finish(self, flags: NDArray[np.bool_]) -> FlagReport:
-        """What takes all baselines: dead receptors, interference seen by antennas, wide, extension; `flags` in place."""
+        """Flag, in place, what needs all baselines: dead receptors, interference seen by antennas, wide interference, extension."""
         vis, options, delivered, cross = self._frame, self._options, self._delivered, self._cross
         dead, counts = self._without_dead("dead", flags, kernels.baseline_counts(flags, delivered))
         wide: NDArray[np.bool_] | None = None
@@ -154,13 +153,13 @@ class Flagger:
     def _without_dead(
         self, cause: str, flags: NDArray[np.bool_], counts: NDArray[np.int64]
     ) -> tuple[list[tuple[int, int]], NDArray[np.int64]]:
-        """The dead receptors, which are flagged, and the samples flagged then."""
+        """Flag dead receptors; return them and the numbers of samples flagged afterwards."""
         dead = _flag_dead(self._frame, flags, counts / max(flags.shape[0] * int(self._delivered.sum()), 1), self._options.dead_fraction)
         self._causes[cause] = 0
         return dead, self._recounted(cause, flags, counts) if dead else counts
 
     def _recounted(self, cause: str, flags: NDArray[np.bool_], before: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Flagged samples (baseline, pol) in delivered channels, now that `cause` was flagged as well."""
+        """Flagged samples (baseline, pol) in delivered channels after flagging `cause`, whose share is recorded."""
         counts = kernels.baseline_counts(flags, self._delivered)
         self._causes[cause] = int((counts - before)[self._cross].sum())
         return counts
@@ -172,9 +171,10 @@ class Flagger:
 
 
 def _flag_dead(vis: Visibilities, flags: NDArray[np.bool_], flagged: NDArray[np.float64], limit: float) -> list[tuple[int, int]]:
-    """Flag receptors of which more than `limit` is flagged, worst first; `flagged` (baseline, pol) is the part that is.
+    """Flag receptors of which more than `limit` is flagged, worst first; `flagged` (baseline, pol) is the flagged
+    fraction.
 
-    Baselines to a dead partner are not held against a receptor, so a few live ones among many dead stay
+    Baselines to a dead partner do not count against a receptor, so a few live receptors among many dead ones stay
     alive.
     """
     cross = ~vis.is_auto
@@ -211,6 +211,6 @@ def _live(vis: Visibilities, dead: list[tuple[int, int]]) -> NDArray[np.bool_]:
 
 
 def _fraction(counts: NDArray[np.int64], samples: int, pairs: NDArray[np.bool_]) -> float:
-    """Flagged part of so many samples of each of some (baseline, pol) pairs; 1 when there are none."""
+    """Flagged fraction of the given (baseline, pol) pairs, each of `samples` samples; 1 when there are no pairs."""
     samples *= int(pairs.sum())
     return float(counts[pairs].sum() / samples) if samples else 1.0

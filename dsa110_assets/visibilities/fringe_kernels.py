@@ -1,8 +1,8 @@
 """Sums of many sources' fringes on a baseline: sixteen sources at a time, side by side.
 
-No kernel here may contract or reorder: what a compiler then makes of a sum depends on what it has inlined, and that on
-whether code is fresh or from numba's cache. Tables would differ in the seventh digit from one process to the next. So
-sources are summed in lanes of their own, which compilers may work off together without changing a bit.
+No kernel here may contract or reorder: how a compiler treats a sum depends on what it has inlined, which depends on
+whether code is freshly compiled or from numba's cache. Tables would differ in the seventh digit from one process to the
+next. So sources are summed in separate lanes, which compilers may process together without changing a bit.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from numba import njit, prange
 
 LANES = 16
 ABREAST = 4
-"""Nodes worked off together: sums that wait for one another cost more than these."""
+"""Nodes processed together: sums that wait for one another cost more than these."""
 _WIDE = ABREAST * LANES
 _ROWS = tuple(np.uint64(row * _WIDE) for row in range(8))
 _HEAPS = 32
 RUN = 64
-"""Nodes after which phases, advanced in single precision, start anew from double; a power of two."""
+"""Number of nodes after which phases, advanced in single precision, are restarted from double precision; a power of two."""
 MOST_TURN = 1 / 8
-"""Turns from node to node, at most: the interpolation is then good to 4e-6 of the flux."""
+"""Maximum turns from node to node: the interpolation is then good to 4e-6 of the flux."""
 OUTSIDE = 6
-"""Nodes before the band that grids but the finest have, for the interpolation about it; twice three (predict._phasors)."""
+"""Nodes before the band in all grids but the finest, for the interpolation; twice three (predict._phasors)."""
 _CUBIC_TURNS = 0.7
 """Up to this many turns sin(pi x) / (pi x) is a cubic of x^2 to 2e-6 over a band of 20 %."""
 _SLOW_TURNS = 0.1
@@ -33,15 +33,16 @@ def accumulate(  # type: ignore[no-untyped-def]
     one, other, turns, first, step, block, turns_band, turns_per_hz, spectra, squares, frequencies_hz, sizes, bounds, halfway, places,
     models,
 ):  # fmt: skip
-    """Model visibilities (model, baseline, channel) of the baselines from antenna `one` to `other`.
+    """Compute model visibilities (model, baseline, channel) of the baselines from antenna `one` to `other`.
 
-    By antenna and source (antenna, group, lane): `turns` per channel, across a channel and per Hz over the integration.
-    `first`, `step`, `block` (grid, part, antenna, group, lane): phasors at a grid's first node, from node to node, and over
-    RUN nodes. `spectra` (group, node x lane); `squares` (node x lane): (nu / middle)^2 - 1. Grids are of whole ABREAST nodes.
-    One model is that of all sources; else model `places[source]` is that source's.
+    By antenna and source (antenna, group, lane): `turns` per channel, turns across a channel, and turns per Hz over the
+    integration. `first`, `step`, `block` (grid, part, antenna, group, lane): phasors at a grid's first node, from node
+    to node, and over RUN nodes. `spectra` (group, node x lane); `squares` (node x lane): (nu / middle)^2 - 1. Grids
+    have a multiple of ABREAST nodes. With a single model, it is the sum of all sources; otherwise model
+    `places[source]` is that source's.
     """
     n_nodes, together = frequencies_hz.size, models.shape[0] == 1
-    # baselines are dealt out, whatever the number of threads: long ones, which are neighbours, cost most
+    # heaps take baselines in turn, whatever the number of threads: long ones, which are adjacent, cost most
     for heap in prange(_HEAPS):
         x, y = np.empty(n_nodes, np.float32), np.empty(n_nodes, np.float32)
         sums = np.empty(2 * n_nodes * LANES, np.float32)
@@ -55,14 +56,14 @@ def accumulate(  # type: ignore[no-untyped-def]
             for k in range(n_nodes):
                 y[k] = 0
             for grid in range(coarsest + 1):
-                low, size, seen = bounds[grid], bounds[grid + 1] - bounds[grid], False
+                low, size, any_group = bounds[grid], bounds[grid + 1] - bounds[grid], False
                 for g in range(grids.size):
                     if grids[g] != grid:
                         continue
-                    if not (seen and together):
+                    if not (any_group and together):
                         for k in range(2 * size * LANES):
                             sums[k] = 0
-                    seen = True
+                    any_group = True
                     _start(first, step, block, i, j, g, grid, phase, state)
                     if _smear(turns_band, turns_per_hz, i, j, g, frequencies_hz[models.shape[2] // 2], phase, state):
                         _add_group(spectra, squares, low, size, g, phase, state, sums)
@@ -70,7 +71,7 @@ def accumulate(  # type: ignore[no-untyped-def]
                         _add_smeared(spectra, frequencies_hz, low, size, g, phase, state, sums)
                     if not together:
                         _put_each(sums, x, y, grid, g, bounds, sizes, halfway, places, models, row)
-                if seen and together:
+                if any_group and together:
                     for k in range(size):
                         at = _place(k)
                         x[low + k], y[low + k] = _across(sums, at), _across(sums, at + _WIDE)
@@ -80,7 +81,7 @@ def accumulate(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _grids(turns, i, j, n_grids, grids):  # type: ignore[no-untyped-def]
-    """The coarsest grid that follows all of a group's fringes, for every group; and the coarsest of these."""
+    """Find for every group the coarsest grid that follows all of its fringes; return the coarsest of these."""
     coarsest = 0
     for g in range(grids.size):
         most, grid = 0.0, 0
@@ -96,7 +97,7 @@ def _grids(turns, i, j, n_grids, grids):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _start(first, step, block, i, j, g, grid, phase, state):  # type: ignore[no-untyped-def]
-    """A group's phasors into `phase`: at the first node, from node to node, over RUN nodes; over ABREAST into `state`."""
+    """Write a group's phasors to `phase`: at the first node, from node to node, over RUN nodes; and those over ABREAST nodes to `state`."""
     for lane in range(LANES):
         a, b, c, d = first[grid, 0, j, g, lane], first[grid, 1, j, g, lane], first[grid, 0, i, g, lane], first[grid, 1, i, g, lane]
         phase[lane] = a * c + b * d
@@ -123,8 +124,8 @@ def _sinc(x):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _smear(turns_band, turns_per_hz, i, j, g, middle_hz, phase, state):  # type: ignore[no-untyped-def]
-    """Smearing over the channel times that over the integration, as a cubic of `squares`, into `state`; False if the latter is
-    too much for a cubic. The former's sinc and the turns per Hz are left in `phase`."""
+    """Write the smearing over the channel times that over the integration, as a cubic of `squares`, to `state`; False
+    if the latter is too much for a cubic. The sinc of the former and the turns per Hz are left in `phase`."""
     band, rate = 0.0, 0.0
     for lane in range(LANES):
         phase[6 * LANES + lane] = turns_band[j, g, lane] - turns_band[i, g, lane]
@@ -142,7 +143,7 @@ def _smear(turns_band, turns_per_hz, i, j, g, middle_hz, phase, state):  # type:
     if rate > _CUBIC_TURNS:
         return False
     scale = np.pi * middle_hz
-    # Taylor's of sin(sqrt(y)) / sqrt(y) about z, a cubic of y / z - 1, from the series in y, whose terms are t
+    # Taylor expansion of sin(sqrt(y)) / sqrt(y) about z, a cubic of y / z - 1, from the series in y with terms t
     if rate < _SLOW_TURNS:
         for lane in range(LANES):
             across, z = phase[6 * LANES + lane], (scale * phase[7 * LANES + lane]) ** 2
@@ -173,11 +174,11 @@ def _smear(turns_band, turns_per_hz, i, j, g, middle_hz, phase, state):  # type:
 
 @njit(cache=True)
 def _add_group(spectra, squares, low, size, g, phase, state, sums):  # type: ignore[no-untyped-def]
-    """Add a group's spectra x smearing x fringe at `size` nodes from `low` on to `sums`, which are laid out as _place says."""
+    """Add a group's spectra x smearing x fringe at `size` nodes from `low` on to `sums`, which are laid out as in `_place`."""
     for row in range(2, 8):
         for lane in range(LANES, _WIDE):
             state[row * _WIDE + lane] = state[row * _WIDE + lane - LANES]
-    wide = np.uint64(_WIDE)  # indices without a sign: compilers then know that none counts from the end
+    wide = np.uint64(_WIDE)  # unsigned indices: compilers then know that none counts from the end
     for begin in range(0, size, RUN):
         _renew(phase, state)
         for k in range(begin, min(begin + RUN, size), ABREAST):
@@ -194,7 +195,7 @@ def _add_group(spectra, squares, low, size, g, phase, state, sums):  # type: ign
 
 @njit(cache=True)
 def _add_smeared(spectra, frequencies_hz, low, size, g, phase, state, sums):  # type: ignore[no-untyped-def]
-    """The same, each node's smearing by the sinc itself."""
+    """The same as `_add_group`, with each node's smearing computed from the sinc itself."""
     for k in range(size):
         if k % RUN == 0:
             _renew(phase, state)
@@ -211,7 +212,7 @@ def _add_smeared(spectra, frequencies_hz, low, size, g, phase, state, sums):  # 
 
 @njit(cache=True)
 def _renew(phase, state):  # type: ignore[no-untyped-def]
-    """The phasors of a run's first ABREAST nodes into `state`, and in `phase` on to those of the next run's."""
+    """Write the phasors of a run's first ABREAST nodes to `state`, and advance `phase` to the next run."""
     for lane in range(LANES):
         a, b, c, s = phase[lane], phase[LANES + lane], phase[2 * LANES + lane], phase[3 * LANES + lane]
         for node in range(ABREAST):
@@ -226,13 +227,13 @@ def _renew(phase, state):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _place(node):  # type: ignore[no-untyped-def]
-    """Where a node's first lane is in sums: ABREAST nodes' real parts, their imaginary parts, the next nodes'."""
+    """Position of a node's first lane in sums: ABREAST nodes' real parts, their imaginary parts, the next nodes' parts."""
     return node // ABREAST * 2 * _WIDE + node % ABREAST * LANES
 
 
 @njit(cache=True)
 def _across(sums, at):  # type: ignore[no-untyped-def]
-    """The lanes' sum from `at` on."""
+    """The sum of the lanes from `at` on."""
     a = (sums[at] + sums[at + 1]) + (sums[at + 2] + sums[at + 3])
     b = (sums[at + 4] + sums[at + 5]) + (sums[at + 6] + sums[at + 7])
     c = (sums[at + 8] + sums[at + 9]) + (sums[at + 10] + sums[at + 11])
@@ -242,7 +243,7 @@ def _across(sums, at):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _put_each(sums, x, y, grid, g, bounds, sizes, halfway, places, models, row):  # type: ignore[no-untyped-def]
-    """Write every source of a group by itself."""
+    """Write every source of a group separately."""
     low, size = bounds[grid], bounds[grid + 1] - bounds[grid]
     for lane in range(LANES):
         place = places[g * LANES + lane]
@@ -256,7 +257,7 @@ def _put_each(sums, x, y, grid, g, bounds, sizes, halfway, places, models, row):
 
 @njit(cache=True)
 def _put(x, y, coarsest, bounds, sizes, halfway, models, model, row):  # type: ignore[no-untyped-def]
-    """Bring all grids from the `coarsest` on to the channels, and write these."""
+    """Interpolate all grids from the `coarsest` on to the channels, and write these."""
     for grid in range(coarsest, 0, -1):
         coarse, fine, outside = bounds[grid], bounds[grid - 1], OUTSIDE if grid > 1 else 0
         _refine(x, coarse, fine, sizes[grid - 1], outside, halfway)

@@ -1,4 +1,4 @@
-"""Which subband files belong together: by header time, never by name, arrival or modification time."""
+"""Assignment of subband files to observations: by header time, never by name, arrival or modification time."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dsa110_assets.visibilities.uvh5 import SubbandHeader
 from dsa110_assets.visibilities.uvh5_pointing import SAME_DEC_RAD
 
 SAME_TIME_S = 1.0
-"""Subbands of a group carry the same bits; a second is far below the 309 s between groups."""
+"""Start times of a group's subbands are identical; a second is far below the 309 s between groups."""
 _OPEN = 8
-"""Groups that may overlap in time: one, but for clocks that went wrong."""
+"""Groups that may overlap in time: one, unless clocks went wrong."""
 LEAST_SHARED = 0.5
-"""Subbands that leave less than this part of the longest one's integrations to share are left out."""
+"""A subband is left out if with it fewer than this fraction of the longest one's integrations are shared."""
 SAME_POSITION_M = 0.01
 
 
@@ -31,8 +31,8 @@ class SubbandGroup:
     """The subbands of one observation.
 
     mjd_start: centre of the first integration of any subband [MJD UTC, d]; files: subband -> header, which agree in
-    all but how many integrations they have, none when each subband is in dispute; rejected: (path, reason) of files of
-    the same observation that are not used.
+    everything but the number of integrations; empty if every subband is in dispute; rejected: (path, reason) of files
+    of the same observation that are not used.
     """
 
     mjd_start: float
@@ -41,7 +41,7 @@ class SubbandGroup:
 
     @property
     def observation(self) -> str:
-        """Partition key of the 5-minute window that holds the first integration's centre."""
+        """Partition key of the 5-minute window that contains the first integration's centre."""
         return timegrid.observation_key(self.mjd_start)
 
     @property
@@ -51,31 +51,31 @@ class SubbandGroup:
 
     @property
     def times_mjd(self) -> NDArray[np.float64]:
-        """Centres of the integrations that all files have [MJD UTC, d], ascending; none without files."""
+        """Centres of the integrations that all files have [MJD UTC, d], ascending; empty without files."""
         return integrations.shared(self.files.values()) if self.files else np.zeros(0)
 
     @property
     def n_times(self) -> int:
-        """Integrations that all files have; 0 without files."""
+        """Number of integrations that all files have; 0 without files."""
         return int(self.times_mjd.size)
 
     def missing(self, n_subbands: int = band.N_SUBBANDS) -> tuple[int, ...]:
-        """Subbands of 0..n_subbands-1 that are not there."""
+        """Subbands of 0..n_subbands-1 that are missing."""
         return tuple(s for s in range(n_subbands) if s not in self.files)
 
     def complete(self, n_subbands: int = band.N_SUBBANDS) -> bool:
-        """Whether every subband of 0..n_subbands-1 is there (the set counts, not the number of files)."""
+        """Whether every subband of 0..n_subbands-1 is present (the set counts, not the number of files)."""
         return not self.missing(n_subbands)
 
 
 def group_headers(headers: Iterable[SubbandHeader], taken: Set[Path] = frozenset()) -> list[SubbandGroup]:
     """Group headers by their data time; ascending in time, the same whatever the order of the headers.
 
-    Subbands of a group may hold more or fewer integrations: what all have is used (see LEAST_SHARED). A file that
-    disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups
-    in one 5-minute window is rejected with its reason: every path is in exactly one group, used or rejected.
-    Of files with the same bytes one is used, of those `taken` before if any; where a subband's files differ
-    in their bytes nobody can say which is right, and none is. Raises TransientError when they cannot be compared.
+    Subbands of a group may have different numbers of integrations: those that all have are used (see LEAST_SHARED). A
+    file that disagrees with most of its group, repeats a subband, or belongs to the emptier of two groups in one
+    5-minute window is rejected with its reason: every path is in exactly one group, used or rejected. Of files with the
+    same bytes one is used, preferably one `taken` before. If a subband's files differ in their bytes, it is unknown
+    which is right, and none is used. Raises TransientError when they cannot be compared.
     """
     unique = {header.path: header for header in headers}
     ordered = sorted(unique.values(), key=lambda header: (header.mjd_start, header.subband, str(header.path)))
@@ -106,10 +106,10 @@ def _one_group(cluster: list[SubbandHeader], taken: Set[Path]) -> SubbandGroup:
     for header in agreeing:
         by_subband[header.subband].append(header)
     files: dict[int, SubbandHeader] = {}
-    for subband, found in sorted(by_subband.items()):
-        longest = max(header.times_mjd.size for header in found)
-        candidates = [header for header in found if header.times_mjd.size == longest]
-        rejected += [(h.path, f"holds fewer integrations than {candidates[0].path.name}") for h in found if h not in candidates]
+    for subband, subband_headers in sorted(by_subband.items()):
+        longest = max(header.times_mjd.size for header in subband_headers)
+        candidates = [header for header in subband_headers if header.times_mjd.size == longest]
+        rejected += [(h.path, f"holds fewer integrations than {candidates[0].path.name}") for h in subband_headers if h not in candidates]
         candidates.sort(key=lambda header: (header.path not in taken, header.name_stamp != stamp, str(header.path)))
         first, *others = candidates
         disputing = next((other for other in others if not _same_bytes(other, first)), None)
@@ -117,14 +117,14 @@ def _one_group(cluster: list[SubbandHeader], taken: Set[Path]) -> SubbandGroup:
             files[subband] = first
             rejected += [(other.path, f"repeats {first.path.name}, with the same bytes") for other in others]
         else:
-            told = f"subband {subband} came with other bytes in {{}}; none of them is used"
-            rejected += [(h.path, told.format((disputing if h is first else first).path.name)) for h in candidates]
+            reason = f"subband {subband} also came as {{}}, with other bytes; none of these files is used"
+            rejected += [(h.path, reason.format((disputing if h is first else first).path.name)) for h in candidates]
     rejected += _leave_out_short(files)
     return SubbandGroup(min(h.mjd_start for h in files.values() or agreeing), files, tuple(rejected))
 
 
 def _leave_out_short(files: dict[int, SubbandHeader]) -> list[tuple[Path, str]]:
-    """Take subbands out that leave too few integrations to share, those first without which most are shared."""
+    """Remove subbands that leave too few integrations shared, first those whose removal leaves most shared."""
     left_out = []
     longest = max((header.times_mjd.size for header in files.values()), default=0)
     while (n := integrations.shared(files.values()).size if files else longest) < LEAST_SHARED * longest:
@@ -139,7 +139,7 @@ def _leave_out_short(files: dict[int, SubbandHeader]) -> list[tuple[Path, str]]:
 
 
 def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
-    """Split a cluster into the largest set of files that agree, and the rest with the reason."""
+    """Split a cluster into the largest set of files that agree, and the others with the reason."""
     families: list[list[SubbandHeader]] = []
     for header in cluster:
         for family in families:
@@ -154,7 +154,7 @@ def _agreeing(cluster: list[SubbandHeader]) -> tuple[list[SubbandHeader], list[t
 
 
 def _difference(a: SubbandHeader, b: SubbandHeader) -> str | None:
-    """The first respect in which two headers of one group disagree, or None."""
+    """The first property in which two headers of one group differ, or None."""
     if not integrations.same_grid(a, b):
         return f"its start time ({timegrid.mjd_to_datetime(a.mjd_start):%H:%M:%S.%f})"
     if not integrations.shared([a, b]).size:
@@ -173,7 +173,7 @@ def _difference(a: SubbandHeader, b: SubbandHeader) -> str | None:
 
 
 def baseline_set(header: SubbandHeader) -> tuple[tuple[str, ...], bytes]:
-    """Antenna names and sorted antenna pairs: equal for files that differ in row order only."""
+    """Antenna names and sorted antenna pairs: equal for files that differ only in row order."""
     low, high = np.minimum(header.ant1, header.ant2), np.maximum(header.ant1, header.ant2)
     order = np.lexsort((high, low))
     return header.antenna_names, np.stack([low[order], high[order]]).tobytes()
@@ -187,7 +187,7 @@ def _same_bytes(a: SubbandHeader, b: SubbandHeader) -> bool:
 
 
 def _one_window(groups: list[SubbandGroup]) -> SubbandGroup:
-    """After a correlator restart two groups can start in one window: the fuller one is the partition's."""
+    """Choose the fuller group for a window: after a correlator restart two groups can start in one."""
     winner = max(groups, key=lambda group: (len(group.files) * group.n_times, -group.mjd_start))
     rejected = list(winner.rejected)
     for group in groups:

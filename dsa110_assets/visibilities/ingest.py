@@ -1,8 +1,8 @@
 """Subband files to one flagged measurement set, in one pass over the samples, within a limit of memory.
 
-Some baselines at a time are read, flagged and written; flags alone are kept until all were seen, as bytes. The
-result does not depend on how many at a time. What compares all baselines' samples (AOFlagger's median clip) or
-reads another way (pyuvdata) takes the observation whole.
+Some baselines at a time are read, flagged and written. Only flags are kept until all baselines were processed, as
+bytes. The result does not depend on the number of baselines at a time. Methods that compare the samples of all
+baselines (AOFlagger's median clip) or that read in another way (pyuvdata) load the whole observation.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from dsa110_assets.visibilities.reader import Engine, Group, open_group, read_gr
 from dsa110_assets.visibilities.types import Visibilities
 
 BLOCK_BYTES = 128 << 20
-"""A block of baselines; larger ones are no faster."""
+"""Size of a block of baselines; larger blocks are no faster."""
 _COPIES = 3
-"""A block being read, one being flagged or written, and the excesses that flagging keeps of it."""
+"""A block being read, one being flagged or written, and its excesses, which flagging keeps."""
 
 
 def ingest(
@@ -41,10 +41,11 @@ def ingest(
     memory_bytes: float = np.inf,
     observer_note: str = "",
 ) -> tuple[Visibilities, FlagReport]:
-    """Write {subband: path} as a flagged measurement set at `path`; as read_group, flag and measurement_set.write do.
+    """Write {subband: path} as a flagged measurement set at `path`; the result is that of read_group, flag and
+    measurement_set.write.
 
-    `memory_bytes` bounds what is held at a time beyond the flags (a byte per sample): with less it takes longer.
-    Returns the set's frame (a Visibilities whose arrays of samples are constants) and what flagging did. Raises
+    `memory_bytes` limits the memory in use beyond the flags (a byte per sample); with less, ingesting takes longer.
+    Returns the set's frame (a Visibilities whose arrays of samples are constants) and the report of flagging. Raises
     BadDataError for unusable files, FileExistsError.
     """
     options = options or FlaggingOptions()
@@ -60,12 +61,12 @@ def ingest(
         shutil.rmtree(path)
         flagger = Flagger(group.frame, group.frame.weights[0, 0, :, 0] > 0, options)
         streamed = _stream(group, flagger, path, limit_bytes, observer_note, per_sample=True)
-    assert streamed is not None, "only a pass without weights per sample gives up"
+    assert streamed is not None, "only a pass without weights per sample can return None"
     return group.frame, streamed
 
 
 def _stream(group: Group, flagger: Flagger, path: Path, limit_bytes: float, note: str, *, per_sample: bool) -> FlagReport | None:
-    """One pass. None, with the set left half written, if samples are not finite, whose weights need `per_sample`."""
+    """Make one pass. Returns None, with the set half written, if some samples are not finite: their weights need `per_sample`."""
     frame = group.frame
     n_times, n_baselines, n_channels, n_pols = frame.data.shape
     new = measurement_set.NewSet(frame, path, None if per_sample else np.ascontiguousarray(frame.weights[0, 0]))
@@ -100,7 +101,7 @@ def _stream(group: Group, flagger: Flagger, path: Path, limit_bytes: float, note
 
 
 def _put(column: ms_columns.TiledColumn, baselines: NDArray[np.int64], n_baselines: int, values: NDArray[Any]) -> None:
-    """Write (time, len(baselines), channel, pol) where those baselines' rows are; neighbours together."""
+    """Write (time, len(baselines), channel, pol) to the rows of those baselines; adjacent baselines are written together."""
     starts = np.flatnonzero(np.diff(baselines, prepend=-2) != 1)
     for t in range(values.shape[0]):
         for low, high in zip(starts, [*starts[1:], baselines.size], strict=True):

@@ -1,11 +1,12 @@
 """Measurement sets: written with casacore's table system, readable by CASA, WSClean and pyuvdata.
 
-Sign. A measurement set (as CASA and WSClean image it, and as pyuvdata's write_ms makes it) has
-UVW = position(ANTENNA1) - position(ANTENNA2) where ours is ant2 - ant1, with the conjugate visibility: both
-are negated here, on the way out and on the way in.
+Sign. In a measurement set (as CASA and WSClean image it, and as pyuvdata's write_ms makes it) UVW = position(ANTENNA1)
+- position(ANTENNA2), whereas ours is ant2 - ant1, and visibilities are the conjugates of ours. This module negates UVW
+and conjugates the data on writing and on reading.
 
-What a measurement set has no column for (exact times, apparent pointing declination, missing subbands) is in
-the main table's keyword DSA110; a set that lost it in someone else's task is read from its standard columns.
+Quantities for which a measurement set has no column (exact times, apparent pointing declination, missing subbands) are
+in the main table's keyword DSA110. A set that lost the keyword in another program's task is read from its standard
+columns.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ _COLUMNS_CONSTANT = (
 def write(vis: Visibilities, path: Path, *, observer_note: str = "", model: NDArray[np.complex64] | None = None, unit: str = "") -> None:
     """Write visibilities as a new measurement set directory at `path` (which must not exist).
 
-    One ascending spectral window, XX and YY; DATA, FLAG and WEIGHT_SPECTRUM per sample; one FIELD per
-    integration (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel),
-    Stokes I [Jy], becomes MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. `unit` of the data ("Jy" once
-    calibrated; none of what the correlator wrote) is where CASA and pyuvdata look for it. Raises FileExistsError;
-    ValueError for a model of another shape.
+    One ascending spectral window, XX and YY; DATA, FLAG and WEIGHT_SPECTRUM per sample; one FIELD per integration
+    (meridian_icrs_t0 ..) or one for a common phase centre. `model` (time, baseline, channel), Stokes I [Jy], becomes
+    MODEL_DATA of XX = YY = I. `observer_note` goes into HISTORY. `unit` is the unit of the data ("Jy" once calibrated;
+    "" for raw correlator output), written where CASA and pyuvdata look for it. Raises FileExistsError; ValueError for a
+    model of another shape.
     """
     if model is not None and model.shape != vis.data.shape[:3]:
         raise ValueError(f"model has shape {model.shape}, visibilities {vis.data.shape[:3]}")
@@ -72,10 +73,10 @@ def write(vis: Visibilities, path: Path, *, observer_note: str = "", model: NDAr
 
 
 class NewSet:
-    """A measurement set being written: made with its geometry at once, then its columns, then `finish`.
+    """A measurement set being written: the constructor writes its geometry, then come its columns, then `finish`.
 
-    `frame` is a Visibilities of which only the geometry counts. `weights` (channel, pol) are every row's
-    WEIGHT_SPECTRUM; None if rows differ. `unit` is that of DATA. Raises FileExistsError.
+    `frame` is a Visibilities of which only the geometry is used. `weights` (channel, pol) are the WEIGHT_SPECTRUM of
+    every row; None if rows differ. `unit` is that of DATA. Raises FileExistsError.
     """
 
     def __init__(
@@ -92,13 +93,13 @@ class NewSet:
         try:
             main.addrows(1)
             if weights is not None:
-                main.putcell("WEIGHT_SPECTRUM", 0, weights)  # the rows to come repeat the last one's
+                main.putcell("WEIGHT_SPECTRUM", 0, weights)  # rows added later repeat the last row's value
             main.addrows(frame.times_mjd.size * frame.ant1.size - 1)
             for name, value_type, item_bytes in hollow:
                 ms_columns.add_hollow(main, self.path, name, *ms_columns.tiled(name, value_type, spectrum, item_bytes))
-            for name, its in (("DATA", unit), ("MODEL_DATA", "Jy" if with_model else "")):
-                if its:
-                    main.putcolkeyword(name, "QuantumUnits", [its])
+            for name, column_unit in (("DATA", unit), ("MODEL_DATA", "Jy" if with_model else "")):
+                if column_unit:
+                    main.putcolkeyword(name, "QuantumUnits", [column_unit])
             _write_geometry(main, frame)
             main.putkeyword(KEYWORD, _record(frame) | {"weights_repeat": self.uniform})
         finally:
@@ -106,23 +107,23 @@ class NewSet:
 
     @contextmanager
     def column(self, name: str) -> Iterator[ms_columns.TiledColumn]:
-        """The file of DATA, MODEL_DATA, FLAG or WEIGHT_SPECTRUM, to put rows of the set's own sign into: row = time x
-        number of baselines + baseline."""
+        """Open the file of DATA, MODEL_DATA, FLAG or WEIGHT_SPECTRUM, to put rows in the measurement set's sign
+        convention into it: row = time x number of baselines + baseline."""
         with tables.table(str(self.path), ack=False) as main:
-            found = ms_columns.find(main, self.path, name)
-        if found is None:
+            tiled_column = ms_columns.find(main, self.path, name)
+        if tiled_column is None:
             raise DsaError(f"{self.path}: casacore did not lay out {name} in tiles of whole rows; report its version")
-        with found.opened(os.O_WRONLY) as column:
+        with tiled_column.opened(os.O_WRONLY) as column:
             yield column
 
     def finish(self, flags: NDArray[np.bool_], weight: NDArray[np.float32], observer_note: str) -> None:
         """Write flags (time, baseline, channel, pol) and WEIGHT (time, baseline, pol; see mean_weights), and the subtables."""
         n_times, n_baselines = flags.shape[:2]
         with self.column("FLAG") as column:
-            step = 8 // math.gcd(n_baselines, 8)  # so many integrations of bits end with a byte
+            step = 8 // math.gcd(n_baselines, 8)  # the bits of this many integrations end on a byte boundary
             for t in range(0, n_times, step):
                 column.put(t * n_baselines, np.ascontiguousarray(flags[t : t + step]))
-        # CASA's own convention for "no weight" is SIGMA = -1.
+        # CASA's convention for "no weight" is SIGMA = -1.
         sigma = np.where(weight > 0, 1 / np.sqrt(np.where(weight > 0, weight, 1)), -1).astype(np.float32)
         with tables.table(str(self.path), ack=False, readonly=False) as main:
             main.putcol("WEIGHT", weight.reshape(-1, 2))
@@ -132,7 +133,7 @@ class NewSet:
 
 
 def uniform_weights(weights: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """The weights (channel, pol) that every row of (time, baseline, channel, pol) has; None if rows differ."""
+    """The weights (channel, pol) shared by all rows of (time, baseline, channel, pol); None if rows differ."""
     first = np.ascontiguousarray(weights[0, 0])
     return first if all(_all_equal(part, first) for part in weights) else None
 
@@ -161,17 +162,19 @@ def read(path: Path, column: str = "DATA") -> Visibilities:
 
 
 def unit(path: Path, column: str = "DATA") -> str:
-    """What a column of a set says its unit is: "Jy" once calibrated; "" where it says nothing. Raises what `read` raises."""
+    """The unit stated for a column of a set: "Jy" once calibrated; "" where none is stated. Raises what `read` raises."""
     with opened(path, column) as stored:
         return str(stored._main.getcolkeywords(column).get("QuantumUnits", [""])[0])
 
 
 def mapped(path: Path) -> Visibilities:
-    """The visibilities of `read`, data and weights left on disk until they are used: a set's own page cache, no copy of it.
+    """The visibilities of `read`, with data and weights left on disk until they are used: the page cache is read,
+    without a copy.
 
-    A set holds the conjugates of ours, which are ours of the same baselines the other way round: so ant1 and ant2 are
-    exchanged, and uvw have the other sign. Weights that are the same in every row are one row, repeated. To be read, not
-    written to. A set that is not laid out as `write` has it is read as `read` does. Raises what `read` raises.
+    A set holds the conjugates of our data, which are our data of the same baselines in the opposite direction: so ant1
+    and ant2 are exchanged, and uvw change sign. Weights that are the same in every row are one row, repeated. The
+    arrays must not be written to. A set that is not laid out as `write` does it is read as by `read`. Raises what
+    `read` raises.
     """
     with opened(path) as stored:
         place = stored.column_place()
@@ -184,13 +187,13 @@ def mapped(path: Path) -> Visibilities:
         if weights is None:
             weights = np.empty(shape, np.float32)
             stored.load_weights(0, weights)
-        turned = replace(frame, ant1=frame.ant2, ant2=frame.ant1, uvw_m=-frame.uvw_m)
-        return replace(turned, data=place.mapped().reshape(shape), flags=flags, weights=weights)
+        reversed_frame = replace(frame, ant1=frame.ant2, ant2=frame.ant1, uvw_m=-frame.uvw_m)
+        return replace(reversed_frame, data=place.mapped().reshape(shape), flags=flags, weights=weights)
 
 
 @contextmanager
 def opened(path: Path, column: str = "DATA") -> Iterator[StoredSet]:
-    """A measurement set whose samples are loaded some integrations at a time; as `read`."""
+    """Open a measurement set whose samples are loaded some integrations at a time; requirements and errors as for `read`."""
     path = Path(path)
     if not (path / "table.dat").is_file():
         raise BadDataError(f"{path}: not a measurement set")
@@ -203,7 +206,8 @@ def opened(path: Path, column: str = "DATA") -> Iterator[StoredSet]:
 
 @dataclass(frozen=True, eq=False)
 class StoredSet:
-    """frame: a Visibilities whose data, flags and weights are constants without memory; the rest is where they are."""
+    """An open measurement set. frame: a Visibilities whose data, flags and weights are constants that take no memory;
+    the other fields locate the samples."""
 
     frame: Visibilities
     _main: Any
@@ -219,11 +223,11 @@ class StoredSet:
         self.load_weights(first_time, weights)
 
     def load_flags(self, first_time: int, flags: NDArray[np.bool_]) -> None:
-        """The flags of `load`."""
+        """Load only the flags of `load`."""
         self._load("FLAG", first_time, flags)
 
     def load_weights(self, first_time: int, weights: NDArray[np.float32]) -> None:
-        """The weights of `load`."""
+        """Load only the weights of `load`."""
         repeated = self.repeated_weights()
         if repeated is not None:
             weights[:] = repeated[0, 0]
@@ -231,13 +235,14 @@ class StoredSet:
             self._load("WEIGHT_SPECTRUM", first_time, weights)
         else:
             n_baselines = self.frame.ant1.size
-            one = self._rows().getcol("WEIGHT", first_time * n_baselines, len(weights) * n_baselines)
-            weights[:] = one.reshape(-1, n_baselines, 1, 2)
+            per_row = self._rows().getcol("WEIGHT", first_time * n_baselines, len(weights) * n_baselines)
+            weights[:] = per_row.reshape(-1, n_baselines, 1, 2)
 
     def repeated_weights(self) -> NDArray[np.float32] | None:
         """The weights (time, baseline, channel, pol) as one row repeated without memory; None if rows may differ.
 
-        `write` says so in the set's keyword. Tasks that weigh anew do so in all rows: a hundred are looked at.
+        `write` records in the set's keyword that rows repeat. Tasks that recompute weights change all rows, so a
+        hundred rows are compared.
         """
         record = self._main.getkeyword(KEYWORD) if KEYWORD in self._main.keywordnames() else {}
         if not (record.get("weights_repeat") and self._has_spectra()):
@@ -248,12 +253,12 @@ class StoredSet:
         return np.broadcast_to(first, self.frame.data.shape) if same and first.dtype == np.float32 else None
 
     def column_place(self) -> ms_columns.TiledColumn | None:
-        """The data's file, if it holds them in our order and type."""
+        """The file of the data, if they are stored in our order and type."""
         place = self._places.get(self._column)
         return place if place is not None and place.dtype == np.complex64 else None
 
     def mapped_weights(self) -> NDArray[np.float32] | None:
-        """The weights of `load`, one row repeated or where they are on disk; None if they are neither."""
+        """The weights of `load`, as one row repeated or mapped from disk; None if neither is possible."""
         repeated, place = self.repeated_weights(), self._places.get("WEIGHT_SPECTRUM")
         if repeated is not None or place is None or place.dtype != np.float32:
             return repeated
@@ -268,7 +273,7 @@ class StoredSet:
     def _load(self, name: str, first_time: int, cube: NDArray[Any]) -> None:
         n_baselines = self.frame.ant1.size
         first, place = first_time * n_baselines, self._places.get(name)
-        # bits start a byte at every eighth row only
+        # only every eighth row of bits starts on a byte boundary
         if place is not None and place.dtype == cube.dtype and (name != "FLAG" or first % 8 == 0):
             with place.opened(os.O_RDONLY):
                 place.get(first, cube)
@@ -278,7 +283,7 @@ class StoredSet:
             rows.getcolnp(name, cube[t], first + t * n_baselines, n_baselines)
 
     def autocorrelations(self, n_times: int) -> NDArray[np.complex64]:
-        """(time, autocorrelation, channel, pol): data of those baselines alone, of the first `n_times` integrations at most."""
+        """(time, autocorrelation, channel, pol): data of only the autocorrelations, for at most the first `n_times` integrations."""
         autos, (all_times, n_baselines, *cell) = np.flatnonzero(self.frame.is_auto), self.frame.data.shape
         out = np.empty((min(n_times, all_times), autos.size, *cell), np.complex64)
         source, place = self._rows(), self.column_place()
@@ -297,11 +302,11 @@ class StoredSet:
 
 
 def problems(path: Path) -> list[str]:
-    """What would make results from this measurement set silently wrong; empty when all is well.
+    """Describe faults that would make results from this measurement set silently wrong; empty when there are none.
 
-    PHASE_DIR finite and where the meridian (or the one common centre) is; REFERENCE_DIR equal to it;
-    TELESCOPE_NAME; FIELD rows in time order with the right FIELD_ID; uvw of the phase centres and of the
-    baselines' lengths; times ascending; frequencies ascending.
+    PHASE_DIR finite and on the meridian (or at the one common centre); REFERENCE_DIR equal to it; TELESCOPE_NAME; FIELD
+    rows in time order with the right FIELD_ID; uvw consistent with the phase centres and with the baselines' lengths;
+    times ascending; frequencies ascending.
     """
     path = Path(path)
     found: list[str] = []
@@ -359,7 +364,7 @@ def _main_problems(main: Any, path: Path, phase: NDArray[np.float64]) -> list[st
 
 
 def _description(n_channels: int, uniform: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Main table description and storage, but for the columns of a number per sample, which are added to it."""
+    """Main table description and storage, without the columns that have a number per sample, which are added later."""
     description = tables.required_ms_desc("MAIN")
     for name in ("TIME", "TIME_CENTROID", "INTERVAL", "EXPOSURE", "FIELD_ID", *_COLUMNS_CONSTANT):
         description[name].update(dataManagerType="IncrementalStMan", dataManagerGroup="constant")
@@ -394,9 +399,9 @@ def _write_geometry(main: Any, vis: Visibilities) -> None:
 
 @numba.njit(cache=True, parallel=True)
 def mean_weights(weights, flags):  # type: ignore[no-untyped-def]
-    """(time, baseline, pol) float32: mean weight of the unflagged channels, 0 if none.
+    """(time, baseline, pol) float32: mean weight of the unflagged channels, 0 if there are none.
 
-    weights (time, baseline or 1, channel, pol): of one baseline if all have the same.
+    weights (time, baseline or 1, channel, pol): of a single baseline if all have the same.
     """
     n_times, n_baselines, n_channels, n_pols = flags.shape
     step = 1 if weights.shape[1] == n_baselines else 0
@@ -415,7 +420,7 @@ def mean_weights(weights, flags):  # type: ignore[no-untyped-def]
 
 
 def field_ids(vis: Visibilities) -> NDArray[np.int32]:
-    """FIELD row of each integration: its own, or 0 when there is one common phase centre."""
+    """FIELD row of each integration: one row per integration, or 0 when there is one common phase centre."""
     if vis.common_phase_centre:
         return np.zeros(vis.times_mjd.size, np.int32)
     return np.arange(vis.times_mjd.size, dtype=np.int32)
@@ -435,7 +440,7 @@ def _record(vis: Visibilities) -> dict[str, Any]:
 
 
 def _times(seconds: NDArray[np.float64], record: dict[str, Any]) -> NDArray[np.float64]:
-    """MJD of TIME values; the recorded ones, which keep the last bit, if they are the same times."""
+    """MJD of TIME values. The recorded times, which are exact to the last bit, are returned if they are the same times."""
     mjd = seconds / DAY_S
     exact = np.atleast_1d(record.get("times_mjd", np.zeros(0)))
     return exact if exact.shape == mjd.shape and np.all(np.abs(exact - mjd) * DAY_S < 1e-5) else mjd
@@ -491,6 +496,6 @@ def _read(main: Any, path: Path, column: str) -> StoredSet:
 
 @numba.njit(cache=True, parallel=True)
 def _conjugate(bits):  # type: ignore[no-untyped-def]
-    """Conjugate complex64 in place, given as little-endian 64 bits: the imaginary part's sign is the highest."""
+    """Conjugate complex64 in place, given as little-endian 64 bits: the highest bit is the sign of the imaginary part."""
     for k in numba.prange(bits.size):
         bits[k] ^= np.uint64(1) << np.uint64(63)

@@ -1,8 +1,8 @@
-"""The big columns of a measurement set's main table, as casacore's tiled storage manager lays them out on disk.
+"""The large columns of a measurement set's main table, as casacore's tiled storage manager lays them out on disk.
 
-A TiledColumnStMan column of fixed-shape cells in tiles of whole rows is one file of the cells in row order, padded
-to a whole tile; booleans are bits, lowest first. casacore makes the table, and its files are then filled (and
-read) here without its copies, which the tests compare with what casacore itself writes, byte for byte.
+A TiledColumnStMan column of fixed-shape cells in tiles of whole rows is one file of the cells in row order, padded to a
+whole tile; booleans are bits, lowest first. casacore creates the table, and this module then fills and reads its files
+without casacore's copies. Tests compare the files with those that casacore itself writes, byte for byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _MIN_ROWS, _MAX_ROWS = 8, 4096
 def tiled(name: str, value_type: str, shape: Sequence[int], item_bytes: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """(column description, storage specification) of a column in tiles of whole rows, about 1 MiB each.
 
-    `shape` is a cell's as numpy has it. Rows per tile are a multiple of 8, so that bits fill bytes.
+    `shape` is that of a cell in numpy's order. Rows per tile are a multiple of 8, so that bits fill bytes.
     """
     column = tables.makearrcoldesc(
         name, 0, valuetype=value_type, shape=list(shape), options=5, datamanagertype="TiledColumnStMan", datamanagergroup=name
@@ -36,7 +36,7 @@ def tiled(name: str, value_type: str, shape: Sequence[int], item_bytes: int) -> 
 
 
 def constant(name: str, value_type: str, shape: Sequence[int]) -> dict[str, Any]:
-    """Description of a column whose cell is stored once while the rows repeat it (IncrementalStMan)."""
+    """Description of a column that stores a cell once while rows repeat it (IncrementalStMan)."""
     description: dict[str, Any] = tables.makearrcoldesc(
         name, 0, valuetype=value_type, shape=list(shape), options=5, datamanagertype="IncrementalStMan", datamanagergroup=name
     )["desc"]
@@ -44,10 +44,11 @@ def constant(name: str, value_type: str, shape: Sequence[int]) -> dict[str, Any]
 
 
 def fix_shape(table: Any, name: str, shape: Sequence[int]) -> None:
-    """Keep the cells of an array column, `shape` as numpy has it, in the rows of a table that is open and has none yet.
+    """Fix the shape of an array column, so that its cells are stored in the table's rows. `shape` is in numpy's order;
+    the table is open and has no rows yet.
 
-    Cells of any shape go into a file of their own, where casacore fills them up to whole 8 bytes with what happens to
-    be in memory: the same data would be other bytes in every run.
+    Cells of variable shape go into a separate file, which casacore pads to whole 8 bytes with uninitialised memory: the
+    same data would be different bytes in every run.
     """
     description = table.getcoldesc(name) | {"shape": list(shape), "ndim": len(shape), "option": 5}
     table.removecols([name])
@@ -57,8 +58,8 @@ def fix_shape(table: Any, name: str, shape: Sequence[int]) -> None:
 def add_hollow(main: Any, path: Path, name: str, column: dict[str, Any], storage: dict[str, Any]) -> None:
     """Add a `tiled` column of zeros to the table at `path`, open and with its rows, without writing the zeros.
 
-    casacore fills the tiles of new rows, twice the work of writing a column. It is made to fill /dev/null: what it
-    makes besides is small, and the file that then takes the place is as long and has holes for zeros.
+    casacore fills the tiles of new rows, which doubles the work of writing a column. It is made to fill /dev/null; the
+    other files it writes are small. The file that then replaces /dev/null has the same length, with holes for zeros.
     """
     number = 1 + max(manager["SEQNR"] for manager in main.getdminfo().values())
     hole = path / f"table.f{number}_TSM0"
@@ -74,7 +75,7 @@ def add_hollow(main: Any, path: Path, name: str, column: dict[str, Any], storage
 
 
 class TiledColumn:
-    """A tiled column's file: `put` and `get` rows, of `cell` items each, inside an `opened` block."""
+    """The file of a tiled column: `put` and `get` rows, of `cell` items each, inside an `opened` block."""
 
     def __init__(self, path: Path, n_rows: int, cell: int, dtype: np.dtype[Any]) -> None:
         self.path, self.n_rows, self.cell, self.dtype = path, n_rows, cell, dtype
@@ -88,9 +89,10 @@ class TiledColumn:
             yield self
 
     def put(self, first_row: int, values: NDArray[Any]) -> None:
-        """Write whole rows, C-contiguous and of the column's dtype. Bits: first row and count multiples of 8 or to the end.
+        """Write whole rows, C-contiguous and of the column's dtype. Bits: first row and count are multiples of 8, or
+        reach to the end.
 
-        They stay in the page cache, for whoever seals the set and reads it next.
+        The rows stay in the page cache, for the step that seals the set and reads it next.
         """
         if self.dtype == np.bool_:
             values = np.packbits(values.view(np.uint8).reshape(-1), bitorder="little")
@@ -100,7 +102,7 @@ class TiledColumn:
             view, offset = view[n:], offset + n
 
     def settle(self) -> None:
-        """Wait until what was put is on the disk: begun here, sealing need not wait for it."""
+        """Wait until the rows put are on the disk, so that sealing need not wait for it."""
         os.fdatasync(self._fd)
 
     def get(self, first_row: int, out: NDArray[Any]) -> None:
@@ -120,9 +122,9 @@ class TiledColumn:
                 piece[:] = np.unpackbits(raw[first // 8 : first // 8 + _UNPACKED // 8], count=piece.size, bitorder="little")
 
     def mapped(self) -> NDArray[Any]:
-        """All items in row order, flat, where they are on disk: what is written to them stays in this process's memory.
+        """All items in row order, flat, mapped from disk: values written to them stay in this process's memory.
 
-        Not of bits. EOFError if the file is too short.
+        Not for bits. EOFError if the file is too short.
         """
         try:
             return np.asarray(np.memmap(self.path, self.dtype, mode="c", shape=(self.n_rows * self.cell,)))
@@ -135,8 +137,8 @@ class TiledColumn:
 
 
 def forget(values: NDArray[Any]) -> None:
-    """Let go of the memory that holds `values`, a part of what TiledColumn.mapped gave: read again, it comes from the disk's
-    page cache. Of any other array nothing happens."""
+    """Release the memory of `values`, a part of what TiledColumn.mapped returned: read again, it comes from the disk's
+    page cache. Any other array is left unchanged."""
     owner: Any = values
     while isinstance(owner, np.ndarray):
         owner = owner.base
@@ -150,9 +152,9 @@ def forget(values: NDArray[Any]) -> None:
 
 
 def find(main: Any, path: Path, column: str) -> TiledColumn | None:
-    """The file of a column of the table at `path`, or None unless it is laid out as `tiled` has it.
+    """The file of a column of the table at `path`, or None unless it is laid out as `tiled` describes.
 
-    Byte order and place are verified on the first and last cells against what casacore reads.
+    Byte order and position are verified on the first and last cells against what casacore reads.
     """
     manager = next((m for m in main.getdminfo().values() if column in m["COLUMNS"]), None)
     if manager is None or manager["TYPE"] != "TiledColumnStMan" or list(manager["COLUMNS"]) != [column]:
@@ -165,18 +167,18 @@ def find(main: Any, path: Path, column: str) -> TiledColumn | None:
     first = np.asarray(main.getcell(column, 0))
     if cube != [*first.shape[::-1], n_rows] or tile[:-1] != cube[:-1] or (first.dtype == np.bool_ and tile[-1] % 8):
         return None
-    found = TiledColumn(file, n_rows, first.size, first.dtype)
-    return found if _agrees(found, main, column) else None
+    candidate = TiledColumn(file, n_rows, first.size, first.dtype)
+    return candidate if _agrees(candidate, main, column) else None
 
 
-def _agrees(found: TiledColumn, main: Any, column: str) -> bool:
-    ends = sorted({0, (found.n_rows - 1) // 8 * 8})  # where bits start a byte
+def _agrees(candidate: TiledColumn, main: Any, column: str) -> bool:
+    ends = sorted({0, (candidate.n_rows - 1) // 8 * 8})  # rows whose bits start on a byte boundary
     try:
-        with found.opened(os.O_RDONLY):
+        with candidate.opened(os.O_RDONLY):
             for row in ends:
-                cells = np.asarray(main.getcol(column, row, min(8, found.n_rows - row)))
+                cells = np.asarray(main.getcol(column, row, min(8, candidate.n_rows - row)))
                 read = np.empty_like(cells)
-                found.get(row, read)
+                candidate.get(row, read)
                 if read.tobytes() != cells.tobytes():
                     return False
     except EOFError:

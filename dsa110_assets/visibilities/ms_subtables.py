@@ -52,7 +52,7 @@ def write(vis: Visibilities, path: Path, note: str) -> None:
     )
     _fill(path, "DATA_DESCRIPTION", 1, SPECTRAL_WINDOW_ID=[0], POLARIZATION_ID=[0], FLAG_ROW=[False])
     with tables.table(f"{path}::OBSERVATION", ack=False, readonly=False) as table:
-        # Not a standard column: where pyuvdata looks for the site, which it otherwise wants from the network.
+        # Not a standard column: pyuvdata looks for the site here, and otherwise downloads it.
         table.addcols(tables.makearrcoldesc("TELESCOPE_LOCATION", 0.0, shape=[3], valuetype="double"))
     _fill(
         path,
@@ -152,7 +152,7 @@ def _field(vis: Visibilities, path: Path, start_s: float) -> None:
 
 
 def name_field(path: Path, index: int, name: str) -> None:
-    """Give one field of the measurement set at `path` another name."""
+    """Rename one field of the measurement set at `path`."""
     with tables.table(f"{path}::FIELD", ack=False, readonly=False) as table:
         table.putcell("NAME", index, name)
 
@@ -183,13 +183,13 @@ def _feed(vis: Visibilities, path: Path, mid_s: float) -> None:
 
 
 def _pointing(vis: Visibilities, path: Path) -> None:
-    """The dishes drift: at each integration they point at (hour angle 0, apparent declination), in ICRS."""
+    """Fill POINTING: the dishes drift, pointing at (hour angle 0, apparent declination) at each integration, in ICRS."""
     n_antennas, n_times = len(vis.antennas.names), vis.times_mjd.size
     n = n_antennas * n_times
     where = astrometry.meridian_icrs_rad(vis.times_mjd, vis.pointing_dec_rad)
     direction = np.repeat(where[:, None, :], n_antennas, axis=0)
     with tables.table(f"{path}::POINTING", ack=False, readonly=False) as table:
-        # casacore fills a column of undefined shapes slowly; the first row's shape is taken over by addrows.
+        # casacore fills a column of undefined shapes slowly; addrows copies the shape of the first row.
         table.addrows(1)
         for column in ("DIRECTION", "TARGET"):
             table.putcell(column, 0, direction[0])
@@ -249,7 +249,7 @@ def antennas(path: Path) -> Antennas:
 
 
 def spectral_window(path: Path) -> SpectralWindow:
-    """The one spectral window. BadDataError unless there is one, ascending, of XX and YY."""
+    """The one spectral window. BadDataError unless there is exactly one, ascending, of XX and YY."""
     with tables.table(f"{path}::SPECTRAL_WINDOW", ack=False) as table:
         if table.nrows() != 1:
             raise BadDataError(f"{path}: {table.nrows()} spectral windows; combine them into one first")

@@ -17,10 +17,10 @@ class FlaggingOptions:
     ] = 0.0
     dead_fraction: Annotated[
         float,
-        Field(gt=0, le=1, description="a receptor with more than this part of its samples flagged is dead"),
+        Field(gt=0, le=1, description="a receptor with more than this fraction of its samples flagged is dead"),
     ] = 0.95
     engine: Annotated[
-        Literal["own", "aoflagger", "none"], Field(description="who finds interference: own SumThreshold kernels, AOFlagger")
+        Literal["own", "aoflagger", "none"], Field(description="engine that finds interference: own SumThreshold kernels, or AOFlagger")
     ] = "own"
     threshold_sigma: Annotated[
         float, Field(ge=3, le=100, description="own engine: first threshold of SumThreshold, in standard deviations")

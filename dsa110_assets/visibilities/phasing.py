@@ -1,4 +1,4 @@
-"""From one phase centre per integration to a common one."""
+"""Rephasing from one phase centre per integration to a common one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from dsa110_assets.telescope import astrometry
 from dsa110_assets.visibilities.types import Visibilities
 
 _RESTART = 64
-"""Channels after which the phase recurrence starts anew; its error stays below 1e-14 turns of a radian."""
+"""Number of channels after which the phase recurrence is restarted; its error stays below 1e-14 turns of a radian."""
 
 
 def to_common_centre(vis: Visibilities, centre_rad: ArrayLike | None = None) -> Visibilities:
     """Phase all integrations to one ICRS direction (ra, dec) [rad] and recompute uvw.
 
-    None is the middle of the meridian track: the meridian direction at the observation's mid time. The data
-    are multiplied by exp[-2 pi i nu/c (w_new - w_old)]; flags and weights are shared with the input, not
-    copied.
+    None means the middle of the meridian track: the meridian direction at the observation's mid time. The data are
+    multiplied by exp[-2 pi i nu/c (w_new - w_old)]; flags and weights are shared with the input, not copied.
     """
     if centre_rad is None:
         centre = astrometry.meridian_icrs_rad(vis.mid_mjd, vis.pointing_dec_rad)[0]
@@ -39,9 +38,8 @@ def to_common_centre(vis: Visibilities, centre_rad: ArrayLike | None = None) -> 
 
 
 def rotate(data: NDArray[np.complex64], delay_s: NDArray[np.float64], frequencies_hz: NDArray[np.float64]) -> NDArray[np.complex64]:
-    """data (time, baseline, channel, pol) x exp(2 pi i nu delay), delay (time, baseline) [s]; evenly spaced
-    channels.
-    """
+    """Return data (time, baseline, channel, pol) x exp(2 pi i nu delay), delay (time, baseline) [s]. Channels must be
+    evenly spaced; otherwise ValueError."""
     steps = np.diff(frequencies_hz)
     if steps.size and np.ptp(steps) > 1e-6 * abs(steps[0]):
         raise ValueError("the frequency axis is not evenly spaced")

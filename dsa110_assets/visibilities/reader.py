@@ -1,9 +1,9 @@
-"""Subband files of one observation into one `Visibilities`: ascending band, canonical baselines, meridian
+"""Read the subband files of one observation into one `Visibilities`: ascending band, canonical baselines, meridian
 frame.
 
-The correlator stopped the fringes of each integration on (hour angle 0, apparent pointing declination), so
-the data are taken as they are; phase centres and uvw are computed for that direction, as the file's uvw are
-float32 and belong to one fixed date.
+The correlator stopped the fringes of each integration at (hour angle 0, apparent pointing declination), so the data are
+used unchanged. Phase centres and uvw are computed for that direction, because the file's uvw are float32 and belong to
+one fixed date.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ Engine = Literal["direct", "pyuvdata"]
 _THREADS = 2 * (os.cpu_count() or 1)
 """Reading waits for the disk as much as it computes."""
 _RUN_BYTES = 4 << 20
-"""Read at a time by a thread: an integration of the whole array is 3.6 MB."""
+"""Bytes that a thread reads at a time: an integration of the whole array is 3.6 MB."""
 _SIGN, _EXPONENT = np.int64(-(2**63)), np.int64(0x7F800000)
-"""Of a complex64 as a little-endian int64: the imaginary part's sign; a float32's exponent bits."""
+"""Bits of a complex64 as a little-endian int64: the sign of the imaginary part; the exponent of a float32."""
 
 
 def read_group(files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS, engine: Engine = "direct") -> Visibilities:
-    """Read an observation's subband files {subband: path} onto the band of subbands 0..n_subbands-1.
+    """Read an observation's subband files {subband: path} into the band of subbands 0..n_subbands-1.
 
-    Baselines are sorted by (ant1, ant2) with ant1 <= ant2, data conjugated where the file has them reversed.
-    Absent subbands are zeros, flagged, of weight 0. A NaN or infinite sample becomes 0, flagged, of weight 0.
-    Weights of good samples are 1: the file's nsamples are a constant whatever was lost. `engine="pyuvdata"`
-    reads through pyuvdata, for comparison. Raises BadDataError when there is no file or files disagree.
+    Baselines are sorted by (ant1, ant2) with ant1 <= ant2; data are conjugated where the file has a baseline reversed.
+    Absent subbands are zeros, flagged, of weight 0. A NaN or infinite sample becomes 0, flagged, of weight 0. Weights
+    of good samples are 1, because the file's nsamples are constant even where data were lost. `engine="pyuvdata"` reads
+    through pyuvdata, for comparison. Raises BadDataError when there is no file or files disagree.
     """
     group = open_group(files, n_subbands)
     shape = group.frame.data.shape
@@ -65,10 +65,10 @@ def read_group(files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS, eng
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """An observation whose headers were read and agree, and whose samples can be loaded, some baselines at a time.
+    """An observation whose headers were read and agree, and whose samples can be loaded some baselines at a time.
 
-    headers {subband: header}; frame: a Visibilities whose data (0), flags (False) and weights (1; 0 in absent
-    subbands) are read-only constants that take no memory.
+    headers {subband: header}; frame: a Visibilities whose data (0), flags (False) and weights (1; 0 in absent subbands)
+    are read-only constants that take no memory.
     """
 
     headers: Mapping[int, SubbandHeader]
@@ -76,20 +76,21 @@ class Group:
 
     @cached_property
     def _samples(self) -> Mapping[int, Samples]:
-        """Where each subband's samples are: asked once, used by every block."""
+        """The locations of each subband's samples, looked up once and used by every block."""
         with ThreadPoolExecutor(_THREADS) as pool:
             return dict(zip(self.headers, pool.map(lambda header: Samples(header.path), self.headers.values()), strict=True))
 
     def channels(self, subband: int) -> slice:
-        """Where a subband's channels are in the ascending band."""
+        """The slice of a subband's channels in the ascending band."""
         n = next(iter(self.headers.values())).n_channels
         low = self.frame.frequencies_hz.size - (subband + 1) * n
         return slice(low, low + n)
 
     def blocks(self, limit_bytes: float) -> list[NDArray[np.int64]]:
-        """The baselines (indices into the frame's, ascending) in blocks whose samples and flags fit into `limit_bytes`.
+        """Divide the baselines (indices into the frame's, ascending) into blocks whose samples and flags fit into
+        `limit_bytes`.
 
-        What lies together in the files is in one block. One baseline is the least.
+        Baselines that are adjacent in the files are in the same block. A block has at least one baseline.
         """
         header = next(iter(self.headers.values()))
         _, _, place, _ = _canonical(header)
@@ -108,26 +109,27 @@ class Group:
         *,
         conjugate: bool = False,
     ) -> int:
-        """Fill (time, len(baselines), channel, pol) arrays with some of the frame's baselines, as read_group says.
+        """Fill (time, len(baselines), channel, pol) arrays with some of the frame's baselines, as described in
+        read_group.
 
-        `conjugate`: the other sign convention. Returns how many samples of delivered subbands were not finite.
+        `conjugate`: use the other sign convention. Returns how many samples of delivered subbands were not finite.
         """
         unweighted = np.empty((0, 0, 0, 0), np.float32)
 
-        def one(subband: int) -> int:
+        def load_subband(subband: int) -> int:
             part = np.s_[:, :, self.channels(subband)]
-            to = unweighted if weights is None else weights[part]
+            weights_part = unweighted if weights is None else weights[part]
             header = self.headers[subband]
             rows = header.rows[integrations.places(header, self.frame.times_mjd)]
-            return _load(header, rows, self._samples[subband], baselines, data[part], flags[part], to, conjugate)
+            return _load(header, rows, self._samples[subband], baselines, data[part], flags[part], weights_part, conjugate)
 
         with ThreadPoolExecutor(_THREADS) as pool:
-            bad = sum(pool.map(one, self.headers))
+            bad = sum(pool.map(load_subband, self.headers))
         self.blank_missing(data, flags, weights)
         return bad
 
     def blank_missing(self, data: NDArray[np.complex64], flags: NDArray[np.bool_], weights: NDArray[np.float32] | None) -> None:
-        """Absent subbands: zeros, flagged, of weight 0."""
+        """Set absent subbands to zeros, flagged, of weight 0."""
         for subband in self.frame.subbands_missing:
             part = np.s_[:, :, self.channels(subband)]
             data[part], flags[part] = 0, True
@@ -136,7 +138,8 @@ class Group:
 
 
 def open_group(files: Mapping[int, Path], n_subbands: int = band.N_SUBBANDS) -> Group:
-    """The headers of an observation's subband files {subband: path}, checked against each other, and their frame.
+    """Read the headers of an observation's subband files {subband: path}, check them against each other, and compute
+    their frame.
 
     Its integrations are those that all files have. Raises BadDataError when there is no file or files disagree.
     """
@@ -182,7 +185,7 @@ def _check(headers: Mapping[int, SubbandHeader], n_subbands: int) -> None:
             and integrations.shared([header, first]).size > 0
         )
         if header.subband != subband or subband >= n_subbands:
-            raise BadDataError(f"{header.path}: holds subband {header.subband}, wanted {subband} of {n_subbands}")
+            raise BadDataError(f"{header.path}: holds subband {header.subband}, expected {subband} of {n_subbands}")
         if not same_axes:
             raise BadDataError(f"{header.path}: times, channels or baselines differ from {first.path.name}")
     if not integrations.shared(headers.values()).size:
@@ -192,7 +195,7 @@ def _check(headers: Mapping[int, SubbandHeader], n_subbands: int) -> None:
 def _canonical(
     header: SubbandHeader,
 ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
-    """(ant1, ant2) sorted with ant1 <= ant2, where each file row goes, and whether it is conjugated."""
+    """(ant1, ant2) sorted with ant1 <= ant2, the destination of each file row, and whether it is conjugated."""
     reversed_ = header.ant1 > header.ant2
     low, high = np.minimum(header.ant1, header.ant2), np.maximum(header.ant1, header.ant2)
     order = np.lexsort((high, low))
@@ -211,13 +214,13 @@ def _load(
     weights: NDArray[Any],
     conjugate: bool,
 ) -> int:
-    """One subband's share of Group.load: rows (time, baseline) that follow each other in the file are read together."""
+    """Load one subband for Group.load; rows (time, baseline) that are adjacent in the file are read together."""
     _, _, place, reversed_ = _canonical(header)
-    to = np.full(place.size, -1)
-    to[baselines] = np.arange(baselines.size)
-    wanted = np.flatnonzero(to[place] >= 0)
-    moment, baseline = np.divmod(np.argsort(rows[:, wanted], axis=None, kind="stable"), wanted.size)
-    baseline = wanted[baseline]
+    destination = np.full(place.size, -1)
+    destination[baselines] = np.arange(baselines.size)
+    requested = np.flatnonzero(destination[place] >= 0)
+    moment, baseline = np.divmod(np.argsort(rows[:, requested], axis=None, kind="stable"), requested.size)
+    baseline = requested[baseline]
     flip = np.where(reversed_[baseline] != conjugate, _SIGN, 0)
     raw = np.empty((max(_RUN_BYTES // (header.n_channels * header.n_pols * 8), 1), header.n_channels, header.n_pols), np.complex64)
     raw_flags, bad, descending = np.empty(raw.shape, np.bool_), 0, _descending(header)
@@ -229,7 +232,7 @@ def _load(
                 raw[:n].view(np.int64),
                 raw_flags[:n].view(np.uint8),
                 moment[low:high],
-                to[place[baseline[low:high]]],
+                destination[place[baseline[low:high]]],
                 flip[low:high],
                 descending,
                 *header.pol_index,
@@ -241,7 +244,7 @@ def _load(
 
 
 def _runs(rows: NDArray[np.int32], longest: int) -> Iterator[tuple[int, int]]:
-    """(first, end) places of rows, ascending, that follow each other; `longest` at most."""
+    """Yield (first, end) places of consecutive rows in ascending `rows`; at most `longest` rows at a time."""
     starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1).tolist()
     for start, end in zip(starts, [*starts[1:], rows.size], strict=True):
         for low in range(start, end, longest):
@@ -250,9 +253,10 @@ def _runs(rows: NDArray[np.int32], longest: int) -> Iterator[tuple[int, int]]:
 
 @numba.njit(cache=True, nogil=True)
 def _scatter(raw, raw_flags, moment, place, flip, descending, pol_x, pol_y, data, flags, weights):  # type: ignore[no-untyped-def]
-    """Put rows (row, channel, pol) in place: order, direction, conjugation. Returns how many were not finite.
+    """Put rows (row, channel, pol) in their places in order, frequency direction and sign. Returns how many samples
+    were not finite.
 
-    raw and data are complex64 seen as int64 and flags bool seen as uint8, which compile to moves of whole words;
+    raw and data are complex64 viewed as int64 and flags bool viewed as uint8, which compile to moves of whole words;
     `flip` (row,) is the sign bit of the imaginary part where a row is to be conjugated, else 0.
     """
     n_rows, n_channels = raw.shape[0], raw.shape[1]

@@ -1,8 +1,8 @@
-"""Reading rows of a subband file's samples: straight from where HDF5 keeps them, or through HDF5.
+"""Reading rows of a subband file's samples: directly from their place in the file, or through HDF5.
 
-The telescope writes chunks of 12 KB without a filter, most of them one behind the other. Their places are asked
-once; a run of them is then one system call, which any number of threads may make. A file laid out otherwise
-(compressed, chunks that split a spectrum) is read by HDF5 itself.
+The telescope writes chunks of 12 KB without a filter, most of them contiguous. Their places are looked up once; a run
+of them is then read by one system call, from any number of threads. A file with another layout (compressed, or with
+chunks that split a spectrum) is read by HDF5 itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dsa110_assets.visibilities.hdf5 import is_passing, opened
 
 
 class Samples:
-    """Data/visdata and Data/flags of one file whose header has been checked. Reads inside its `with` block."""
+    """Data/visdata and Data/flags of one file whose header has been checked. `read` works inside its `with` block."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,7 +47,8 @@ class Samples:
     def read(self, first_row: int, data: NDArray[np.complex64], flags: NDArray[np.bool_]) -> None:
         """Fill data and flags (row, channel, pol), C-contiguous, with the rows from `first_row` on.
 
-        Raises BadDataError when the file ends too early or cannot be read, TransientError while its file server fails.
+        Raises BadDataError when the file ends too early or cannot be read, TransientError if the cause is a failing
+        file server.
         """
         try:
             self._visdata.read(self._fd, self._file, first_row, data)
@@ -62,9 +63,8 @@ class Samples:
 
 
 class _Rows:
-    """Rows of one dataset (row, channel, pol) or (row, 1, channel, pol): `runs` (first row, end row, byte offset),
-    ascending, if plain.
-    """
+    """Rows of one dataset (row, channel, pol) or (row, 1, channel, pol). If plain, `runs` are their (first row, end
+    row, byte offset), ascending."""
 
     def __init__(self, file: h5py.File, name: str) -> None:
         dataset = file[name]
@@ -74,7 +74,7 @@ class _Rows:
 
     @property
     def plain(self) -> bool:
-        """Whether the rows' bytes lie in the file as they do in memory."""
+        """Whether the bytes of rows in the file are the same as in memory."""
         return self._runs is not None
 
     def read(self, fd: int, file: h5py.File | None, first_row: int, out: NDArray[Any]) -> None:
@@ -93,7 +93,7 @@ class _Rows:
 
 
 def _convert(dataset: Any, rows: slice, out: NDArray[Any]) -> None:
-    """Rows of any packing, byte order, precision or (of flags) type; a value that float32 cannot hold becomes infinite."""
+    """Read rows of any compression, byte order, precision or (of flags) type; a value that float32 cannot hold becomes infinite."""
     shape = out.shape[0], *dataset.shape[1:]
     if out.dtype == np.bool_ and dataset.dtype != np.bool_:
         out[:] = dataset[rows].reshape(out.shape) != 0
@@ -105,19 +105,19 @@ def _convert(dataset: Any, rows: slice, out: NDArray[Any]) -> None:
 
 
 def _runs(dataset: Any, row_bytes: int) -> NDArray[np.int64] | None:
-    """Where rows lie: (run, 3) of first row, end row, byte offset; None if a row's bytes are not as in memory."""
+    """Locate rows: (run, 3) of first row, end row, byte offset; None if a row's bytes differ from those in memory."""
     n_rows = dataset.shape[0]
     if dataset.chunks is None:
         offset = dataset.id.get_offset()
         return None if offset is None or dataset.external else np.array([[0, n_rows, offset]])
     if dataset.id.get_create_plist().get_nfilters() or dataset.chunks[1:] != dataset.shape[1:]:
         return None
-    found: list[tuple[int, int]] = []
-    dataset.id.chunk_iter(lambda chunk: found.append((chunk.chunk_offset[0], chunk.byte_offset)))
-    places = np.array(sorted(found), dtype=np.int64).reshape(-1, 2)
+    chunks: list[tuple[int, int]] = []
+    dataset.id.chunk_iter(lambda chunk: chunks.append((chunk.chunk_offset[0], chunk.byte_offset)))
+    places = np.array(sorted(chunks), dtype=np.int64).reshape(-1, 2)
     firsts, offsets, per_chunk = places[:, 0], places[:, 1], dataset.chunks[0]
     if not np.array_equal(firsts, np.arange(0, n_rows, per_chunk)):
-        return None  # a chunk that was never written has HDF5's fill value, and no place
+        return None  # a chunk that was never written has HDF5's fill value, and no place in the file
     starts = np.flatnonzero(np.diff(offsets, prepend=-1) != per_chunk * row_bytes)
     ends = np.append(firsts[starts[1:]], n_rows)
     return np.stack([firsts[starts], ends, offsets[starts]], axis=1)

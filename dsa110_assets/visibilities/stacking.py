@@ -1,9 +1,9 @@
-"""Interference too weak for one baseline: what an antenna sees, from the excesses of all its baselines together.
+"""Interference too weak for one baseline, found in the excesses of all baselines of an antenna together.
 
-A transmitter that an antenna sees is in all its baselines to others that see it, washed out on the long ones to
-less than their noise. The mean excess of an antenna's baselines finds it; a baseline is then flagged where both its
-antennas saw something, and every baseline where nearly all antennas did. The sky has no such sharp edges: what an
-antenna sees is compared with its own median over time (bursts) and over neighbouring channels (carriers).
+A transmitter seen by an antenna is in all its baselines to other antennas that see it; on the long ones it is washed
+out to less than the noise. The mean excess of an antenna's baselines detects it. A baseline is then flagged where both
+its antennas see interference, and every baseline where nearly all antennas do. The sky has no such sharp edges: what an
+antenna sees is compared with its median over time (for bursts) and over neighbouring channels (for carriers).
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 from dsa110_assets.visibilities import sumthreshold
 
 EVERYWHERE = 0.8
-"""From this part of the live antennas on, a (channel, time) is flagged on all baselines."""
+"""Above this fraction of the live antennas, a (channel, time) is flagged on all baselines."""
 _NEIGHBOURS, _MOMENTS = 4, 2
-"""Channels and integrations on either side that make up what is usual."""
+"""Channels and integrations on either side that define the usual level."""
 _MEDIAN_LOSS = 1.2533
 """Standard deviation of a median over that of a mean, for many Gaussian samples."""
 _MAD_TO_SIGMA = 1.4826
 _LONGEST_CARRIER = 4
-"""Channels: what is wider and stays on is taken for a bandpass, not for a carrier."""
+"""Channels: a wider excess that stays on is taken for bandpass, not for a carrier."""
 
 
 class Stack:
-    """Sums of excesses (see sumthreshold.flag_blocks) over each antenna's baselines, exact in any order."""
+    """Sums of excesses (see sumthreshold.flag_blocks) over the baselines of each antenna, exact in any order."""
 
     def __init__(self, n_antennas: int, n_channels: int, n_times: int) -> None:
         self._sums = np.zeros((n_antennas, n_times, n_channels), np.int32)
@@ -54,18 +54,18 @@ class Stack:
 
 @numba.njit(cache=True, parallel=True)
 def _add(excess, ant1, ant2, sums, numbers):  # type: ignore[no-untyped-def]
-    """Integrations in parallel: every thread adds all baselines to its own cells."""
+    """Add baselines, integrations in parallel: every thread adds all baselines to its own cells."""
     for t in numba.prange(excess.shape[1]):
         for b in range(excess.shape[0]):
             i, j = ant1[b], ant2[b]
             for k in range(excess.shape[2]):
                 value = np.int32(excess[b, t, k])
-                there = np.int32(value != sumthreshold.ABSENT)
-                value *= there
+                present = np.int32(value != sumthreshold.ABSENT)
+                value *= present
                 sums[i, t, k] += value
                 sums[j, t, k] += value
-                numbers[i, t, k] += there
-                numbers[j, t, k] += there
+                numbers[i, t, k] += present
+                numbers[j, t, k] += present
 
 
 @numba.njit(cache=True, parallel=True)
@@ -75,32 +75,32 @@ def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untype
         if not numbers[a].any():
             continue
         mean = np.zeros((n_channels, n_times), np.float32)
-        there = np.zeros((n_channels, n_times), np.uint8)
+        present = np.zeros((n_channels, n_times), np.uint8)
         sharp = np.zeros((n_channels, n_times), np.float32)
         level = np.zeros((n_channels, 1), np.float32)
-        seen = np.zeros((n_channels, 1), np.uint8)
+        has_level = np.zeros((n_channels, 1), np.uint8)
         for k in range(n_channels):
             for t in range(n_times):
                 if numbers[a, t, k]:
                     mean[k, t] = sums[a, t, k] / (sumthreshold.STEP * np.sqrt(np.float32(numbers[a, t, k])))
-                    there[k, t] = 1
-            if there[k].any():
-                level[k, 0] = np.median(mean[k][there[k] > 0])
-                seen[k, 0] = 1
+                    present[k, t] = 1
+            if present[k].any():
+                level[k, 0] = np.median(mean[k][present[k] > 0])
+                has_level[k, 0] = 1
             for t in range(n_times):
-                if there[k, t]:
+                if present[k, t]:
                     low = min(max(t - _MOMENTS, 0), max(n_times - 2 * _MOMENTS - 1, 0))
                     high = min(low + 2 * _MOMENTS + 1, n_times)
-                    sharp[k, t] = mean[k, t] - _median(mean[k, low:high], there[k, low:high])
+                    sharp[k, t] = mean[k, t] - _median(mean[k, low:high], present[k, low:high])
         hit = np.zeros((n_channels, n_times), np.uint8)
-        _windows(sharp, there, first, windows, np.float32(1), hit)
+        _windows(sharp, present, first, windows, np.float32(1), hit)
         carrier = np.zeros((n_channels, 1), np.uint8)
         narrow = np.zeros((n_channels, 1), np.float32)
         for k in range(n_channels):
-            if seen[k, 0]:
+            if has_level[k, 0]:
                 low, high = max(k - _NEIGHBOURS, 0), min(k + _NEIGHBOURS + 1, n_channels)
-                narrow[k, 0] = level[k, 0] - np.median(level[low:high, 0][seen[low:high, 0] > 0])
-        _windows(narrow, seen, first, _LONGEST_CARRIER, np.float32(_MEDIAN_LOSS / np.sqrt(n_times)), carrier)
+                narrow[k, 0] = level[k, 0] - np.median(level[low:high, 0][has_level[low:high, 0] > 0])
+        _windows(narrow, has_level, first, _LONGEST_CARRIER, np.float32(_MEDIAN_LOSS / np.sqrt(n_times)), carrier)
         for k in range(n_channels):
             for t in range(n_times):
                 hits[a, t, k] = hit[k, t] | carrier[k, 0]
@@ -108,11 +108,11 @@ def _search(sums, numbers, first, windows, eta, hits):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True)
-def _median(values, there):  # type: ignore[no-untyped-def]
-    """Median of the few values that are there, of which there is at least one."""
+def _median(values, present):  # type: ignore[no-untyped-def]
+    """Median of the few values that are present; there must be at least one."""
     order, n = np.empty(values.size, np.float32), 0
     for i in range(values.size):
-        if there[i]:
+        if present[i]:
             place = n
             while place > 0 and order[place - 1] > values[i]:
                 order[place] = order[place - 1]
@@ -123,11 +123,12 @@ def _median(values, there):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def _windows(values, there, first, windows, noise, hit):  # type: ignore[no-untyped-def]
-    """Mark windows of 1 to `windows` channels whose mean is `first` sigma above 0; `values` (channel, time) is used up.
+def _windows(values, present, first, windows, noise, hit):  # type: ignore[no-untyped-def]
+    """Mark windows of 1 to `windows` channels whose mean is `first` sigma above 0; `values` (channel, time) is
+    overwritten.
 
-    Sigma is the robust scatter of the windows' own means, for the sky's changes go together over many channels, but
-    at least what independent samples of scatter `noise` give.
+    Sigma is the robust scatter of the windows' own means, because changes of the sky are correlated over many channels,
+    but at least that of independent samples of scatter `noise`.
     """
     n_channels, n_times = values.shape
     scores = np.empty((n_channels, n_times), np.float32)
@@ -139,10 +140,10 @@ def _windows(values, there, first, windows, noise, hit):  # type: ignore[no-unty
             total, count = np.float32(0), 0
             for k in range(n_channels):
                 total += values[k, t]
-                count += there[k, t]
+                count += present[k, t]
                 if k >= width:
                     total -= values[k - width, t]
-                    count -= there[k - width, t]
+                    count -= present[k - width, t]
                 scores[k, t] = 0
                 if k >= width - 1 and 2 * count >= width:
                     scores[k, t] = total / (noise * np.sqrt(np.float32(count)))
@@ -158,7 +159,7 @@ def _windows(values, there, first, windows, noise, hit):  # type: ignore[no-unty
             for k in range(n_channels):
                 for t in range(n_times):
                     if hit[k, t]:
-                        values[k, t], there[k, t] = 0, 0
+                        values[k, t], present[k, t] = 0, 0
         width *= 2
 
 
@@ -167,9 +168,9 @@ def flag(flags, ant1, ant2, hits):  # type: ignore[no-untyped-def]
     """Flag (time, baseline, channel, pol) in place where both antennas have hits (antenna, time, channel)."""
     n_times, n_baselines, n_channels, n_pols = flags.shape
     for b in numba.prange(n_baselines):
-        one, other = hits[ant1[b]], hits[ant2[b]]
+        hits1, hits2 = hits[ant1[b]], hits[ant2[b]]
         for t in range(n_times):
             for k in range(n_channels):
-                if one[t, k] and other[t, k]:
+                if hits1[t, k] and hits2[t, k]:
                     for p in range(n_pols):
                         flags[t, b, k, p] = True

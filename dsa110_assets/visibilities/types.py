@@ -1,4 +1,4 @@
-"""The one in-memory form of visibilities that every stage reads and returns."""
+"""The one in-memory form of visibilities, which every stage reads and returns."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ class Visibilities:
 
     @property
     def active_antennas(self) -> NDArray[np.int32]:
-        """Antenna indices that have data, ascending."""
+        """Indices of the antennas that have data, ascending."""
         return np.unique(np.concatenate([self.ant1, self.ant2]))

@@ -1,7 +1,7 @@
-"""One subband file's header: read, checked against what the telescope writes, or refused with the reason.
+"""The header of one subband file: read and checked against what the telescope writes, or refused with the reason.
 
-Nothing is allocated from a size the file claims before that size is found plausible, links out of the file
-are refused, and only named datasets are visited, so neither a hostile nor a half-written file does harm.
+No memory is allocated for a size that the file states before that size is found plausible, links out of the file are
+refused, and only named datasets are visited, so neither a hostile nor a half-written file does harm.
 """
 
 from __future__ import annotations
@@ -29,23 +29,21 @@ XX, YY = -5, -6
 FREQUENCY_TOLERANCE_HZ = band.FINE_CHANNEL_HZ / 10
 """A frequency axis half a fine channel off (a known simulator fault) is refused; float rounding is not."""
 SAME_PART = 1e-3
-"""Of widths and durations that are told twice: the correlator rounds them through float32."""
+"""Relative tolerance of widths and durations that are stated twice: the correlator rounds them through float32."""
 SITE_TOLERANCE_M = 20.0
 NAME_TOLERANCE_D = 1.0
-"""Names precede the data by up to minutes; a correlator without its armed time falls back to the year
-2009.
-"""
+"""Names precede the data by up to minutes; a correlator that has lost its armed time falls back to the year 2009."""
 
 
 @dataclass(frozen=True, eq=False)
 class SubbandHeader:
-    """What one subband file says about itself, checked.
+    """The checked contents of one subband file's header.
 
     mjd_start is the centre of the first integration [MJD UTC, d]; times_mjd (time,) ascend, and may have gaps. ant1 and
-    ant2 (baseline,) int32 index `antenna_names` in the file's row order of one integration; ant1 > ant2 occurs. rows
-    (time, baseline) int32 are where each is on the file's row axis. frequencies_hz (channel,)
-    float64 in file order. antenna_positions_m (antenna, 3) float64, ITRF minus the site's. pointing_dec_rad
-    is apparent. n_pols is the length of the polarisation axis, pol_index are the places of XX and YY on the polarisation axis.
+    ant2 (baseline,) int32 index `antenna_names`, in the file's row order within one integration; ant1 > ant2 occurs.
+    rows (time, baseline) int32 are the positions on the file's row axis. frequencies_hz (channel,) float64 in file
+    order. antenna_positions_m (antenna, 3) float64, ITRF minus the site's. pointing_dec_rad is apparent. n_pols is the
+    length of the polarisation axis, pol_index are the positions of XX and YY on it.
     """
 
     path: Path
@@ -85,20 +83,18 @@ class SubbandHeader:
 
 
 def parse_name(path: Path) -> tuple[str, int]:
-    """(UTC stamp, subband number) a file's name claims. BadDataError if it is not a finished subband's
-    name.
-    """
+    """Return the (UTC stamp, subband number) stated in a file's name. BadDataError unless it is the name of a finished subband file."""
     match = NAME.fullmatch(path.name)
     if match is None or int(match["subband"]) >= band.N_SUBBANDS:
-        reason = "is still being written" if "_incomplete" in path.name else "is no subband file name"
-        told = ascii(path.name)[:80]  # a name may hold line breaks, and what no terminal or log should see
-        raise BadDataError(f"the name {told} {reason}; expected YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5", path)
+        reason = "is still being written" if "_incomplete" in path.name else "is not a subband file name"
+        printable = ascii(path.name)[:80]  # a name may contain line breaks, and control characters that must not reach a terminal or log
+        raise BadDataError(f"the name {printable} {reason}; expected YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5", path)
     stamp_time(match["stamp"], path)
     return match["stamp"], int(match["subband"])
 
 
 def stamp_time(stamp: str, path: Path) -> datetime:
-    """UTC of a name's stamp; a leap second's 60 is the next minute's 0. BadDataError if it is no time."""
+    """UTC of a name's stamp; a leap second's 60 is the next minute's 0. BadDataError if it is not a time."""
     leap = stamp.endswith(":60")
     try:
         return datetime.fromisoformat(f"{stamp[:-2]}59" if leap else stamp).replace(tzinfo=UTC) + timedelta(seconds=leap)
@@ -126,7 +122,8 @@ def read_header(path: Path) -> SubbandHeader:
 
 
 def _size(path: Path) -> int:
-    """Size of a plain file [bytes]. A link could lead out of the inbox, a pipe would never answer."""
+    """Size of a plain file [bytes]. Links are refused because they could lead out of the inbox, pipes because reading
+    would block forever."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -187,7 +184,7 @@ def _read(file: Any, path: Path, size: int, stamp: str, subband: int) -> Subband
 
 
 def _check_counts(header: Any, rows: Rows, n_antennas: int, n_channels: int, n_pols: int, path: Path) -> None:
-    """What the header counts must be what it lists; a count that is not there is not missed."""
+    """Check that counts in the header agree with its arrays; a missing count is allowed."""
     n_times, n_baselines = rows.rows.shape
     for name, listed in (
         ("Nblts", rows.rows.size),
@@ -205,7 +202,7 @@ def _check_counts(header: Any, rows: Rows, n_antennas: int, n_channels: int, n_p
 
 
 def _check_widths(header: Any, frequencies_hz: NDArray[np.float64], path: Path) -> None:
-    """channel_width, of any sign, of all channels at once or of each, must be the spacing of the frequencies."""
+    """Check that channel_width, of either sign, for all channels at once or for each, is the spacing of the frequencies."""
     if not hdf5.has(header, "channel_width", path):
         return
     n = frequencies_hz.size
@@ -213,17 +210,17 @@ def _check_widths(header: Any, frequencies_hz: NDArray[np.float64], path: Path) 
     hdf5.require(widths.size in (1, n), path, f"channel_width has {widths.size} values for {n} channels")
     spacing = band.channel_width_hz(n)
     worst = float(widths[np.argmax(np.abs(np.abs(widths) - spacing))])
-    told = f"channel_width is {abs(worst):.3f} Hz, but its {n} channels are {spacing:.3f} Hz apart"
-    hdf5.require(abs(abs(worst) - spacing) < SAME_PART * spacing, path, told)
+    message = f"channel_width is {abs(worst):.3f} Hz, but its {n} channels are {spacing:.3f} Hz apart"
+    hdf5.require(abs(abs(worst) - spacing) < SAME_PART * spacing, path, message)
 
 
 def _interval(header: Any, rows: Rows, path: Path) -> float:
-    """Length of an integration [s]: the same in all rows, and what their times are apart, or a whole multiple of it."""
-    told_s = hdf5.vector(header, "integration_time", MAX_ROWS, path)
-    hdf5.require(told_s.size in (1, rows.rows.size), path, f"integration_time has {told_s.size} rows, time_array {rows.rows.size}")
-    interval_s = float(told_s[0])
+    """Length of an integration [s]. It must be the same in all rows, and the times must be whole multiples of it apart."""
+    stated_s = hdf5.vector(header, "integration_time", MAX_ROWS, path)
+    hdf5.require(stated_s.size in (1, rows.rows.size), path, f"integration_time has {stated_s.size} rows, time_array {rows.rows.size}")
+    interval_s = float(stated_s[0])
     hdf5.require(0 < interval_s < timegrid.GROUP_S, path, f"integration time {interval_s} s")
-    hdf5.require(bool(np.ptp(told_s) < SAME_PART * interval_s), path, f"integration_time is {told_s.min()} to {told_s.max()} s")
+    hdf5.require(bool(np.ptp(stated_s) < SAME_PART * interval_s), path, f"integration_time is {stated_s.min()} to {stated_s.max()} s")
     numbers = (rows.times_mjd - rows.times_mjd[0]) * (86400 / interval_s)
     steps = np.diff(numbers)
     hdf5.require(
@@ -233,16 +230,14 @@ def _interval(header: Any, rows: Rows, path: Path) -> float:
         f"{steps.max(initial=1) * interval_s:.6f} s apart",
     )
     least = float(steps.min()) if steps.size > 1 else 1.0
-    told = f"integration_time is {interval_s:.3f} s, but its integrations are all {least * interval_s:.3f} s or more apart"
-    hdf5.require(least < 1.5, path, told)
+    message = f"integration_time is {interval_s:.3f} s, but its integrations are all {least * interval_s:.3f} s or more apart"
+    hdf5.require(least < 1.5, path, message)
     hdf5.require(numbers[-1] < MAX_INTEGRATIONS, path, f"its integrations span {numbers[-1] * interval_s:.0f} s")
     return interval_s
 
 
 def _check_frequencies(frequencies_hz: NDArray[np.float64], subband: int, path: Path) -> None:
-    """The frequency axis, not channel_width (its sign differs between writers), must be the named
-    subband's.
-    """
+    """Check that the frequency axis is that of the named subband. channel_width is not used, because its sign differs between writers."""
     n = frequencies_hz.size
     hdf5.require(
         band.FINE_PER_SUBBAND % n == 0,
@@ -274,9 +269,7 @@ def _check_clock(header: Any, mjd: float, stamp: str, path: Path) -> None:
 
 
 def _check_site(header: Any, path: Path) -> None:
-    """uvw and sidereal times are computed for one site; a file from another would be wrong without looking
-    so.
-    """
+    """Check the site: uvw and sidereal times are computed for ours, and a file from another would be wrong without any sign of it."""
     latitude, longitude, altitude = (float(hdf5.vector(header, name, 1, path)[0]) for name in ("latitude", "longitude", "altitude"))
     east = np.deg2rad((longitude - site.LONGITUDE_DEG + 180) % 360 - 180) * np.cos(site.LATITUDE_RAD) * 6.4e6
     north = np.deg2rad(latitude - site.LATITUDE_DEG) * 6.4e6
@@ -285,22 +278,24 @@ def _check_site(header: Any, path: Path) -> None:
 
 
 def _check_uncalibrated(header: Any, path: Path) -> None:
-    """Gains are solved for the correlator's scale; visibilities that have another since would get them twice."""
+    """Refuse calibrated visibilities: gains are solved on the correlator's scale, so these would be calibrated twice."""
     units = hdf5.text(header, "vis_units", path)
-    told = f"its visibilities are in {units}: they were calibrated after the correlator"
-    hdf5.require(units in (None, "", "uncalib"), path, told, "take the correlator's own file")
+    message = f"its visibilities are in {units}: they were calibrated after the correlator"
+    hdf5.require(units in (None, "", "uncalib"), path, message, "take the correlator's own file")
 
 
 def _names(header: Any, numbers: NDArray[np.int64], path: Path) -> tuple[str, ...]:
-    """Stations, whose names are the correlator's numbers plus one; where most are so, no other may have another's name."""
+    """Station names, which are the correlator's numbers plus one. If most are, no other antenna may have the name of another's number."""
     data = hdf5.dataset(header, "antenna_names", path, (numbers.size,))
     names = tuple(hdf5.decoded(value).strip() for value in data[()])
     hdf5.require(len(set(names)) == numbers.size, path, "two antennas share a name")
-    stations_of = [str(number + 1) for number in numbers]
-    wrong = [i for i, name in enumerate(names) if name != stations_of[i] and name in stations_of]
+    expected_names = [str(number + 1) for number in numbers]
+    wrong = [i for i, name in enumerate(names) if name != expected_names[i] and name in expected_names]
     if wrong and len(wrong) < numbers.size / 2:
-        told = f"antenna_numbers {numbers[wrong[0]]} has the name {names[wrong[0]]!r} of another; of most it is the number plus one"
-        hdf5.require(False, path, told, "give each antenna its own name, or take the correlator's own file")
+        message = (
+            f"antenna_numbers {numbers[wrong[0]]} has the name {names[wrong[0]]!r} of another antenna; most names are the number plus one"
+        )
+        hdf5.require(False, path, message, "give each antenna its own name, or take the correlator's own file")
     return names
 
 

@@ -12,9 +12,9 @@ from dsa110_assets.visibilities import hdf5
 from dsa110_assets.visibilities.uvh5_rows import MAX_ROWS
 
 MAX_SAMPLES = 2 * MAX_ROWS * 48
-"""Of one subband: 256 antennas, the correlator's 48 channels, two polarisations: 606 MB."""
+"""Samples of one subband: 256 antennas, the correlator's 48 channels, two polarisations: 606 MB."""
 _MAX_BYTES = 16
-"""A sample's: a complex128, the widest that pyuvdata writes."""
+"""Size of a sample: a complex128, the widest that pyuvdata writes."""
 
 
 def check(file: Any, n_rows: int, n_channels: int, n_pols: int, path: Path) -> None:
@@ -47,5 +47,5 @@ def is_flag(dtype: np.dtype[Any]) -> bool:
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:
-    """Counts, whole or not."""
+    """Whole or fractional numbers."""
     return dtype.kind in "fiu" and dtype.itemsize <= _MAX_BYTES // 2

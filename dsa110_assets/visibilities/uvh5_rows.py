@@ -1,7 +1,7 @@
-"""The rows of a UVH5 file: which integration and which baseline each one is, in whatever order they were written.
+"""The rows of a UVH5 file: the integration and baseline of each, in whatever order they were written.
 
-The correlator writes integration by integration. A file that went through another program may be ordered by
-baseline, by antenna, or not at all; what matters is that every integration has the same baselines once.
+The correlator writes integration by integration. A file from another program may be ordered by baseline, by antenna, or
+not at all. Every integration must have the same baselines, each once.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ SAME_TIME_D = 1e-3 / 86400
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """times_mjd (time,) ascending; ant1, ant2 (baseline,) int32, places on the antenna axis, in the order of the first
-    integration's rows; rows (time, baseline) int32: where in the file.
-    """
+    """times_mjd (time,) ascending; ant1, ant2 (baseline,) int32, indices on the antenna axis, in the order of the first
+    integration's rows; rows (time, baseline) int32: row numbers in the file."""
 
     times_mjd: NDArray[np.float64]
     ant1: NDArray[np.int32]
@@ -37,9 +36,10 @@ class Rows:
 
 
 def read(header: Any, numbers: NDArray[np.int64], path: Path) -> Rows:
-    """The row axis of a Header group. `numbers` are the telescope's antenna numbers, in the order of the antenna axis.
+    """Read the row axis of a Header group. `numbers` are the telescope's antenna numbers, in the order of the antenna
+    axis.
 
-    Raises BadDataError unless every integration has the same baselines, each once and the same way round, and
+    Raises BadDataError unless every integration has the same baselines, each once and in the same direction, and
     integrations follow each other.
     """
     jd = hdf5.vector(header, "time_array", MAX_ROWS, path)
@@ -53,19 +53,19 @@ def read(header: Any, numbers: NDArray[np.int64], path: Path) -> Rows:
 
 
 def _integrations(jd: NDArray[np.float64], path: Path) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """(times [JD], ascending; which of them each row is of)."""
+    """(times [JD], ascending; index of the integration of each row)."""
     values, inverse, counts = np.unique(jd, return_inverse=True, return_counts=True)
     first = np.flatnonzero(np.diff(values, prepend=-np.inf) > SAME_TIME_D)
     moment = np.searchsorted(first, inverse, side="right") - 1
     counts = np.add.reduceat(counts, first)
-    told = f"{jd.size} rows are not whole integrations: {counts.min()} to {counts.max()} rows have the same time"
-    hdf5.require(counts.min() == counts.max(), path, told)
+    message = f"{jd.size} rows are not whole integrations: {counts.min()} to {counts.max()} rows have the same time"
+    hdf5.require(counts.min() == counts.max(), path, message)
     hdf5.require(first.size <= MAX_INTEGRATIONS, path, f"{first.size} integrations, limit {MAX_INTEGRATIONS}")
     return values[first], moment
 
 
 def _ends(header: Any, name: str, n_rows: int, numbers: NDArray[np.int64], path: Path) -> NDArray[np.int32]:
-    """(row,) where on the antenna axis the antennas are, which the file gives by number."""
+    """(row,) indices on the antenna axis of the antennas, which the file gives by number."""
     rows = hdf5.vector(header, name, MAX_ROWS, path)
     hdf5.require(rows.size == n_rows, path, f"{name} has {rows.size} rows, time_array {n_rows}")
     order = np.argsort(numbers)
@@ -76,7 +76,7 @@ def _ends(header: Any, name: str, n_rows: int, numbers: NDArray[np.int64], path:
 
 
 def _table(moment: NDArray[np.int64], n_times: int, ant1: NDArray[np.int32], ant2: NDArray[np.int32], path: Path) -> NDArray[np.int32]:
-    """(time, baseline) file rows, baselines in the order of the first integration's rows."""
+    """(time, baseline) file rows, with baselines in the order of the first integration's rows."""
     pair = np.minimum(ant1, ant2).astype(np.int64) * MAX_ANTENNAS + np.maximum(ant1, ant2)
     table = np.lexsort((pair, moment)).reshape(n_times, -1)
     pairs = pair[table]

@@ -152,7 +152,7 @@ def test_a_silence_covers_a_condition_a_topic_or_everything(archive: Archive) ->
     assert not one.covers(Finding("held", "x", "data", WARNING, "held"))
     alerts.end_silence(archive, one.id)
     assert alerts.silences(archive) == []
-    with pytest.raises(NotFoundError, match="that lasts"):
+    with pytest.raises(NotFoundError, match="no active silence"):
         alerts.end_silence(archive, one.id)
     with pytest.raises(ConfigurationError, match="is past"):
         alerts.silence(archive, "disk", T0, "A", "why")

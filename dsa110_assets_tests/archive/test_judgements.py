@@ -41,7 +41,7 @@ def test_it_stays_with_the_place_whatever_the_source_is_called(archive: Archive)
     ("change", "words"),
     [
         ({"verdict": "maybe"}, "choose of real, artefact, unsure"),
-        ({"name": " "}, "the name of who judges"),
+        ({"name": " "}, "the name of the person who makes it"),
         ({"name": "x" * 81}, "at most 80"),
         ({"note": "\x1b[31m"}, "printable"),
         ({"note": "x" * 2001}, "at most 2000"),
@@ -50,7 +50,7 @@ def test_it_stays_with_the_place_whatever_the_source_is_called(archive: Archive)
 def test_what_is_no_judgement_is_refused(archive: Archive, change: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         judgements.judge(archive, "S", 1.0, 2.0, **{"verdict": "real", "name": "A", **change})
-    with pytest.raises(ConfigurationError, match="no place"):
+    with pytest.raises(ConfigurationError, match="needs a source id and a place on the sky"):
         judgements.judge(archive, "S", float("nan"), 2.0, verdict="real", name="A")
     assert judgements.judgements(archive) == []
 

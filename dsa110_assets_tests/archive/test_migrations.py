@@ -177,7 +177,7 @@ def test_older_code_works_with_a_format_that_allows_it_and_is_refused_by_one_tha
 
 @pytest.mark.parametrize("to", [1, 4])
 def test_a_format_that_no_step_leads_to_is_refused(filled: Archive, to: int) -> None:
-    with pytest.raises(ConfigurationError, match=rf"format {to} is asked for; .* knows formats 2 to 3"):
+    with pytest.raises(ConfigurationError, match=rf"format {to} is requested; .* knows formats 2 to 3"):
         migrations.migrate(filled.index, to)
 
 

@@ -99,7 +99,7 @@ def test_what_a_person_changes_of_a_set_holds_and_can_be_taken_back(archive, tmp
     assert archive.verify(product) == []
     with pytest.raises(NotFoundError, match="must lie within its validity"):
         caltable_registry.extend(archive, one, 61066.0, None, "x")
-    with pytest.raises(NotFoundError, match="no span of time"):
+    with pytest.raises(NotFoundError, match="is not a span of time"):
         caltable_registry.retire(archive, one, 61067.0, 61066.0, "x")
 
 

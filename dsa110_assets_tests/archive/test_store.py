@@ -126,7 +126,7 @@ def test_what_is_no_product_is_refused(archive, content):
 @pytest.mark.parametrize("asset", ["", "Tile", "../etc", "a/b", "tile-image", "x" * 70, "a\n", "a\0"])
 def test_bad_asset_names_are_refused(archive, asset):
     for call in (lambda: archive.publish(asset, WINDOW, [], **MADE), lambda: archive.current(asset, WINDOW)):
-        with pytest.raises(NotFoundError, match="is no asset name"):
+        with pytest.raises(NotFoundError, match="is not an asset name"):
             call()
 
 

@@ -46,15 +46,15 @@ def test_alerts_are_listed_acknowledged_and_ended(bare: Run, watched: SmallArchi
 
 def test_what_is_silenced_is_listed_and_can_be_ended(bare: Run, watched: SmallArchive) -> None:
     made = bare("alerts", "silence", "platform", "--hours", "2", "--why", "new disks", on=watched)
-    assert made.out.startswith("silence 1: nothing is told of platform until ")
+    assert made.out.startswith("silence 1: no messages about platform until ")
     (one,) = bare("alerts", "silences", "--json", on=watched).json
     assert (one["what"], one["why"]) == ("platform", "new disks")
     assert "new disks" in bare("alerts", "silences", on=watched).out
-    assert "silence 1: nothing is told of platform" in bare("alerts", "list", on=watched).err
+    assert "silence 1: no messages about platform" in bare("alerts", "list", on=watched).err
     assert bare("alerts", "unsilence", 1, on=watched).status == 0
     assert bare("alerts", "silences", "--json", on=watched).json == []
     wrong = bare("alerts", "silence", "disc", "--why", "x", on=watched)
-    assert (wrong.status, "choose of no_calibration" in wrong.err) == (2, True)
+    assert (wrong.status, "choose from no_calibration" in wrong.err) == (2, True)
 
 
 def test_the_test_says_which_channel_took_it(bare: Run, own: SmallArchive) -> None:
@@ -72,7 +72,7 @@ def test_the_test_says_which_channel_took_it(bare: Run, own: SmallArchive) -> No
     finally:
         hook.close()
     refused = bare("alerts", "test", on=own, DSA110_ALERT_CHANNELS='{"ops": {"url": "s3cret"}}')
-    assert (refused.status, "s3cret" in refused.err, "it is a URL" in refused.err) == (1, False, True)
+    assert (refused.status, "s3cret" in refused.err, "it must be a URL" in refused.err) == (1, False, True)
     unread = bare("settings", on=own, DSA110_ALERT_CHANNELS="ops=https://s3cret")
     assert (unread.status, "s3cret" in unread.err, "it is no JSON" in unread.err) == (1, False, True)
     assert "s3cret" not in bare("settings", on=own, DSA110_ALERT_CHANNELS='{"ops": {"url": "https://s3cret"}}').out

@@ -79,9 +79,9 @@ def test_a_list_of_images(dsa110: Run, tmp_path: Path) -> None:
     [
         ("sources out.doc", "its suffix names no format; use .ecsv"),
         ("sources nowhere/out.csv", "cannot be written"),
-        ("sources out.csv --min-flux-jy 5", "nothing lies within what was asked for"),
+        ("sources out.csv --min-flux-jy 5", "nothing matches the request"),
         ("light-curves out.csv --source nobody", "nobody"),
-        ("images out.csv --asset caltables", "choose of tile_image, hour_mosaic, requested_mosaic, night_mosaic"),
+        ("images out.csv --asset caltables", "choose from tile_image, hour_mosaic, requested_mosaic, night_mosaic"),
         ("images out.csv --asset night_mosaic", "there is no night_mosaic"),
         ("moc out.fits --night 2026-01-25", "no night_mosaic for 2026-01-25"),
     ],
@@ -108,4 +108,4 @@ def test_a_nights_coverage_and_hips(finished_run: tuple[Any, Any], bare: Run, tm
     names = [path.relative_to(mosaic.path / "hips") for path in (mosaic.path / "hips").rglob("*") if path.is_file()]
     assert filecmp.cmpfiles(mosaic.path / "hips", tmp_path / "hips", [str(name) for name in names], shallow=False)[1:] == ([], [])
     again = bare("export", "hips", tmp_path / "hips", "--night", night, **environment(settings))
-    assert (again.status, "name a directory that is not" in again.err) == (1, True)
+    assert (again.status, "name a new directory" in again.err) == (1, True)

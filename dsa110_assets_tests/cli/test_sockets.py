@@ -61,7 +61,7 @@ def test_where_there_is_no_short_one_it_is_said(long: Path, monkeypatch: pytest.
 def test_doctor_finds_it_first(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(long))
     found = doctor_host.temporary()
-    assert (found.ok, found.remedy) == (False, "set TMPDIR to a shorter path, /tmp say")
+    assert (found.ok, found.remedy) == (False, "set TMPDIR to a shorter path, such as /tmp")
 
 
 def test_doctor_finds_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,10 +76,10 @@ def test_variables_of_a_rate_and_a_night(dsa110: Run) -> None:
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("sources --sort colour", "--sort colour: choose of name, flux"),
+        ("sources --sort colour", "--sort colour: choose from name, flux"),
         ("sources --sort separation", "separation needs --ra and --dec"),
-        ("sources --ra 40", "a position is both ra and dec"),
-        ("sources --ra 40 --dec far", "'far' is no angle"),
+        ("sources --ra 40", "a position needs both ra and dec"),
+        ("sources --ra 40 --dec far", "'far' is not an angle"),
         ("sources --min-flux-jy 2 --max-flux-jy 1", "exchange them"),
         ("variables --max-false-discovery-rate 2", "a fraction in (0, 1]"),
         ("variables --night 2026-01-27", "no variability for 2026-01-27"),

@@ -29,13 +29,13 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_index_of_one_machine_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="one machine's"):
+    with pytest.raises(ConfigurationError, match="serves only one machine"):
         worker.worker(queue=None, slots=1)
 
 
 def test_a_queue_that_no_run_is_put_into_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSA110_DATABASE_URL", POSTGRES)
-    with pytest.raises(ConfigurationError, match=r"--queue imagine: .* choose of dagster, ingest, housekeeping, imaging, solving"):
+    with pytest.raises(ConfigurationError, match=r"--queue imagine: .* choose from dagster, ingest, housekeeping, imaging, solving"):
         worker.worker(queue=["ingest", "imagine"], slots=1)
 
 

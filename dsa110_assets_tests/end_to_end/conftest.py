@@ -1,7 +1,7 @@
 """Three short nights of a 24-antenna array, simulated and processed once, shared by all end-to-end tests.
 
 The strip's calibrator (0020+156, 2.1 Jy, steady) transits in the last group of each night; the planted flare and dip
-are two beams away, so that a sky model that does not know of them still calibrates. Noise, gains, dead antennas
+are two beams away, so that a sky model without them still calibrates. Noise, gains, dead antennas
 and interference are the simulator's own.
 """
 
@@ -36,7 +36,7 @@ MATCH_ARCSEC = 15.0
 
 @dataclass(frozen=True)
 class Survey:
-    """What was simulated and what came of it."""
+    """The simulation's truth, the settings it was processed with, and the report of the processing."""
 
     settings: Settings
     report: ProcessReport
@@ -76,7 +76,7 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
 
 @pytest.fixture(scope="session")
 def compared(survey: Survey) -> pd.DataFrame:
-    """Every light-curve point beside the truth at its time: name, kind, true_jy, true_index, isolated, and the point.
+    """Return every light-curve point with the truth at its time: name, kind, true_jy, true_index, isolated, and the point's columns.
 
     Truth is scaled to the measurement's frequency by the source's own spectral index. Isolated: all other sources
     within three beams (200 arcsec) sum to less than 1 % of its flux.
@@ -97,7 +97,7 @@ def compared(survey: Survey) -> pd.DataFrame:
             true = np.interp(point.mjd, *np.transpose(epochs)) * (frequency_hz / 1.4e9) ** source["spectral_index"]
             near = astrometry.separation_deg(ra[nearest], dec[nearest], ra, dec) * 3600 < 200
             crowd = flux[near].sum() - flux[nearest]
-            told = {"name": source["name"], "kind": source["kind"], "true_jy": true, "isolated": crowd < 0.01 * flux[nearest]}
-            told["true_index"] = source["spectral_index"]
-            rows.append({**told, **point._asdict()})
+            matched = {"name": source["name"], "kind": source["kind"], "true_jy": true, "isolated": crowd < 0.01 * flux[nearest]}
+            matched["true_index"] = source["spectral_index"]
+            rows.append({**matched, **point._asdict()})
     return pd.DataFrame(rows)

@@ -1,7 +1,7 @@
-"""An observation with planted faults, from its files to an image, beside its truth. No tests in here.
+"""An observation with planted faults, taken from its files to an image and compared with its truth. This module has no tests.
 
 A calibrator's transit is solved once; the observation after it is simulated with each fault, calibrated with those tables,
-compared with the sky, and imaged. All of it with the platform's own functions and rules, without Dagster.
+compared with the sky, and imaged. All of this uses the platform's own functions and rules, without Dagster.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ _BASE: dict[str, Any] = {
     "groups": 1, "calibrator": "none",
 }  # fmt: skip
 TRANSIT, LATER = "2026-01-26T04:51:00", "2026-01-26T04:57:00"
-"""3C138 transits at 04:53:48. Of the later observation it is the brightest source by far."""
+"""3C138 transits at 04:53:48. It is by far the brightest source of the later observation."""
 STATION = "20"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What became of an observation: medians over bright isolated sources of flux over the truth, noise, and what rules say."""
+    """The results of one observation.
+
+    The median and the worst of flux over truth of its bright isolated sources, its noise over the radiometer's, its figures,
+    the failed checks with their reasons, and whether a HARD rule excluded it.
+    """
 
     ratio: float
     worst: float
@@ -61,7 +65,7 @@ class Seen:
 def simulated(
     folder: Path, start: str, faults: tuple[str, ...], scale: dict[str, Any]
 ) -> tuple[dict[int, Path], dict[str, Any]]:  # fmt: skip
-    """Files by subband, and the truth. `scale`, SMALL or FULL, may have other options of the simulation as well."""
+    """Return the files by subband, and the truth. `scale` is SMALL or FULL, and may contain other simulation options as well."""
     truth = simulate(folder, SimulationOptions(**{**_BASE, "start": start, "faults": tuple(map(parse_fault, faults)), **scale}))
     return {int(path.stem[-2:]): path for path in folder.glob("*.hdf5")}, truth
 
@@ -69,7 +73,7 @@ def simulated(
 def observation(
     place: Path, start: str, faults: tuple[str, ...], scale: dict[str, Any]
 ) -> tuple[Path, dict[str, Any]]:  # fmt: skip
-    """A flagged measurement set, and the truth."""
+    """Return the path of a flagged measurement set, and the truth."""
     files, truth = simulated(place / "in", start, faults, scale)
     ingest(files, place / "raw.ms")
     return place / "raw.ms", truth
@@ -78,7 +82,7 @@ def observation(
 def solved(
     place: Path, faults: tuple[str, ...] = (), scale: dict[str, Any] = SMALL, known: model.SkyModel | None = None
 ) -> tuple[Solution, model.SkyModel]:  # fmt: skip
-    """3C138's transit solved, and the sky it was solved with: `known`, or the simulation's catalogue."""
+    """Return the solution of 3C138's transit, and the sky it was solved with: `known`, or the simulation's catalogue."""
     path, _ = observation(place, TRANSIT, faults, scale)
     sky = known or model.from_frame(read_catalogue(place / "in" / "catalogue.csv"))
     vis = measurement_set.mapped(path)
@@ -89,7 +93,7 @@ def solved(
 def seen(
     place: Path, tables: tuple[tuple[Gains, ...], model.SkyModel], faults: tuple[str, ...], scale: dict[str, Any] = SMALL
 ) -> Seen:  # fmt: skip
-    """The later observation with these faults, through calibration, comparison with the sky, and image."""
+    """Calibrate, compare with the sky and image the later observation with these faults."""
     path, truth = observation(place, LATER, faults, scale)
     against = calibrated.Against(tables[1], EpochOptions(), bright_sources)
     made = calibrated.calibrate_set(path, tables[0], place / "calibrated.ms", against=against)
@@ -97,17 +101,17 @@ def seen(
     figures = verdicts.figures(made.observed, verdicts.table(made.observed, made.frame, made.system_jy, {}))
     fixed = {"caltable_age_h": 0.1, "caltable_dec_offset_deg": 0.0, "n_antennas_without_tables": 0, "calibrator": "3C138"}
     fixed |= {"n_receptors_interpolated": 0, "receptors_not_interpolated": [], "receptors_of_one_set": []}
-    told = rules.judge("calibrated_ms", figures | fixed, Thresholds())
+    verdicts_found = rules.judge("calibrated_ms", figures | fixed, Thresholds())
     image = tile.make_tile(measurement_set.mapped(place / "calibrated.ms"), ImagingOptions(field_deg=3.0), tables[1])
     ratios = fluxes(image, truth)
     return Seen(
         float(np.median(ratios)), float(ratios[np.argmax(np.abs(ratios - 1))]), image.figures["rms_over_radiometer"], figures,
-        {v.check: v.reason for v in told if not v.passed}, any(v.hard and not v.passed for v in told),
+        {v.check: v.reason for v in verdicts_found if not v.passed}, any(v.hard and not v.passed for v in verdicts_found),
     )  # fmt: skip
 
 
 def fluxes(image: tile.TileImage, truth: dict[str, Any]) -> np.ndarray:
-    """Peaks over true fluxes of the isolated sources above 50 sigma within half the beam's power."""
+    """Return peak over true flux for the isolated sources above 50 sigma within half the beam's power."""
     sources = truth["sources"]
     wcs = WCS(image.header).celestial
     found = []
@@ -119,7 +123,7 @@ def fluxes(image: tile.TileImage, truth: dict[str, Any]) -> np.ndarray:
         if too_faint(image, wcs, one) or crowded(source, sources) or source.get("major_arcsec", 0) > 0:
             continue
         if source["name"].endswith((" A", " B")):
-            continue  # no point: its peak is not its flux
+            continue  # component of a double, which is not a point: its peak is not its flux
         figures = reference_figures(image.image, image.primary_beam, image.header, 5 * image.rms_jy, one)
         if figures["reference_count"]:
             found.append(figures["flux_ratio"])
@@ -127,8 +131,7 @@ def fluxes(image: tile.TileImage, truth: dict[str, Any]) -> np.ndarray:
 
 
 def too_faint(image: tile.TileImage, wcs: WCS, one: model.SkyModel) -> bool:
-    """Whether a source is so far out or so faint, below 45 sigma, that `reference_figures` need not look for the image's peaks:
-    it would leave it out."""
+    """Whether `reference_figures` would ignore a source: outside the image or below 45 sigma."""
     x, y = wcs.wcs_world2pix(np.rad2deg(one.ra_rad), np.rad2deg(one.dec_rad), 0)
     column, row = round(float(x[0])), round(float(y[0]))
     if not (0 <= row < image.primary_beam.shape[0] and 0 <= column < image.primary_beam.shape[1]):
@@ -138,7 +141,7 @@ def too_faint(image: tile.TileImage, wcs: WCS, one: model.SkyModel) -> bool:
 
 
 def crowded(source: dict[str, Any], sources: list[dict[str, Any]]) -> bool:
-    """Whether others within 200 arcsec sum to more than 1 % of its flux."""
+    """Whether the other sources within 200 arcsec sum to more than 1 % of this source's flux."""
     scale = np.cos(np.deg2rad(source["dec_deg"]))
     near = [
         s["flux_jy"] for s in sources if s is not source
@@ -148,7 +151,8 @@ def crowded(source: dict[str, Any], sources: list[dict[str, Any]]) -> bool:
 
 
 def judged(place: Path, fault: str, scale: dict[str, Any] = SMALL) -> tuple[list[str], Seen | None]:
-    """With a calibrator that is not as listed: why its solution is refused; if it is not, what the later observation shows."""
+    """Simulate a calibrator that differs from its listing. Return why its solution is refused and None, or, if it is accepted,
+    no reasons and the results of the later observation."""
     (place / "transit").mkdir()
     (place / "later").mkdir()
     solution, sky = solved(place / "transit", (fault,), scale)

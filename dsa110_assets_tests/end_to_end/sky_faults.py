@@ -1,4 +1,4 @@
-"""A small run of the 3C138 strip with planted faults, processed to its end, beside its truth. No tests in here.
+"""A small run of the 3C138 strip with planted faults, processed to the end and compared with its truth. This module has no tests.
 
 outcome = run(tmp_path, ["deaf_antenna:3-:antenna=103"])
 outcome.tiles      # one row per observation and isolated bright source: ratio = product over truth
@@ -53,7 +53,7 @@ _CUT_BEAMS = 0.75
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was simulated and what came of it."""
+    """The settings, the processing report and the simulation's truth of one run."""
 
     settings: Settings
     report: ProcessReport
@@ -65,7 +65,7 @@ class Outcome:
 
     @property
     def observations(self) -> list[str]:
-        """Their keys in order of time: group 0 first."""
+        """The observations' keys in order of time: group 0 first."""
         return [group["observation"] for group in self.truth["groups"]]
 
     @property
@@ -75,8 +75,8 @@ class Outcome:
 
     @cached_property
     def sources(self) -> pd.DataFrame:
-        """The true sources, those that are part of one (a double's components) too: name, place, kind, flux; whether
-        isolated and a point."""
+        """The true sources, including components of doubles: name, position, kind, flux, and whether each is isolated and a
+        point."""
         found = pd.DataFrame(self.truth["sources"]).drop(columns=["light_curve"])
         polynomials = np.array([s.get("log_coefficients", np.zeros(6)) for s in self.truth["sources"]])
         found = found.assign(**{f"a{i}": polynomials[:, i] for i in range(6)}, frequency_hz=1.4e9)
@@ -93,11 +93,11 @@ class Outcome:
 
     @cached_property
     def tiles(self) -> pd.DataFrame:
-        """One row per tile and bright, isolated point source of it: observation, name, kind, true_jy, apparent_jy,
-        separation_deg (of the tile's centre), flux_jy (see `fitted_jy`) and ratio = product over truth."""
+        """One row per tile and bright, isolated point source in it: observation, name, kind, true_jy, apparent_jy,
+        separation_deg (from the tile's centre), flux_jy (see `fitted_jy`) and ratio = product over truth."""
         columns = ["observation", "name", "kind", "true_jy", "apparent_jy", "separation_deg", "flux_jy", "ratio"]
-        found = [row for product in self.archive.products("tile_image") for row in self._tile(product)]
-        return pd.DataFrame(found, columns=columns)
+        rows = [row for product in self.archive.products("tile_image") for row in self._tile(product)]
+        return pd.DataFrame(rows, columns=columns)
 
     def _tile(self, product: Product) -> Iterator[tuple[Any, ...]]:
         image = fits.read_image(product.path / "image-pb.fits")
@@ -105,14 +105,14 @@ class Outcome:
         true = self.true_jy(at_hz)
         ra, dec = np.deg2rad(self.sources["ra_deg"].to_numpy()), np.deg2rad(self.sources["dec_deg"].to_numpy())
         centre = np.deg2rad([image.header["CRVAL1"], image.header["CRVAL2"]])
-        apart = astrometry.separation_deg(ra, dec, *centre)
-        apparent = true * beam.power(apart[:, None], np.array([at_hz]))[:, 0]
+        separation_deg = astrometry.separation_deg(ra, dec, *centre)
+        apparent = true * beam.power(separation_deg[:, None], np.array([at_hz]))[:, 0]
         bright = (apparent > MIN_APPARENT_JY) & self.sources["isolated"].to_numpy() & self.sources["point"].to_numpy()
         for i in np.flatnonzero(bright):
             flux = fitted_jy(image, np.rad2deg(ra[i]), np.rad2deg(dec[i]))
             if np.isfinite(flux):
-                one = self.sources.iloc[i]
-                yield product.partition, one["name"], one["kind"], true[i], apparent[i], apart[i], flux, flux / true[i]
+                source = self.sources.iloc[i]
+                yield product.partition, source["name"], source["kind"], true[i], apparent[i], separation_deg[i], flux, flux / true[i]
 
     @cached_property
     def rows(self) -> pd.DataFrame:
@@ -130,17 +130,17 @@ class Outcome:
         if not parts:
             return pd.DataFrame(columns=["name", "source_kind", "true_jy", "ratio", "hour", "bits"])
         table = pd.concat(parts, ignore_index=True)
-        known = self.sources
-        ra, dec = np.deg2rad(known["ra_deg"].to_numpy()), np.deg2rad(known["dec_deg"].to_numpy())
-        apart = 3600 * astrometry.separation_deg(
+        sources = self.sources
+        ra, dec = np.deg2rad(sources["ra_deg"].to_numpy()), np.deg2rad(sources["dec_deg"].to_numpy())
+        separation_arcsec = 3600 * astrometry.separation_deg(
             np.deg2rad(table["ra_deg"].to_numpy())[:, None], np.deg2rad(table["dec_deg"].to_numpy())[:, None], ra, dec
         )
-        nearest = np.argmin(apart, axis=1)
-        usable = (known["isolated"] & known["point"]).to_numpy()[nearest]
-        matched = (apart.min(axis=1) < MATCH_ARCSEC) & usable & np.isfinite(table["flux_jy"].to_numpy())
+        nearest = np.argmin(separation_arcsec, axis=1)
+        usable = (sources["isolated"] & sources["point"]).to_numpy()[nearest]
+        matched = (separation_arcsec.min(axis=1) < MATCH_ARCSEC) & usable & np.isfinite(table["flux_jy"].to_numpy())
         at_hz = table["frequency_hz"].iloc[0] if "frequency_hz" in table else self._frequency_hz
         table = table.assign(
-            name=known["name"].to_numpy()[nearest], source_kind=known["kind"].to_numpy()[nearest],
+            name=sources["name"].to_numpy()[nearest], source_kind=sources["kind"].to_numpy()[nearest],
             true_jy=self.true_jy(float(at_hz))[nearest], bits=[decode(int(q)) for q in table["quality"]],
         )  # fmt: skip
         return table.assign(ratio=table["flux_jy"] / table["true_jy"])[matched].reset_index(drop=True)
@@ -171,9 +171,10 @@ class Outcome:
 
     @property
     def failed_of_observations(self) -> pd.DataFrame:
-        """Those of `failed_checks` on an observation's own products: the key of an hour may be that of an observation too."""
-        own = [specifications()[asset].grain == "observation" for asset in self.failed_checks["asset"]]
-        return self.failed_checks[np.array(own, dtype=bool)]
+        """The `failed_checks` on products of single observations. The asset decides, because the key of an hour may also be the key
+        of an observation."""
+        is_of_observation = [specifications()[asset].grain == "observation" for asset in self.failed_checks["asset"]]
+        return self.failed_checks[np.array(is_of_observation, dtype=bool)]
 
     @cached_property
     def candidates(self) -> pd.DataFrame:
@@ -182,11 +183,11 @@ class Outcome:
         return pd.concat([t[t["kind"] != ""] for t in tables], ignore_index=True) if tables else pd.DataFrame()
 
     def silent(self, limit: float = 0.02) -> pd.DataFrame:
-        """Sources per observation whose median ratio in the tile is off by more than `limit` though no check on any
-        product of the observation failed: what must not be."""
-        told = set(self.failed_of_observations["partition"])
+        """The observations whose median ratio in the tile is off by more than `limit` although no check on any of their products
+        failed. There must be none."""
+        reported = set(self.failed_of_observations["partition"])
         median = self.tiles.groupby("observation")["ratio"].agg(["median", "std", "count"]).reset_index()
-        return median[((median["median"] - 1).abs() > limit) & ~median["observation"].isin(told)]
+        return median[((median["median"] - 1).abs() > limit) & ~median["observation"].isin(reported)]
 
 
 def run(
@@ -195,8 +196,8 @@ def run(
 ) -> Outcome:  # fmt: skip
     """Simulate `groups` of the strip with faults (as on the command line) and process them to the end, in this process.
 
-    `changes` are other options of the simulation, `settings` other settings of the platform. Under `place`: inbox,
-    archive and Dagster's home.
+    `changes` are further simulation options, `settings` further settings of the platform. Inbox, archive and Dagster's home
+    are made under `place`.
     """
     from dsa110_assets import settings as configuration
 
@@ -205,18 +206,18 @@ def run(
         for name in [n for n in os.environ if n.startswith("DSA110_") or n == "DAGSTER_HOME"]:
             patch.delenv(name)
         truth = simulate(place / "inbox", options)
-        given: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "inbox": place / "inbox", "archive": place / "archive", "DAGSTER_HOME": place / "home",
             "catalogues": (place / "inbox" / "catalogue.csv",), "thresholds": SMALL_DISK, "still_s": 0,
         }  # fmt: skip
-        configured = configuration.load(**given | (settings or {}))
+        configured = configuration.load(**defaults | (settings or {}))
         return Outcome(configured, process(configured), truth)
 
 
 def fitted_jy(image: fits.FitsImage, ra_deg: float, dec_deg: float) -> float:
-    """The flux [Jy] of a point at a place: the restoring beam fitted by least squares, its position fixed; NaN outside.
+    """The flux [Jy] of a point source at a position: a least-squares fit of the restoring beam at that position; NaN outside the image.
 
-    Written out here, over pixels within 0.75 of the beam's FWHM, so that it does not rest on the platform's photometry.
+    The fit uses pixels within 0.75 of the beam's FWHM. It is written out here, so that it is independent of the platform's photometry.
     """
     wcs = WCS(image.header).celestial
     x, y = (float(v) for v in wcs.all_world2pix(ra_deg, dec_deg, 0))
@@ -225,7 +226,7 @@ def fitted_jy(image: fits.FitsImage, ra_deg: float, dec_deg: float) -> float:
     if not (reach <= row < image.data.shape[0] - reach and reach <= column < image.data.shape[1] - reach):
         return np.nan
     rows, columns = np.mgrid[row - reach : row + reach + 1, column - reach : column + reach + 1]
-    # steps on the sky, east and north, along the image's own axes
+    # steps on the sky, east and north, along the image's axes
     east, north = ((v - at) * image.header[key] for v, at, key in ((columns, x, "CDELT1"), (rows, y, "CDELT2")))
     sin, cos = np.sin(np.deg2rad(image.beam.bpa_deg)), np.cos(np.deg2rad(image.beam.bpa_deg))
     distance = np.hypot((east * sin + north * cos) / image.beam.bmaj_deg, (east * cos - north * sin) / image.beam.bmin_deg)

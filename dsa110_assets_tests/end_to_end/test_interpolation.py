@@ -1,7 +1,7 @@
-"""Gains that drift between two transits: corrected visibilities with the nearest tables and between both, against the truth.
+"""Gains that drift between two transits: visibilities corrected with the nearest tables and with interpolated ones, against the truth.
 
-The instrument's gains go round once a day by 0.3 in ln amplitude and in radian, every receptor in its own phase. Two calibrators
-transit two hours apart. No epoch gains help, as in a field too faint for them.
+The instrument's gains vary as a sinusoid of one day's period, by 0.3 in ln amplitude and 0.3 radian, each receptor with its own phase.
+Two calibrators transit two hours apart. There are no epoch gains, as in a field too faint for them.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ FLUXES_JY = (10.0, 10.0, 2.0)
 
 @dataclass(frozen=True)
 class Field:
-    """An observation of one source at the middle of its track: the flagged measurement set, and the source."""
+    """An observation whose only source is at the middle of its track: the flagged measurement set, and the source."""
 
     ms: Path
     calibrator: Calibrator
 
     def solve(self, place: Path, mjd: float) -> CaltableSet:
-        """Its source's transit solved and registered, as the platform does."""
+        """Solve and register the transit of the field's source, as the platform does."""
         vis, transit = measurement_set.read(self.ms), Transit(self.calibrator, mjd, 0.0, 1.0)
         solution = night.calibrate_transit(vis, model.from_calibrator(self.calibrator), transit, SolveOptions())
         (place / self.calibrator.name).mkdir()
@@ -59,7 +59,7 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> list[Field]:
     """The first transit, the second, and the observation between them."""
     place = tmp_path_factory.mktemp("drifting")
     centres = np.rad2deg(astrometry.meridian_icrs_rad(MIDDLES_MJD, np.deg2rad(DEC_DEG)))
-    found = []
+    observed = []
     for number, (mjd, (ra_deg, dec_deg), flux_jy) in enumerate(zip(MIDDLES_MJD, centres, FLUXES_JY, strict=True)):
         name = f"S{number}"
         source = FixedSource(name, float(ra_deg), float(dec_deg), flux_jy, LIST_SPECTRAL_INDEX)
@@ -71,13 +71,14 @@ def fields(tmp_path_factory: pytest.TempPathFactory) -> list[Field]:
         )  # fmt: skip
         simulate(place / name, options)
         ingest({int(path.stem[-2:]): path for path in (place / name).glob("*.hdf5")}, place / f"{name}.ms")
-        found.append(Field(place / f"{name}.ms", Calibrator(name, None, source.ra_deg, source.dec_deg, flux_jy, "A", "P", None, False)))
-    return found
+        observed.append(Field(place / f"{name}.ms", Calibrator(name, None, source.ra_deg, source.dec_deg, flux_jy, "A", "P", None, False)))
+    return observed
 
 
 def errors(path: Path, sky: model.SkyModel) -> tuple[float, float]:
-    """Of a calibrated set: the rms over baselines and polarisations of corrected over true visibility, means over time and band,
-    less 1; and the flux in its natural map at the source over the truth, the mean real part of the same, less 1."""
+    """Return two errors of a calibrated set. The first is the rms over baselines and polarisations of corrected / true visibility - 1,
+    with visibilities averaged over time and band. The second is the mean real part of the same ratio - 1: the flux error at the source
+    in a naturally weighted map."""
     vis = measurement_set.read(path)
     cross = ~vis.is_auto
     true = predict(vis, sky)[:, cross, :, None]
@@ -87,26 +88,27 @@ def errors(path: Path, sky: model.SkyModel) -> tuple[float, float]:
 
 
 def test_between_two_transits_a_drift_is_followed(fields: list[Field], tmp_path: Path) -> None:
-    """Of a sinusoid of 0.3 an hour takes 0.3 sin(15 deg) = 0.078 at most off the nearer transit; midway between both its bend is left,
-    0.3 (1 - cos 15 deg) = 0.010 at most. Both parts of two antennas, rms over all phases: sqrt 2 times that, 0.110 and 0.0145. Over 32
-    receptors' two parts the rms scatters by 0.71 / sqrt 64 / 2 = 4.5 %. Amplitudes are interpolated, not their logarithms: they
-    come out too large by 0.078^2 / 2 sin^2, 0.0015 in the mean, and fluxes by twice as much too small. Noise is 2e-4.
+    """In an hour a sinusoid of amplitude 0.3 departs from its value at the nearer transit by at most 0.3 sin(15 deg) = 0.078. Midway
+    between both transits interpolation leaves its curvature, at most 0.3 (1 - cos 15 deg) = 0.010. For amplitude and phase of two
+    antennas, the rms over all phases is sqrt 2 times that: 0.110 and 0.0145. Over amplitudes and phases of 32 receptors the rms scatters
+    by 0.71 / sqrt 64 / 2 = 4.5 %. Amplitudes are interpolated, not their logarithms: they come out too large by 0.078^2 / 2 sin^2,
+    0.0015 in the mean, and fluxes too small by twice as much. Noise is 2e-4.
     """
     first, second, between = fields
     sets = [field.solve(tmp_path, mjd) for field, mjd in zip((first, second), MIDDLES_MJD, strict=False)]
     sky, antennas = model.from_calibrator(between.calibrator), sets[0].antennas
-    found = {}
+    measured = {}
     for interpolated in (False, True):
         choice = choose(sets, float(MIDDLES_MJD[2]), DEC_DEG, antennas, ChooseOptions(interpolate=interpolated))
         assert len(choice.sets) == 1 + interpolated
-        tables, told = tables_for(choice, between.ms)
-        assert told.get("receptors_not_interpolated", []) == told.get("receptors_of_one_set", []) == []
+        tables, figures = tables_for(choice, between.ms)
+        assert figures.get("receptors_not_interpolated", []) == figures.get("receptors_of_one_set", []) == []
         path = tmp_path / f"{interpolated}.ms"
         calibrated.calibrate_set(between.ms, tables, path)
-        found[interpolated] = errors(path, sky)
+        measured[interpolated] = errors(path, sky)
     start, bend = (DRIFT * np.sqrt(2) * turn for turn in (np.sin(np.pi / 12), 1 - np.cos(np.pi / 12)))
     of_amplitudes = -0.003
-    assert found[False][0] == pytest.approx(start, rel=3 * 0.045)
-    assert found[True][0] == pytest.approx(np.hypot(bend, of_amplitudes), rel=3 * 0.045)
-    # the mean over 32 receptors of twice the bend of ln amplitudes, each of rms bend / 2
-    assert found[True][1] == pytest.approx(of_amplitudes, abs=3 * bend / np.sqrt(32))
+    assert measured[False][0] == pytest.approx(start, rel=3 * 0.045)
+    assert measured[True][0] == pytest.approx(np.hypot(bend, of_amplitudes), rel=3 * 0.045)
+    # the mean over 32 receptors of twice the curvature of ln amplitudes, each of rms bend / 2
+    assert measured[True][1] == pytest.approx(of_amplitudes, abs=3 * bend / np.sqrt(32))

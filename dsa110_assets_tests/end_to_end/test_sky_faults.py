@@ -1,7 +1,7 @@
-"""What was wrong with the instrument, from its files to an image: fluxes come out right, or the observation says why not.
+"""Instrumental faults, followed from the files to an image: fluxes are right, or the observation's checks say why not.
 
 A calibrator's observation is solved once; the observation after it is simulated again with each fault, calibrated with
-those tables, compared with the sky, and imaged. All of it with the platform's own functions and rules, without Dagster.
+those tables, compared with the sky, and imaged. All of this uses the platform's own functions and rules, without Dagster.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from dsa110_assets_tests.end_to_end.later_observation import (
 
 pytestmark = pytest.mark.slow
 MOST_OFF, MOST_NOISE = 0.02, 1.35
-"""What fluxes may be off by, and the noise over the radiometer's: 1.16 on the healthy instrument, beside a source of 7 Jy."""
+"""The largest allowed flux error, and the largest noise over the radiometer's: that is 1.16 on the healthy instrument, beside a source of
+7 Jy."""
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +69,11 @@ def test_what_sees_no_sky_is_flagged_and_named(tables, tmp_path: Path, faults: t
 
 
 def test_most_of_the_array_deaf_is_no_observation(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Twelve of 24 antennas: what is left is excluded, and they are named."""
+    """Twelve of 24 antennas are deaf: the observation is excluded, and they are reported."""
     names = "12+2+48+87+29+20+73+68+31+76+35+8"
     found = seen(tmp_path, tables, (f"deaf_antenna:0:antenna={names}",))
     assert found.excluded
-    assert found.figures["n_antennas_lost"] >= 11  # some are dead already
+    assert found.figures["n_antennas_lost"] >= 11  # some of the twelve are dead already
     assert "enough_antennas" in found.failed
     json.dumps(found.figures)
 
@@ -85,7 +86,8 @@ def test_wide_interference_is_flagged(tables, tmp_path: Path, faults: tuple[str,
 
 
 def test_polarised_sources_and_receptors_of_unequal_noise(tmp_path: Path) -> None:
-    """Stokes I is (XX + YY) / 2; the calibrator's own 5 % are in the tables, and make XX and YY of all others unequal."""
+    """Stokes I is (XX + YY) / 2. The calibrator's polarisation of 5 % goes into the tables, and makes XX and YY of all other sources
+    unequal."""
     faults = ("polarised:*:fraction=0.05", "receptor_noise:0:ratio=1.5")
     (tmp_path / "transit").mkdir()
     (tmp_path / "later").mkdir()
@@ -95,7 +97,7 @@ def test_polarised_sources_and_receptors_of_unequal_noise(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("fault", "expected"), WRONG_CALIBRATORS.values(), ids=list(WRONG_CALIBRATORS))
 def test_a_calibrator_that_is_not_as_listed(tmp_path: Path, fault: str, expected: str) -> None:
-    """It is refused by name, or the observation after it is right all the same."""
+    """The calibrator is refused by name, or the observation after it is right nevertheless."""
     problems, found = judged(tmp_path, fault)
     if "refused" in expected and problems:
         assert all("0521+166" in problem for problem in problems)
@@ -106,4 +108,4 @@ def test_a_calibrator_that_is_not_as_listed(tmp_path: Path, fault: str, expected
     assert not found.excluded
     assert found.ratio == pytest.approx(1, abs=MOST_OFF)
     if "size" not in fault and "double" not in fault:
-        assert_right(found)  # what CLEAN leaves of 7 Jy that are no point, in this very field, moves its faintest sources
+        assert_right(found)  # CLEAN residuals of a resolved 7 Jy source in the same field shift the faintest sources

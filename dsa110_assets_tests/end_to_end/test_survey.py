@@ -1,4 +1,4 @@
-"""From subband files to candidates: what must hold against the simulator's truth."""
+"""From subband files to candidates: the products compared with the simulator's truth."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_everything_is_made_and_nothing_failed(survey: Survey) -> None:
 
 
 def test_fluxes_of_isolated_sources_agree_with_the_truth(compared: pd.DataFrame) -> None:
-    """Above 20 sigma: the median within 1 %, also by band; each source within 3 % beyond 3 of its own sigma.
+    """Above 20 sigma: the median within 1 %, also by band of signal to noise; each source within 3 % plus 3 of its own sigma.
 
-    Chosen by their true flux: a choice by measured ones takes noise for signal. A band's median is known to 1.25 of its
-    points' error over the root of their number, and may lie three of that beyond.
+    Sources are selected by their true flux, because selection by measured flux would take noise for signal. A band's median has an error
+    of 1.25 times its points' error over the root of their number, and is allowed three times that in addition.
     """
     bright = steady(compared)
     snr = bright["true_jy"] / bright["rms_jy"]
@@ -45,14 +45,14 @@ def test_fluxes_of_isolated_sources_agree_with_the_truth(compared: pd.DataFrame)
 
 
 def test_spectral_indices_of_bright_sources_agree_with_the_truth(compared: pd.DataFrame) -> None:
-    """All but the sources above 100 sigma in a tile have none; those that have are right to their errors. Several tiles of an
-    hour share calibration errors, which the errors know only where tiles contradict one another: 0.02 more is allowed for.
+    """Only sources above 100 sigma in a tile have an index, and it is right within its error. The tiles of an hour share calibration
+    errors, which the stated errors include only where tiles contradict one another: 0.02 is added for them.
     """
-    told = compared[compared["isolated"] & np.isfinite(compared["spectral_index"])]
-    assert told["name"].nunique() > 5
-    pull = (told["spectral_index"] - told["true_index"]) / np.hypot(told["spectral_index_err"], 0.02)
-    assert abs(pull.mean()) < 3 / np.sqrt(told["name"].nunique())
-    assert (pull.abs() < 4).all(), told[pull.abs() >= 4][["name", "spectral_index", "spectral_index_err", "true_index"]]
+    with_index = compared[compared["isolated"] & np.isfinite(compared["spectral_index"])]
+    assert with_index["name"].nunique() > 5
+    pull = (with_index["spectral_index"] - with_index["true_index"]) / np.hypot(with_index["spectral_index_err"], 0.02)
+    assert abs(pull.mean()) < 3 / np.sqrt(with_index["name"].nunique())
+    assert (pull.abs() < 4).all(), with_index[pull.abs() >= 4][["name", "spectral_index", "spectral_index_err", "true_index"]]
     assert compared["spectral_index"].isna().any()
 
 
@@ -67,7 +67,7 @@ def test_positions_lie_within_a_tenth_of_the_beam(survey: Survey) -> None:
 
 
 def test_light_curve_pulls_of_constant_sources_are_standard(compared: pd.DataFrame) -> None:
-    """Residuals from each source's own weighted mean over their own sigma: mean 0 +- 0.1, sd 1 +- 0.15."""
+    """Residuals from each source's weighted mean, over the sigma of the residual: mean 0 +- 0.1, sd 1 +- 0.15."""
     points = steady(compared)
     weight = 1 / points["flux_err_jy"] ** 2
     total = weight.groupby(points["name"]).transform("sum")
@@ -94,7 +94,7 @@ def test_the_flare_and_the_dip_are_candidates_and_constant_sources_are_not(surve
 
 
 def test_planted_light_curves_are_followed(compared: pd.DataFrame) -> None:
-    """Each epoch of flare and dip within 5 %: both are bright, and what the calibration makes of the night is in it."""
+    """Each epoch of flare and dip is right within 5 %: both are bright, and the night's calibration error is included."""
     planted = compared[compared["kind"].isin(["flare", "ese"])]
     assert len(planted) == 2 * len(NIGHTS)
     assert ((planted["flux_jy"] / planted["true_jy"] - 1).abs() < 0.05).all()
@@ -107,7 +107,7 @@ def test_lineage_of_a_candidate_reaches_every_subband_file(survey: Survey) -> No
 
 
 def test_orchestration_costs_little(survey: Survey) -> None:
-    """Time of the runs beyond what the steps themselves took, per run."""
+    """Seconds per run beyond the time of the steps themselves."""
     steps = sum(p.metadata["seconds"] for p in survey.archive.products())
     runs = {(made.asset in ("subband_group", "measurement_set"), made.partition) for made in survey.report.made}
     assert (survey.report.seconds - steps) / len(runs) < 4

@@ -1,4 +1,4 @@
-"""However the telescope wrote its files, the sky in them is the same: one group, written in every variant."""
+"""One group written in every variant of the telescope's files: the sky in them is the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def group(start: str, **changes: Any) -> tuple[SimulationOptions, list[FixedSource]]:
-    """One group of 16 antennas with three sources about the middle of its track, noise-free."""
+    """Options and sources of one noise-free group of 16 antennas, with three sources about the middle of its track."""
     mid = datetime_to_mjd(parse_key(start[:16])) + GROUP_S / 2 / 86400
     options = perfect(start=start, groups=1, antennas=16, channels=8, integrations=12)
     ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([mid], np.deg2rad(options.dec_deg))[0])
@@ -50,7 +50,7 @@ def group(start: str, **changes: Any) -> tuple[SimulationOptions, list[FixedSour
 
 
 def pass_through_pyuvdata(path: Path) -> None:
-    """UVH5 1.2, by baseline, with the site's latitude as declination."""
+    """Rewrite a file by pyuvdata: UVH5 1.2, ordered by baseline, with the site's latitude as declination."""
     uvd = UVData()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -62,10 +62,10 @@ def pass_through_pyuvdata(path: Path) -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_same_sky_same_fluxes(name: str, tmp_path: Path) -> None:
-    """Fluxes within 2 %, places within a twentieth of the beam.
+    """Fluxes within 2 %, positions within a twentieth of the beam.
 
-    Smearing takes up to 0.7 % at 0.8 degree (1.5 MHz, 12.9 s, 480 m), pixels 0.3 %, the fit of the peak and what CLEAN
-    leaves of the neighbours 0.5 %.
+    Smearing loses up to 0.7 % at 0.8 degree (1.5 MHz, 12.9 s, 480 m), pixels 0.3 %, the fit of the peak and CLEAN residuals of
+    the neighbours 0.5 %.
     """
     changes = dict(VARIANTS[name])
     options, sources = group(changes.pop("start", "2026-01-25T22:25:00"), **changes)
@@ -74,12 +74,12 @@ def test_same_sky_same_fluxes(name: str, tmp_path: Path) -> None:
         for path in sorted(tmp_path.glob("*.hdf5")):
             pass_through_pyuvdata(path)
     headers = [uvh5.read_header(path) for path in sorted(tmp_path.glob("*.hdf5"))]
-    (found,) = grouping.group_headers(headers)
-    files = {s: h.path for s, h in found.files.items() if name != "13 subbands" or s not in MISSING}
+    (observed_group,) = grouping.group_headers(headers)
+    files = {s: h.path for s, h in observed_group.files.items() if name != "13 subbands" or s not in MISSING}
     vis = phasing.to_common_centre(reader.read_group(files, 16))
     assert vis.subbands_missing == (MISSING if name == "13 subbands" else ())
     if name == "right ascension 0":
-        assert np.ptp([s.ra_deg for s in sources]) > 300  # they lie on both sides
+        assert np.ptp([s.ra_deg for s in sources]) > 300  # they lie on both sides of 0 h
     tile = make_tile(vis, ImagingOptions(field_deg=2.4, threads=1))
     for source in sources:
         x, y = (float(p) for p in WCS(tile.header).celestial.world_to_pixel_values(source.ra_deg, source.dec_deg))

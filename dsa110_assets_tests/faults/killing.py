@@ -1,4 +1,4 @@
-"""Processes that are killed while they publish, many of them quickly: one parent imports, a fork of it dies each time."""
+"""Processes that are killed while they publish. To be quick, one parent imports the code and a fork of it dies each time."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ for line in sys.stdin:
 
 
 class Publishers:
-    """Publishes copies of products in processes of their own, which die where they are told."""
+    """Publishes copies of products in separate processes, which are killed at a requested point."""
 
     def __init__(self, root: Path, url: str | None, child: subprocess.Popen[str]) -> None:
         self._place, self._child = {"root": str(root), "url": url}, child
 
     def publish(self, product: Product, inputs: list[str], crash_at: str = "nowhere") -> int:
-        """Publish `product`'s files anew as made from `inputs`; the exit status, -9 if SIGKILL ended it."""
-        told = {"asset": product.asset, "partition": product.partition, "inputs": inputs, "files": str(product.path)}
+        """Publish the files of `product` again as made from `inputs`. Return the exit status, -9 if SIGKILL ended the process."""
+        request = {"asset": product.asset, "partition": product.partition, "inputs": inputs, "files": str(product.path)}
         assert self._child.stdin is not None
         assert self._child.stdout is not None
-        self._child.stdin.write(json.dumps({**self._place, **told, "crash_at": crash_at}) + "\n")
+        self._child.stdin.write(json.dumps({**self._place, **request, "crash_at": crash_at}) + "\n")
         self._child.stdin.flush()
         return int(self._child.stdout.readline())
 
 
 @contextmanager
 def publishers(root: Path, url: str | None) -> Iterator[Publishers]:
-    """A parent of publishers into the archive at `root`, ended with the block."""
+    """A parent process of publishers into the archive at `root`; it is killed at the end of the block."""
     command = [sys.executable, "-c", _PUBLISHER]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True) as child:
         try:
@@ -77,7 +77,7 @@ def environment(settings: Settings, **more: Any) -> dict[str, str]:
 
 
 def dsa110(settings: Settings, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
-    """Run `dsa110` in a process of its own."""
+    """Run `dsa110` in a separate process."""
     command = [sys.executable, "-W", "ignore", "-c", "from dsa110_assets.cli import main; raise SystemExit(main())", *arguments]
     root = Path(__file__).parents[2]
     return subprocess.run(command, env=environment(settings, **more), cwd=root, capture_output=True, text=True, timeout=600)

@@ -1,4 +1,4 @@
-"""Whether two runs made the same: the numbers, words and files of every product, but for what names the run that made it."""
+"""Comparison of two runs: the numbers, texts and files of every product, except what identifies the run that made it."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from dsa110_assets.archive.product import Product
 from dsa110_assets.archive.store import Archive
 
 OF_THE_RUN = {"RUNID", "CHECKSUM", "DATASUM"}
-"""Header cards that differ from run to run: the run's id, and sums over a header that holds it."""
+"""Header cards that differ from run to run: the run's id, and checksums over a header that contains it."""
 PICTURES = {".png", ".html"}
-"""Drawn from what is compared, in whole grey levels; the pages name versions and times."""
+"""Not compared: they are drawn from data that are compared, in whole grey levels, and the pages name versions and times."""
 _NAMED = re.compile(r"-v\d+|(?<=\dT\d{4})-[0-9a-f]{8}")
-"""Versions of products, and the part of a calibration set's name that is from the digest of its measurement set: casacore
-leaves bytes in the files of its tables unwritten."""
+"""Versions of products, and the part of a calibration set's name that comes from the digest of its measurement set. That digest
+differs between runs because casacore leaves some bytes of its table files unwritten."""
 
 
 def greatest_difference(ours: Archive, theirs: Archive) -> tuple[float, str]:
-    """The greatest relative difference between the current products of two archives, and where; (0, '') if there is none.
+    """The greatest relative difference between the current products of two archives, and its place; (0, '') if there is none.
 
-    Infinite for what is only in one, and for counts, words or bytes that differ.
+    Infinite for products or contents in only one archive, and for counts, texts or bytes that differ.
     """
     worst, where = 0.0, ""
     first, second = ({(p.asset, p.partition): p for p in one.products()} for one in (ours, theirs))
     for key in sorted(first.keys() | second.keys(), key=str):
         pair = [dict(contents(side[key])) if key in side else {} for side in (first, second)]
         for name in sorted(pair[0].keys() | pair[1].keys()):
-            apart = difference(*(side.get(name) for side in pair))
-            if apart > worst:
-                worst, where = apart, f"{key[0]} {key[1]}: {name}"
+            distance = difference(*(side.get(name) for side in pair))
+            if distance > worst:
+                worst, where = distance, f"{key[0]} {key[1]}: {name}"
     return worst, where
 
 
 def difference(ours: Any, theirs: Any) -> float:
-    """Of two numbers or arrays relative to the greatest of the second, NaN being equal to NaN; of lists the greatest of
-    their members'; of anything else 0 or infinite."""
+    """The relative difference of two values.
+
+    For numbers and arrays, the greatest difference divided by the greatest absolute value of the second; NaN equals NaN.
+    For lists, the greatest difference of their members. For anything else, 0 or infinite.
+    """
     if isinstance(ours, list) and isinstance(theirs, list):
         if len(ours) != len(theirs):
             return float("inf")
@@ -50,20 +53,20 @@ def difference(ours: Any, theirs: Any) -> float:
     numbers = (np.ndarray, float, complex)
     if not isinstance(ours, numbers) or not isinstance(theirs, numbers):
         return 0.0 if type(ours) is type(theirs) and ours == theirs else float("inf")
-    one, other = np.asarray(ours), np.asarray(theirs)
-    if one.shape != other.shape or one.dtype != other.dtype:
+    first, second = np.asarray(ours), np.asarray(theirs)
+    if first.shape != second.shape or first.dtype != second.dtype:
         return float("inf")
-    if one.dtype.kind not in "fc":
-        return 0.0 if np.array_equal(one, other) else float("inf")
-    there = ~np.isnan(other)
-    if not np.array_equal(~np.isnan(one), there):
+    if first.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(first, second) else float("inf")
+    finite = ~np.isnan(second)
+    if not np.array_equal(~np.isnan(first), finite):
         return float("inf")
-    apart = float(np.max(np.abs(one[there] - other[there]), initial=0))
-    return apart / float(np.max(np.abs(other[there]), initial=0) or 1.0)
+    greatest = float(np.max(np.abs(first[finite] - second[finite]), initial=0))
+    return greatest / float(np.max(np.abs(second[finite]), initial=0) or 1.0)
 
 
 def contents(product: Product) -> Iterator[tuple[str, Any]]:
-    """Everything a product holds, by name: arrays, tables' columns, headers, counts, other files' bytes."""
+    """Yield (name, value) of everything a product contains: arrays, columns of tables, headers, counts, bytes of other files."""
     tables = sorted(path.parent for path in product.path.rglob("table.dat"))
     yield "inputs", _plain(product.inputs)
     yield "counts", [f"{name} {value}" for name, value in product.metadata.items() if isinstance(value, int)]
@@ -85,7 +88,7 @@ def contents(product: Product) -> Iterator[tuple[str, Any]]:
 
 
 def fits_contents(name: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Each HDU's header, but for what is of the run, and its data."""
+    """Each HDU's header, without the cards in OF_THE_RUN, and its data."""
     with fits.open(path, memmap=False) as hdus:
         for number, hdu in enumerate(hdus):
             yield f"{name}[{number}] header", [[key, _plain(value)] for key, value in hdu.header.items() if key not in OF_THE_RUN]
@@ -94,12 +97,12 @@ def fits_contents(name: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def table_contents(name: str, path: Path) -> Iterator[tuple[str, Any]]:
-    """Every cell of a casacore table: the bytes of its files are not all its own."""
+    """Every cell of a casacore table. Its files cannot be compared, because they contain bytes that casacore never wrote."""
     from casacore.tables import table
 
-    with table(str(path), ack=False) as one:
-        for column in one.colnames():
-            cells = [one.getcell(column, row) for row in range(one.nrows()) if one.iscelldefined(column, row)]
+    with table(str(path), ack=False) as opened:
+        for column in opened.colnames():
+            cells = [opened.getcell(column, row) for row in range(opened.nrows()) if opened.iscelldefined(column, row)]
             if cells and all(isinstance(cell, np.ndarray) and cell.shape == cells[0].shape for cell in cells):
                 yield f"{name} {column}", np.stack(cells)
             else:
@@ -112,7 +115,7 @@ def _column(column: pd.Series[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Without versions of products and without folders: a night made anew is the same night."""
+    """The value without versions of products and without folders, so that a night made again compares equal."""
     if isinstance(value, str):
         return _NAMED.sub("", value.rpartition("/")[2] if value.startswith("/") else value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":

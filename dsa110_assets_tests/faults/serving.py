@@ -1,4 +1,4 @@
-"""The platform's code server in a process of its own, and the questions the web pages ask of it."""
+"""The platform's code server in a separate process, and the queries that the web pages send to it."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def until(condition: Callable[[], Any], what: str) -> None:
 
 
 class CodeServer:
-    """The platform's code server in a process of its own, a Dagster instance, and what the web server would ask of both."""
+    """The platform's code server in a separate process, a Dagster instance, and the web server's queries to both."""
 
     def __init__(self, process: subprocess.Popen[bytes], instance: dg.DagsterInstance, workspace: WorkspaceProcessContext) -> None:
         self.process, self.instance, self.workspace = process, instance, workspace
         self.context: WorkspaceRequestContext | None = None
 
     def answers(self) -> bool:
-        """Whether the definitions are there."""
+        """Whether the code server delivers the definitions."""
         self.workspace.refresh_workspace()
         self.context = self.workspace.create_request_context()
         return not self.context.code_location_errors()
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """A GraphQL query, as the web pages send it."""
+        """The answer to a GraphQL query, sent as the web pages send it."""
         assert self.context is not None
         answer = execute_dagster_graphql(self.context, query, variables)
         assert not answer.errors, answer.errors
-        (told,) = answer.data.values()
-        found: dict[str, Any] = told
+        (content,) = answer.data.values()
+        found: dict[str, Any] = content
         return found
 
     def run(self, run_id: str) -> dg.DagsterRun:

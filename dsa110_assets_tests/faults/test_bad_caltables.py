@@ -1,4 +1,4 @@
-"""Row 22: a wrong calibration table is stopped at a HARD check, and nothing is made with it."""
+"""Row 22: a wrong calibration table fails a HARD check, and no product is made with it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Spoil = Callable[[Gains], Gains]
 
 
 def swapped(gains: Gains) -> Gains:
-    """Two living antennas have each other's gains."""
+    """Swap the gains of two working antennas."""
     first, second = np.flatnonzero(~gains.dead_receptors.any(axis=1))[[1, 4]]
     order = np.arange(len(gains.antenna_names))
     order[[first, second]] = second, first
@@ -30,7 +30,7 @@ def swapped(gains: Gains) -> Gains:
 
 
 def zero(gains: Gains) -> Gains:
-    """One antenna has gains of zero, and they are not flagged."""
+    """Set the gains of one antenna to zero without flagging them."""
     values = gains.values.copy()
     values[:, np.flatnonzero(~gains.dead_receptors.any(axis=1))[2]] = 0
     return replace(gains, values=values)
@@ -43,7 +43,7 @@ def all_zero(gains: Gains) -> Gains:
 @pytest.mark.row(22)
 @pytest.mark.parametrize("spoil", [swapped, zero, all_zero])
 def test_a_solver_that_goes_wrong_is_held(processed: Settings, monkeypatch: pytest.MonkeyPatch, spoil: Spoil) -> None:
-    """The tables are spoiled between solving and judging; only the data can tell."""
+    """The tables are spoiled between solving and judging, so that only a comparison with the data can reveal it."""
 
     def engine(used: Any, model: Any, options: Any, field_name: str) -> solve.Solution:
         solution = solve.solve(used, model, options, field_name=field_name)
@@ -69,7 +69,7 @@ def test_a_solver_that_goes_wrong_is_held(processed: Settings, monkeypatch: pyte
 
 @pytest.mark.row(22)
 def test_a_table_of_another_strip_is_never_chosen(processed: Settings) -> None:
-    """A set is registered beside the night's own whose strip is 4 degrees away, nearer in time than any other."""
+    """A second set for the night is registered whose strip is 4 degrees away, nearer in time than any other set."""
     with Archive(processed.archive) as archive:
         (good,) = caltable_registry.sets(archive, "active")
         observed = archive.products("measurement_set")[0]

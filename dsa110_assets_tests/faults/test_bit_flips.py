@@ -1,4 +1,4 @@
-"""Row 21: one flipped bit in any file of any kind of product is found, and what is damaged is made again."""
+"""Row 21: one flipped bit in any file of any kind of product is found, and the damaged product is made again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLIPS = 4
 
 
 def flip(path: Path, dice: random.Random) -> tuple[int, int]:
-    """Flip a random bit of a file, size and times as they were; (byte, its old value)."""
+    """Flip a random bit of a file and keep its size and times. Return the offset of the byte and its old value."""
     status = path.stat()
     place = dice.randrange(status.st_size)
     with path.open("r+b") as handle:
@@ -45,7 +45,7 @@ def sealed_files(product: Product) -> list[Path]:
 
 @pytest.mark.row(21)
 def test_every_flip_in_every_product_is_found(processed: Settings) -> None:
-    """The scan that reads a part of the archive each day finds it too: the parts are the whole."""
+    """The scan that reads a part of the archive each day finds them too, because its parts cover the whole archive."""
     dice = random.Random(21)
     flipped = found = 0
     with Archive(processed.archive) as archive:
@@ -67,18 +67,18 @@ def test_every_flip_in_every_product_is_found(processed: Settings) -> None:
 
 @pytest.mark.row(21)
 def test_what_is_damaged_is_made_again_and_nothing_else(processed: Settings) -> None:
-    """The table of measurements comes out with the same bytes, so nothing that follows from it is made again."""
+    """The table of measurements is made with the same bytes, so nothing downstream of it is made again."""
     with Archive(processed.archive) as archive:
-        (hurt,) = archive.products("source_measurements")
-        flip(sealed_files(hurt)[0], random.Random(1))
+        (damaged,) = archive.products("source_measurements")
+        flip(sealed_files(damaged)[0], random.Random(1))
         (problem,) = integrity.verify(archive)
-        assert [p.id for p in integrity.give_up(archive, [problem])] == [hurt.id]
-        assert archive.current(hurt.asset, hurt.partition) is None
+        assert [p.id for p in integrity.give_up(archive, [problem])] == [damaged.id]
+        assert archive.current(damaged.asset, damaged.partition) is None
         report = process(processed)
         assert report.ok
         assert [one.asset for one in report.made] == ["source_measurements"]
-        again = archive.current(hurt.asset, hurt.partition)
-        assert again is not None
-        assert (again.version, again.digest) == (hurt.version + 1, hurt.digest)
+        remade = archive.current(damaged.asset, damaged.partition)
+        assert remade is not None
+        assert (remade.version, remade.digest) == (damaged.version + 1, damaged.digest)
         assert list(integrity.verify(archive, archive.products())) == []
     record_figure(21, "rebuilt with the same bytes", 1)

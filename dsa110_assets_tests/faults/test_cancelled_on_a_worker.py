@@ -1,4 +1,4 @@
-"""Row 31 on a worker: a run that Celery's worker makes is cancelled as it waits, works or stands still; it ends, and the next one runs."""
+"""Row 31 on a worker: a run on a Celery worker is cancelled while it is queued, works or is stopped. It ends, and the next one runs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Ended = dg.DagsterRunStatus
 
 
 class Worker:
-    """A worker with one place, its database and its broker, and a Dagster instance that gives it runs; there is no daemon."""
+    """A worker with one slot, its database and its broker, and a Dagster instance that launches runs on it. There is no daemon."""
 
     def __init__(self, place: Path, environment: dict[str, str], instance: dg.DagsterInstance, redis: RedisServer) -> None:
         self.place, self.environment, self.instance, self.redis = place, environment, instance, redis
@@ -49,7 +49,7 @@ class Worker:
         return Archive(self.place / "archive", self.environment["DSA110_DATABASE_URL"])
 
     def launch(self, asset: str) -> str:
-        """A run of one catalogue, given to the broker as the daemon does it; its id."""
+        """Launch a run of one catalogue through the broker, as the daemon does. Return its id."""
         job = ReconstructableRepository.for_module("dsa110_assets.definitions", "defs").get_reconstructable_job("catalogues")
         run = self.instance.create_run_for_job(
             job.get_definition(),
@@ -67,7 +67,7 @@ class Worker:
         return found
 
     def begins(self, run_id: str) -> int:
-        """Wait until a run has begun; its process."""
+        """Wait until a run has begun. Return its process id."""
         until(lambda: self.run(run_id).status == Ended.STARTED or self.process.poll() is not None, f"run {run_id} begins")
         assert self.process.poll() is None, self.log.read_text()
         process = instances.process_of(self.run(run_id))
@@ -75,11 +75,11 @@ class Worker:
         return process
 
     def lives(self, run_id: str) -> bool:
-        """Whether a run's process is more than an entry in the table, which stays while a worker waits for its broker."""
+        """Whether a run's process is alive. A mere entry in the process table stays while a worker waits for its broker."""
         return instances.process_of(self.run(run_id)) != 0
 
     def cancel(self, run_id: str) -> None:
-        """As the operator does it."""
+        """Cancel a run with the command that an operator uses."""
         done = subprocess.run(
             [sys.executable, "-c", MAIN, "runs", "--cancel", run_id], env=self.environment, capture_output=True, text=True, timeout=120
         )
@@ -94,44 +94,44 @@ class Worker:
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     (tmp_path / "inbox").mkdir()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
-    with ExitStack() as left:
-        postgres, redis = left.enter_context(private_server()), left.enter_context(private_redis())
-        where = {
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
+    with ExitStack() as stack:
+        postgres, redis = stack.enter_context(private_server()), stack.enter_context(private_redis())
+        settings = {
             "DAGSTER_HOME": str(tmp_path / "home"), "DSA110_INBOX": str(tmp_path / "inbox"), "DSA110_ARCHIVE": str(tmp_path / "archive"),
             "DSA110_DATABASE_URL": postgres.new_database("index"), "DAGSTER_PG_URL": postgres.new_database("dagster"),
             "DAGSTER_REDIS_URL": redis.url,
         }  # fmt: skip
-        for name, value in where.items():
+        for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        Archive.create(tmp_path / "archive", where["DSA110_DATABASE_URL"]).close()
-        made = Worker(tmp_path, kept | where, left.enter_context(instances.open_instance(tmp_path / "home")), redis)
+        Archive.create(tmp_path / "archive", settings["DSA110_DATABASE_URL"]).close()
+        started = Worker(tmp_path, inherited | settings, stack.enter_context(instances.open_instance(tmp_path / "home")), redis)
         try:
-            yield made
+            yield started
         finally:
-            for pid in (made.process.pid, *descendants(made.process.pid)):
+            for pid in (started.process.pid, *descendants(started.process.pid)):
                 os.kill(pid, signal.SIGKILL)
-            made.process.wait()
+            started.process.wait()
 
 
 def test_a_cancelled_run_ends_on_its_worker_and_the_next_one_runs(worker: Worker) -> None:
     with worker.archive as archive:
-        with partition_lock(archive, "source_catalog", None):  # whoever makes it waits
-            mild, waiting = worker.launch("source_catalog"), worker.launch("source_catalog")
-            worker.begins(mild)
+        with partition_lock(archive, "source_catalog", None):  # a run that makes it waits for the lock
+            responsive, waiting = worker.launch("source_catalog"), worker.launch("source_catalog")
+            worker.begins(responsive)
             worker.cancel(waiting)
             assert worker.run(waiting).status == Ended.CANCELED, "no worker has begun it: it is over at once"
-            worker.cancel(mild)
-            worker.ends(mild, Ended.CANCELED)
-            until(lambda: not worker.lives(mild), "its process is gone")
+            worker.cancel(responsive)
+            worker.ends(responsive, Ended.CANCELED)
+            until(lambda: not worker.lives(responsive), "its process is gone")
 
             hung = worker.launch("source_catalog")
             os.kill(worker.begins(hung), signal.SIGSTOP)
             worker.redis.stop()  # the broker is not needed for it
-            asked = time.monotonic()
+            began = time.monotonic()
             worker.cancel(hung)
             worker.ends(hung, Ended.CANCELED)
-            record_figure(31, "seconds until a cancelled run of a worker that is stopped has ended", round(time.monotonic() - asked, 1))
+            record_figure(31, "seconds until a cancelled run of a worker that is stopped has ended", round(time.monotonic() - began, 1))
             until(lambda: not worker.lives(hung), "nothing is left of the one that stood still")
             worker.redis.start()
         last = worker.launch("source_catalog")

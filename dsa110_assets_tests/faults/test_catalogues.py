@@ -1,4 +1,4 @@
-"""Other people's catalogues: the frequency they do not say, sources listed twice, strange forms, names that differ in little."""
+"""Foreign catalogues: unstated frequencies, sources listed twice, unusual formats, and names that differ only slightly."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.sky import survey_files as files
 
 SCALE, TWICE, FORMS, NAMES = 27, 28, 29, 30
-"""Their rows."""
+"""Rows of ops/RELIABILITY.md."""
 DAMAGES = 12
 SOURCES = 200
 LOBES = (("n", 20.0), ("s", -20.0))
-"""Of a double: name, and arcsec north of its centroid."""
+"""The two lobes of a double source: suffix of the name, and offset north of the centroid [arcsec]."""
 READINGS = {"one catalogue": ["both.csv"], "coarse first": ["nvss.csv", "first.csv"], "fine first": ["first.csv", "nvss.csv"]}
 
 
 @pytest.mark.row(SCALE)
 def test_no_flux_scale_is_guessed(tmp_path: Path) -> None:
-    """Every survey's own table comes out at 1.4 GHz as its index says; one that says nothing is refused."""
+    """Each survey's table is scaled to 1.4 GHz with its spectral index. A table that states no frequency is refused."""
     wrong = 0
     for name, content, mhz, _ in files.TEXTS.values():
         frame = catalogues.read_catalogue(files.text(tmp_path, name, content))
@@ -45,33 +45,36 @@ def test_no_flux_scale_is_guessed(tmp_path: Path) -> None:
 def test_what_is_listed_twice_is_in_the_model_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     places = {"ra_deg": rng.uniform(100, 110, SOURCES), "dec_deg": rng.uniform(15, 17, SOURCES)}
-    one = pd.DataFrame({"name": [f"S{i}" for i in range(SOURCES)], **places, "flux_jy": rng.uniform(0.05, 1, SOURCES)})
-    again = one.assign(name=one["name"] + "b", dec_deg=one["dec_deg"] + 0.5 / 3600)
-    lobes = [one.assign(name=one["name"] + way, dec_deg=one["dec_deg"] + at / 3600, flux_jy=0.5 * one["flux_jy"]) for way, at in LOBES]
-    files_of = {"both.csv": [one, again], "nvss.csv": [one], "first.csv": lobes}
+    single = pd.DataFrame({"name": [f"S{i}" for i in range(SOURCES)], **places, "flux_jy": rng.uniform(0.05, 1, SOURCES)})
+    duplicate = single.assign(name=single["name"] + "b", dec_deg=single["dec_deg"] + 0.5 / 3600)
+    lobes = [
+        single.assign(name=single["name"] + suffix, dec_deg=single["dec_deg"] + offset / 3600, flux_jy=0.5 * single["flux_jy"])
+        for suffix, offset in LOBES
+    ]
+    files_of = {"both.csv": [single, duplicate], "nvss.csv": [single], "first.csv": lobes}
     for name, parts in files_of.items():
         pd.concat(parts).to_csv(tmp_path / name, index=False)
     read = {name: catalogues.read_catalogue(tmp_path / name) for name in files_of}
     for what, names in READINGS.items():
         frames = [read[name] for name in names]
         sky = model.from_frame(catalogues.merge(frames, [frame["catalogue"].iloc[0] for frame in frames], 15.0))
-        extra = float(sky.flux_jy.sum() / one["flux_jy"].sum() - 1)
+        extra = float(sky.flux_jy.sum() / single["flux_jy"].sum() - 1)
         record_figure(TWICE, f"flux too much, {what} [%]", round(100 * extra, 3))
         assert extra == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.row(FORMS)
 def test_a_strange_or_damaged_file_is_read_right_or_refused_in_a_sentence(tmp_path: Path) -> None:
-    """Cut short, bytes changed, parts missing and bytes put in: never another exception, and never a half-read name."""
+    """Files are truncated, or bytes are changed, removed or inserted: no other exception occurs, and no name is half read."""
     rng = np.random.default_rng(1)
     damaged = refused = 0
     for name, content, *_ in (*files.TEXTS.values(), *files.REFUSED.values()):
         for _ in range(DAMAGES if content else 0):
             (tmp_path / name).write_bytes(_damaged(content.encode("utf-8"), rng))
             damaged += 1
-            told, frame = _read(tmp_path / name)
-            refused += told is not None
-            assert "\n" not in (told or "")
+            refusal, frame = _read(tmp_path / name)
+            refused += refusal is not None
+            assert "\n" not in (refusal or "")
             if frame is not None:
                 assert frame["flux_jy"].gt(0).any()
                 assert not frame["name"].isin(["", "--", "nan", "None"]).any()
@@ -82,7 +85,7 @@ def test_a_strange_or_damaged_file_is_read_right_or_refused_in_a_sentence(tmp_pa
 
 
 def _read(path: Path) -> tuple[str | None, pd.DataFrame | None]:
-    """What the refusal says, or the catalogue."""
+    """(message of the refusal, None) or (None, catalogue)."""
     try:
         return None, catalogues.read_catalogue(path)
     except ConfigurationError as error:
@@ -90,16 +93,16 @@ def _read(path: Path) -> tuple[str | None, pd.DataFrame | None]:
 
 
 def _damaged(content: bytes, rng: np.random.Generator) -> bytes:
-    out, at = bytearray(content), int(rng.integers(len(content)))
+    out, place = bytearray(content), int(rng.integers(len(content)))
     match int(rng.integers(4)):
         case 0:
-            del out[at:]
+            del out[place:]
         case 1:
-            del out[at : at + int(rng.integers(1, 40))]
+            del out[place : place + int(rng.integers(1, 40))]
         case 2:
-            out[at] = int(rng.integers(256))
+            out[place] = int(rng.integers(256))
         case _:
-            out[at:at] = bytes(rng.integers(32, 127, size=5).astype(np.uint8))
+            out[place:place] = bytes(rng.integers(32, 127, size=5).astype(np.uint8))
     return bytes(out)
 
 
@@ -121,10 +124,10 @@ def test_no_other_source_s_curve_is_returned() -> None:
 
 @pytest.mark.row(NAMES)
 def test_curves_of_a_table_without_a_model_are_found_by_their_names(tmp_path: Path) -> None:
-    """A file of light curves alone, without the keys, the model of errors and the frequency that a night's product has."""
+    """A file of light curves without the keys, the error model and the frequency that a night's product has."""
     names = ["PSR J0024-7204A", "PSR J0024-7204a", "S 11", "S1 1"]
-    one = dict.fromkeys(LIGHT_CURVE_COLUMNS, 1.0) | {"epoch": "2026-01-25T22:05", "mosaic_id": "m", "detected": True, "quality": 0}
-    rows = [one | {"source_id": name, "flux_jy": 0.1 * (i + 1)} for i, name in enumerate(names)]
+    row = dict.fromkeys(LIGHT_CURVE_COLUMNS, 1.0) | {"epoch": "2026-01-25T22:05", "mosaic_id": "m", "detected": True, "quality": 0}
+    rows = [row | {"source_id": name, "flux_jy": 0.1 * (i + 1)} for i, name in enumerate(names)]
     with Archive.create(tmp_path) as archive:
         for night in ("2026-01-24", "2026-01-25"):
             with archive.publish("light_curves", night, [], settings={}, code_version="1", run_id="x") as draft:

@@ -60,7 +60,7 @@ with Archive(root).publish("tile_image", "2026-01-25T22:25", [], settings={}, co
 
 
 def family(mark: str) -> set[int]:
-    """Process ids that carry the mark in their environment: a killed parent's children do, whoever adopted them."""
+    """Ids of live processes with the mark in their environment. Children of a killed parent keep it, whichever process adopts them."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -74,7 +74,7 @@ def family(mark: str) -> set[int]:
 
 
 def await_true(condition: Callable[[], bool], process: subprocess.Popen[bytes], within_s: float = 240.0) -> None:
-    """Wait for something the process does; AssertionError when it ends or takes too long."""
+    """Wait until the process fulfils a condition. Raises AssertionError if it ends before or takes too long."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert process.poll() is None, "it ended before"
@@ -83,7 +83,7 @@ def await_true(condition: Callable[[], bool], process: subprocess.Popen[bytes], 
 
 
 def has_open(pids: set[int], part: str) -> bool:
-    """Whether one of the processes holds a file open whose path contains `part`."""
+    """Whether one of the processes has a file open whose path contains `part`."""
     for pid in pids:
         try:
             if any(part in os.readlink(link) for link in Path("/proc", str(pid), "fd").iterdir()):
@@ -108,7 +108,7 @@ def small_ms(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_with_an_engine_at_work_nobody_and_nothing_is_left(
     engine: str, number: signal.Signals, small_ms: Path, tmp_path: Path
 ) -> None:
-    """The run's process gets the signal while its child has the measurement set open, and WSClean a child of its own."""
+    """The run's process gets the signal while its child has the measurement set open; WSClean has a child process too."""
     if engine == "wsclean" and shutil.which("wsclean") is None:
         pytest.skip("WSClean is not installed")
     root, mark = tmp_path / "archive", uuid.uuid4().hex
@@ -121,7 +121,7 @@ def test_killed_with_an_engine_at_work_nobody_and_nothing_is_left(
         driver.kill()
         driver.wait()
         raise
-    assert len(family(mark)) >= (3 if engine == "casa" else 4)  # the run, its watch, the engine, the engine's child
+    assert len(family(mark)) >= (3 if engine == "casa" else 4)  # the run, its watcher, the engine, the engine's child
     (locked,) = root.glob("*/night=*/partition=*/.tmp-*/draft/m.ms")
     driver.send_signal(number)
     driver.wait(60)
@@ -141,7 +141,7 @@ def test_killed_with_an_engine_at_work_nobody_and_nothing_is_left(
 
 
 def _lockable(ms: Path) -> bool:
-    """Whether a writer of python-casacore gets the table's lock at once."""
+    """Whether a python-casacore writer gets the lock of the table at once."""
     opening = "table(sys.argv[1], readonly=False, ack=False, lockoptions='user').lock(nattempts=1)"
     code = f"import sys; from casacore.tables import table; {opening}"
     return subprocess.run([sys.executable, "-c", code, str(ms)], capture_output=True, timeout=60).returncode == 0
@@ -152,7 +152,7 @@ HANGS = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); pri
 
 @pytest.mark.row(16)
 def test_a_hung_child_is_killed_at_its_deadline(tmp_path: Path) -> None:
-    """One that does not even hear SIGTERM: gone after the grace that follows the deadline."""
+    """A child that ignores SIGTERM is gone after the grace period that follows the deadline."""
     began = time.monotonic()
     with pytest.raises(OverrunError, match=r"deadline of 1 s(.|\n)*deaf"):
         children.run([sys.executable, "-c", HANGS], deadline_s=1.0, log_path=tmp_path / "log")
@@ -163,7 +163,7 @@ def test_a_hung_child_is_killed_at_its_deadline(tmp_path: Path) -> None:
 
 @pytest.mark.row(16)
 def test_what_hangs_twice_is_quarantined_and_comes_back_when_released(inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stage whose child never ends: killed, tried once more, then its observation is set aside with the reason."""
+    """A stage whose child never ends is killed and tried once more; then its observation is quarantined with the reason."""
     one_group(inbox)
     settings = tiny_settings(inbox, tmp_path)
     monkeypatch.setattr(children, "GRACE_S", 0.2)

@@ -1,4 +1,4 @@
-"""A code server that is told to end has its runs end first, still answers for them, and begins no others."""
+"""A code server that gets SIGTERM lets its runs finish, still answers queries about them, and begins no others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Ended = dg.DagsterRunStatus
 
 
 def is_refused(server: CodeServer, asset: str) -> bool:
-    """Whether a run of this asset is not begun; Dagster then counts it as failed."""
+    """Whether the server refuses to begin a run of this asset; Dagster then counts the run as failed."""
     try:
         run_id = launch(server, asset)
     except AssertionError as error:
@@ -31,7 +31,7 @@ def is_refused(server: CodeServer, asset: str) -> bool:
 def test_a_stop_lets_runs_end_and_begins_none(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     with Archive.create(tmp_path / "archive") as archive, served(tmp_path, tmp_path / "inbox") as server:
-        with partition_lock(archive, "source_catalog", None):  # whoever makes it waits
+        with partition_lock(archive, "source_catalog", None):  # a run that makes it waits for the lock
             going_on, cancelled = launch(server, "source_catalog"), launch(server, "source_catalog")
             for run_id in (going_on, cancelled):
                 until(lambda: server.run(run_id).status == Ended.STARTED, "both runs have begun")  # noqa: B023

@@ -1,4 +1,4 @@
-"""Cold storage: what retention takes lies there whole, or still where it was, whatever happens in between."""
+"""Cold storage: data that retention moves are complete there, or still at their old place, whatever interrupts the move."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ retention.retain(archive, Thresholds(retention_days={"measurement_set": 0.0}), {
 
 @pytest.fixture
 def archive(tmp_path: Path, engine_url: str | None) -> Archive:
-    """With cold storage behind a link, as on another disk."""
+    """An archive whose cold storage is behind a symbolic link, as on another disk."""
     made = Archive.create(tmp_path / "archive", engine_url)
     (tmp_path / "slow").mkdir()
     (made.root / cold.DIRECTORY).symlink_to(tmp_path / "slow")
@@ -62,7 +62,7 @@ def test_there_and_back(archive: Archive) -> None:
     assert archive.current("measurement_set", WINDOW) == back
     assert retain(archive) == []
     archive.unpin(product.id)
-    assert retain(archive) == [product.id]  # and once more, into what is there
+    assert retain(archive) == [product.id]  # a second move, into a folder that exists
     assert archive.verify(cold.recall(archive, product.id)) == []
 
 

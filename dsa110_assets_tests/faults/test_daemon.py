@@ -1,4 +1,4 @@
-"""Row 11: a daemon that is killed in a storm of arrivals and started again, and a second daemon beside it."""
+"""Row 11: a daemon is killed during a burst of arrivals and started again; a second daemon is started beside it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAEMON = "dsa110_assets.orchestration.running.daemon"
 
 
 def daemon_pid(platform: LivePlatform) -> int:
-    """The process of the platform's daemon."""
+    """The process id of the platform's daemon."""
     assert platform.process is not None
     (pid,) = [pid for pid in descendants(platform.process.pid) if DAEMON in Path(f"/proc/{pid}/cmdline").read_text()]
     return pid
@@ -61,10 +61,10 @@ def test_a_daemon_killed_in_a_storm_and_a_second_one_make_nothing_twice(tmp_path
         platform.until(lambda: platform.made("measurement_set", *KEYS), "every observation after the restart")
         record_figure(11, "catch-up of 3 small observations, start included [s]", round(time.monotonic() - restarted))
         platform.until(platform.idle, "every run has ended")
-        asked = Counter(run.tags["dagster/partition"] for run in ingest_runs(platform) if run.status == dg.DagsterRunStatus.SUCCESS)
-        duplicates = sum(asked.values()) - len(asked)
+        successes = Counter(run.tags["dagster/partition"] for run in ingest_runs(platform) if run.status == dg.DagsterRunStatus.SUCCESS)
+        duplicates = sum(successes.values()) - len(successes)
         record_figure(11, "duplicate runs", duplicates)
-        assert set(asked) == set(KEYS)
+        assert set(successes) == set(KEYS)
         assert duplicates == 0
         with Archive(platform.root) as archive:
             assert [one.id for one in archive.products(state=None) if one.version > 1] == []
@@ -73,6 +73,6 @@ def test_a_daemon_killed_in_a_storm_and_a_second_one_make_nothing_twice(tmp_path
 
 
 def ingest_runs(platform: LivePlatform) -> list[dg.DagsterRun]:
-    """The runs asked for by the inbox sensor."""
+    """The runs requested by the inbox sensor."""
     with platform.instance() as instance:
         return [run for run in instance.get_runs() if "dsa110/request" in run.tags]

@@ -1,4 +1,4 @@
-"""Row 3 as the operator meets it: the disk fills up under a running platform, which pauses, says so, and goes on."""
+"""Row 3 in operation: the disk fills up under a running platform, which pauses, sends an alert, and resumes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.row(3)]
 
 
 def test_ingest_pauses_with_an_alert_and_resumes(small_disk: Path, engine_url: str | None, tmp_path: Path) -> None:
-    """Files that come while the disk is full stay as they are in the inbox, and are taken once there is room."""
+    """Files that arrive while the disk is full stay unchanged in the inbox, and are ingested once there is room."""
     scene = tmp_path / "scene"
     simulate(scene, SimulationOptions(**OPTIONS))
     groups = json.loads((scene / "truth.json").read_text())["groups"]
@@ -54,12 +54,12 @@ def test_ingest_pauses_with_an_alert_and_resumes(small_disk: Path, engine_url: s
 
 
 def told(live: LivePlatform, kind: str) -> bool:
-    """Whether the webhook has had such a message about the disk."""
+    """Whether the webhook has received a message of this kind about the disk."""
     return any((message["condition"], message["kind"]) == ("disk", kind) for message in live.webhook.taken)
 
 
 def last_error(live: LivePlatform) -> str:
-    """What the inbox sensor's last tick ended with; '' if it went well."""
+    """The error of the inbox sensor's last finished tick; '' if it succeeded."""
     with live.instance() as instance:
         for state in instance.all_instigator_state():
             if state.instigator_name == "inbox":

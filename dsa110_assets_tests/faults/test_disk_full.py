@@ -1,4 +1,4 @@
-"""Row 3: the disk fills up at 10, 50 and 90 % of a product: typed, nothing half, nothing old harmed, and it resumes."""
+"""Row 3: the disk fills up at 10, 50 and 90 % of a product: a typed error, no partial product, no harm to old ones, and it resumes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOUNT_MB = 96
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own of MOUNT_MB."""
+    """A separate file system of MOUNT_MB."""
     place = tmp_path / "small"
     place.mkdir()
     if os.geteuid() != 0:
@@ -40,7 +40,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def leave_free(place: Path, free_bytes: int) -> None:
-    """Fill the disk with a ballast file but for so much."""
+    """Fill the disk with a ballast file until only `free_bytes` are left."""
     ballast = place / "ballast"
     ballast.unlink(missing_ok=True)
     with ballast.open("wb") as handle:
@@ -48,7 +48,7 @@ def leave_free(place: Path, free_bytes: int) -> None:
 
 
 def copy_of(example: Product, place: Path) -> None:
-    """The example's files, written anew."""
+    """Write the example's files again into `place`."""
     for source in sorted(p for p in example.path.rglob("*") if p.is_file() and p.name != "product.json"):
         target = place / source.relative_to(example.path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def publish(archive: Archive, asset: str, partition: str | None, write: Callable
 
 @pytest.mark.row(3)
 def test_full_at_every_part_of_every_asset(finished_run: tuple[Settings, ProcessReport], engine_url: str | None, small_disk: Path) -> None:
-    """The disk fills up while the product is written. The index is on it with SQLite, elsewhere with PostgreSQL."""
+    """The disk fills up while the product is written. An SQLite index is on the same disk, a PostgreSQL index elsewhere."""
     original = Archive(finished_run[0].archive)
     failed = harmed = 0
     slowest_s = 0.0
@@ -104,7 +104,7 @@ def test_full_at_every_part_of_every_asset(finished_run: tuple[Settings, Process
 def test_every_writer_of_science_ends_typed(
     finished_run: tuple[Settings, ProcessReport], small_disk: Path, asset: str, part: float
 ) -> None:
-    """astropy, pyarrow, pillow and healpix writers, which each say it in their own way."""
+    """The writers of astropy, pyarrow, pillow and healpix, each of which reports a full disk in a different way."""
     import pandas as pd
     from astropy.io import fits
 
@@ -137,7 +137,7 @@ def test_every_writer_of_science_ends_typed(
 
 @pytest.mark.row(3)
 def test_the_index_says_that_its_disk_is_full(small_disk: Path) -> None:
-    """Reading and publishing: SQLite itself speaks of input and output, and nobody is sent to look at a setting."""
+    """Reading and publishing. SQLite itself reports an input/output error, and the message must not blame a setting."""
     with Archive.create(small_disk / "archive") as archive:
         first = publish(archive, "tile_image", "2026-01-25T22:25", lambda place: (place / "data").write_text("x"))
     leave_free(small_disk, 0)
@@ -173,7 +173,7 @@ publish(archive, "measurement_set", "2026-01-25T22:25", write)
 
 @pytest.mark.row(3)
 def test_casacore_takes_the_process_with_it_and_nothing_else(finished_run: tuple[Settings, ProcessReport], small_disk: Path) -> None:
-    """On a full disk casacore aborts. That is why room is asked for before; what it leaves is swept like any crash's."""
+    """On a full disk casacore aborts the process. That is why free space is checked before; its remains are swept as after any crash."""
     example = Archive(finished_run[0].archive).products("measurement_set")[0]
     with Archive.create(small_disk / "archive") as archive:
 
@@ -184,7 +184,7 @@ def test_casacore_takes_the_process_with_it_and_nothing_else(finished_run: tuple
 
         assert child(0) == 0
         (first,) = archive.products()
-        taken = sum(512 * file.stat().st_blocks for file in first.path.rglob("*"))  # columns end in holes, which take nothing
+        taken = sum(512 * file.stat().st_blocks for file in first.path.rglob("*"))  # columns end in holes, which take no space
         for part in (0.1, 0.5, 0.9):
             assert child(int(part * taken)) != 0
             (small_disk / "ballast").unlink()

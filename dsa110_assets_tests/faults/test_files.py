@@ -1,4 +1,4 @@
-"""Rows 4, 5 and 20: files that are short, still growing, or made to do harm."""
+"""Rows 4, 5 and 20: files that are truncated, still growing, or malicious."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OFFSETS = 20
 
 
 def one_group(inbox: Path) -> list[Path]:
-    """Leave only the files of the middle group, by subband."""
+    """Delete all files but those of the middle group. Return these by subband."""
     for path in inbox.iterdir():
         if not path.name.startswith(GROUP):
             path.unlink()
@@ -37,7 +37,7 @@ def one_group(inbox: Path) -> list[Path]:
 
 @pytest.mark.row(4)
 def test_truncated_anywhere_is_waited_for_then_quarantined_with_the_reason(inbox: Path, tmp_path: Path) -> None:
-    """At 20 offsets from the first byte to the last but one: never used, and the group goes on without it."""
+    """At 20 offsets from the first byte to the last but one: the file is never used, and the group is made without it."""
     files = one_group(inbox)
     content = files[1].read_bytes()
     offsets = np.unique(np.round(np.concatenate([[0, 1, 8, 511, len(content) - 1], np.geomspace(600, len(content) - 2, OFFSETS - 5)])))
@@ -52,7 +52,7 @@ def test_truncated_anywhere_is_waited_for_then_quarantined_with_the_reason(inbox
             try:
                 first, then = (looking.scan(inbox, patience, looking.known(archive)) for patience in (early, late))
                 plan.quarantine_unusable(archive, then)
-            except Exception:  # noqa: BLE001  counted: whatever it is, it would have ended the sensor's tick
+            except Exception:  # noqa: BLE001  any exception is counted, because it would have ended the sensor's tick
                 crashes += 1
                 continue
             accepted += any(1 in candidate.group.files for candidate in (*first.candidates, *then.candidates))
@@ -70,7 +70,7 @@ def test_truncated_anywhere_is_waited_for_then_quarantined_with_the_reason(inbox
 
 @pytest.mark.row(4)
 def test_damaged_bytes_in_the_header_never_end_the_process(inbox: Path, tmp_path: Path) -> None:
-    """A thousand single-byte damages to the file's structure, read in a child that would take a crash on itself."""
+    """A thousand single-byte damages to the file's structure, read in a child process so that a crash would not end the test."""
     path = one_group(inbox)[0]
     code = """
 import sys
@@ -121,7 +121,7 @@ STILL_S = 0.5
 @pytest.mark.row(5)
 @pytest.mark.parametrize("manner", ["slow", "bursty", "preallocated"])
 def test_a_growing_file_is_not_used_before_it_is_whole(inbox: Path, tmp_path: Path, manner: str) -> None:
-    """Written in place under its final name by another process; preallocated: its size and header are right at once."""
+    """Another process writes it in place under its final name. If preallocated, its size and header are right from the start."""
     files = one_group(inbox)
     source = tmp_path / "source"
     source.write_bytes(files[1].read_bytes())
@@ -143,12 +143,12 @@ def test_a_growing_file_is_not_used_before_it_is_whole(inbox: Path, tmp_path: Pa
     record_figure(5, "premature reads", premature)
     record_figure(5, f"added delay at still_s = {STILL_S} [s]", round(delay_s, 2))
     assert premature == 0
-    assert delay_s < STILL_S + 10  # a busy machine; the figure says what it was
+    assert delay_s < STILL_S + 10  # wide, for a busy machine; the figure records the delay
 
 
 @pytest.mark.row(5)
 def test_a_writer_that_holds_its_file_open_is_waited_for_not_judged(inbox: Path) -> None:
-    """HDF5's own lock says that the file is being written: that is no fault of the data."""
+    """HDF5's lock shows that the file is still being written, which is no fault of the data."""
     files = one_group(inbox)
     copy = files[1].read_bytes()
     files[1].unlink()
@@ -169,7 +169,7 @@ IN_OPEN = 0x20
 
 
 class OpenWatch:
-    """How often a file was opened since, as the kernel tells (inotify)."""
+    """Counts how often a file was opened, as reported by the kernel (inotify)."""
 
     def __init__(self, path: Path) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -178,12 +178,12 @@ class OpenWatch:
 
     def count(self) -> int:
         try:
-            found = os.read(self.descriptor, 1 << 16)
+            buffer = os.read(self.descriptor, 1 << 16)
         except BlockingIOError:
             return 0
         size, events = struct.calcsize("iIII"), 0
-        while found:
-            events, found = events + 1, found[size + struct.unpack_from("iIII", found)[3] :]
+        while buffer:
+            events, buffer = events + 1, buffer[size + struct.unpack_from("iIII", buffer)[3] :]
         return events
 
 
@@ -221,7 +221,7 @@ def _bomb(file: h5py.File, canary: Path) -> None:
 
 
 def _big_chunk(file: h5py.File, canary: Path) -> None:
-    """One chunk of 640 MB: whoever reads a single number of it unpacks it all."""
+    """One chunk of 640 MB: reading a single number of it unpacks all of it."""
     shape = file["Data/visdata"].shape
     more, chunks = (None, 1, *shape[2:]), (10**7, 1, *shape[2:])
     _replace(file, "Data/visdata", shape=shape, dtype="c8", maxshape=more, chunks=chunks, compression="gzip")
@@ -307,7 +307,7 @@ def test_malicious_files_are_refused_before_anything_is_allocated_or_followed(in
 
 @pytest.mark.row(20)
 def test_a_file_of_good_header_and_spoiled_data_is_quarantined_and_its_group_made_without_it(inbox: Path, tmp_path: Path) -> None:
-    """Packed data that do not unpack are found out when they are read; the observation goes on with the others."""
+    """Corrupt compressed data are noticed when they are read; the observation is made from the other files."""
     from dsa110_assets.orchestration.running.process import process
 
     files = one_group(inbox)

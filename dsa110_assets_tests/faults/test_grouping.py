@@ -1,4 +1,4 @@
-"""Rows 6 to 9: files that come twice, in any order, too late, or under a wrong clock."""
+"""Rows 6 to 9: files that arrive twice, in any order, too late, or with wrong clocks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GROUP = "2026-01-25T22:25"
 
 
 def twin(path: Path, seconds: int, *, other_bytes: bool) -> Path:
-    """A second copy under a name some seconds later, as after a restart of the writer."""
+    """A second copy of a file whose name is some seconds later, as after a restart of the writer."""
     stamp = datetime.fromisoformat(path.name[:19]) + timedelta(seconds=seconds)
     copy = path.with_name(f"{stamp:%Y-%m-%dT%H:%M:%S}{path.name[19:]}")
     content = bytearray(path.read_bytes())
@@ -78,7 +78,7 @@ def test_the_same_bytes_twice_are_ignored_whichever_came_first(settings: Setting
 @pytest.mark.row(6)
 @pytest.mark.parametrize("published", [False, True])
 def test_other_bytes_quarantine_both_and_an_alert_says_so(settings: Settings, inbox: Path, published: bool) -> None:
-    """Also when one of them is in a published manifest: it keeps its version, and a new one does without."""
+    """Also when one of them is in a published manifest: that version stays as it is, and a new version excludes the file."""
     if published:
         process(settings, through="subband_group")
     first = min(inbox.glob(f"{GROUP}*_sb02.hdf5"))
@@ -91,13 +91,13 @@ def test_other_bytes_quarantine_both_and_an_alert_says_so(settings: Settings, in
         assert sorted(record.paths[0] for record in records) == sorted([first, second])
         assert all("other bytes" in record.reason for record in records)
         alerts.remember(archive, "watched since", "2026-01-01T00:00:00+00:00")
-        told, _ = conditions.evaluate(Facts(archive, settings, Thresholds()))
-        assert sorted(one.subject for one in told if one.condition == "quarantine") == sorted(path.name for path in (first, second))
+        raised, _ = conditions.evaluate(Facts(archive, settings, Thresholds()))
+        assert sorted(one.subject for one in raised if one.condition == "quarantine") == sorted(path.name for path in (first, second))
         if published:
             old, new = archive.versions("subband_group", GROUP)
             overwritten += archive.verify(old) != []
             assert (old.state, new.state) == ("superseded", "current")
-        # the way back: a person knows which is right
+        # recovery: a person knows which file is right
         second.unlink()
         (record,) = quarantine.release(archive, first)
         assert "other bytes" in record.reason
@@ -114,7 +114,7 @@ PERMUTATIONS = 10_000
 
 @pytest.mark.row(7)
 def test_ten_thousand_orders_of_arrival_give_one_outcome(tmp_path: Path) -> None:
-    """Two groups, copies with the same and with other bytes, one that disagrees, and a short group in a shared window."""
+    """Two groups, copies with the same and with other bytes, a file of another declination, and a short group in a shared window."""
     observation = Observation(n_times=1, n_antennas=3, n_telescope=4, subbands=(0, 1, 2, 3))
     paths = [observation.write(tmp_path, s) for s in range(4)]
     paths += [twin(paths[1], 4, other_bytes=False), twin(paths[2], 5, other_bytes=True)]
@@ -141,32 +141,32 @@ def test_ten_thousand_orders_of_arrival_give_one_outcome(tmp_path: Path) -> None
 
 @pytest.mark.row(7)
 def test_files_taken_up_as_they_come_in_random_order_give_the_same_groups(settings: Settings, tmp_path: Path) -> None:
-    """Through the whole ingest, three orders and paces; groups wait for their files as in a live inbox."""
+    """Three orders and paces through the whole ingest. Groups wait for their files as in a live inbox."""
     source = sorted(settings.inbox.iterdir())
     outcomes = set()
     for seed in range(3):
         rng = random.Random(seed)
         place = tmp_path / f"order{seed}"
         (place / "inbox").mkdir(parents=True)
-        mine = tiny_settings(place / "inbox", place, min_subbands=SUBBANDS)
+        own_settings = tiny_settings(place / "inbox", place, min_subbands=SUBBANDS)
         order = [path for path in source if path.suffix == ".hdf5"]
         rng.shuffle(order)
-        with Archive.create(mine.archive) as archive:
+        with Archive.create(own_settings.archive) as archive:
             while order:
                 for path in [order.pop() for _ in range(min(len(order), rng.randint(1, 5)))]:
                     os.link(path, place / "inbox" / path.name)
-                seen = looking.scan(mine.inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, 0.0, looking.now_s(), False))
+                seen = looking.scan(own_settings.inbox, looking.Patience(SUBBANDS, SUBBANDS, 600.0, 0.0, looking.now_s(), False))
                 assert seen.unusable == ()
-            process(mine, through="subband_group")
-            found = archive.products("subband_group")
-            outcomes.add(tuple((p.partition, tuple(p.settings["files"])) for p in found))
+            process(own_settings, through="subband_group")
+            products = archive.products("subband_group")
+            outcomes.add(tuple((p.partition, tuple(p.settings["files"])) for p in products))
     record_figure(7, "distinct manifests of incremental arrival", len(outcomes))
     (outcome,) = outcomes
     assert len(outcome) == 3
 
 
 def dependents_by_hand(archive: Archive, root: Product) -> set[str]:
-    """Current products made from `root`, directly or not: walked over the recorded inputs alone."""
+    """Current products made from `root`, directly or indirectly, found from the recorded inputs alone."""
     products = archive.products()
     found, queue = set(), deque([root.id])
     while queue:
@@ -191,16 +191,16 @@ def test_a_late_subband_makes_a_new_version_and_its_dependents_stale(tmp_path: P
     with Archive(settings.archive) as archive:
         old = group_product(archive)
         assert old.metadata["n_subbands"] == SUBBANDS - 1
-        true = dependents_by_hand(archive, old)
-        assert len(true) >= 5, "no chain to go stale"
+        expected = dependents_by_hand(archive, old)
+        assert len(expected) >= 5, "no chain to go stale"
         aside.rename(late)
         process(settings, through="subband_group")
         new = group_product(archive)
         assert (new.version, new.metadata["n_subbands"]) == (2, SUBBANDS)
         found = {one.product.id for one in stale(archive)}
-        record_figure(8, "stale dependents found / true", f"{len(found & true)} / {len(true)}")
-        record_figure(8, "wrongly called stale", len(found - true))
-        assert found == true
+        record_figure(8, "stale dependents found / true", f"{len(found & expected)} / {len(expected)}")
+        record_figure(8, "wrongly called stale", len(found - expected))
+        assert found == expected
         assert archive.get(old.id).state == "superseded"
         assert archive.verify(archive.get(old.id)) == []
         process(settings)
@@ -208,7 +208,7 @@ def test_a_late_subband_makes_a_new_version_and_its_dependents_stale(tmp_path: P
 
 
 def misgrouped(files: dict[Path, float]) -> int:
-    """Files that are not in the group of their data's time [MJD]."""
+    """The number of files that are not in the group of their data's start time [MJD]."""
     groups = grouping.group_headers([uvh5.read_header(path) for path in files])
     placed = {header.path: group.mjd_start for group in groups for header in group.files.values()}
     return sum(abs(placed.get(path, np.inf) - start) > 1e-6 for path, start in files.items())
@@ -229,7 +229,7 @@ NINE = "2026-01-25T22:25"
     ],
 )
 def test_groups_go_by_the_data_not_by_any_clock(tmp_path: Path, case: str, mjd: float, offsets_s: list[float]) -> None:
-    """Names by the nodes' clocks, modification times by the file server's; both wrong."""
+    """File names follow the nodes' clocks, modification times the file server's clock. Both are wrong."""
     files: dict[Path, float] = {}
     for number in range(3):
         start = mjd + number * 309.238 / 86400
@@ -258,7 +258,7 @@ def test_the_sixtieth_second_of_a_leap_minute_is_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.row(9)
 def test_a_late_file_named_an_hour_off_still_joins_its_published_group(settings: Settings, inbox: Path, tmp_path: Path) -> None:
-    """Its name says nothing about where it belongs; its header does, long after the others were settled."""
+    """Its name cannot determine its group; its header does, long after the group's other files were published."""
     (path,) = inbox.glob(f"{GROUP}*_sb02.hdf5")
     skewed = inbox / path.name.replace("T22:", "T21:")
     path.rename(tmp_path / path.name)
@@ -274,7 +274,7 @@ def test_a_late_file_named_an_hour_off_still_joins_its_published_group(settings:
 
 @pytest.mark.row(9)
 def test_a_file_servers_clock_an_hour_off_does_not_hold_up_a_live_inbox(inbox: Path) -> None:
-    """Whether a file still changes is judged from one look to the next, not from what its time says."""
+    """Whether a file still changes is judged from one scan to the next, not from its modification time."""
     for number, path in enumerate(sorted(inbox.glob("*.hdf5"))):
         copy = path.read_bytes()
         path.unlink()

@@ -1,4 +1,4 @@
-"""Row 31: a run that hangs, and cannot even take a signal, is ended when it is cancelled, and stands in nobody's way."""
+"""Row 31: a run that hangs and cannot even handle a signal is ended when it is cancelled, and does not block other runs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Ended = dg.DagsterRunStatus
 
 
 def launch(server: CodeServer, asset: str) -> str:
-    """Ask for a run of one catalogue; its id."""
+    """Launch a run of one catalogue. Return its id."""
     selector = {
         "repositoryName": "__repository__", "repositoryLocationName": code_server.LOCATION, "pipelineName": "catalogues",
         "assetSelection": [{"path": [asset]}],
     }  # fmt: skip
-    told = server.ask(LAUNCH, given={"selector": selector, "mode": "default", "runConfigData": {}})
-    assert told["__typename"] == "LaunchRunSuccess", told
-    return str(told["run"]["runId"])
+    answer = server.ask(LAUNCH, given={"selector": selector, "mode": "default", "runConfigData": {}})
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["runId"])
 
 
 def process_of(server: CodeServer, run_id: str) -> int:
-    """The process of a run; 0 while no step of it has begun."""
+    """The process id of a run; 0 while no step of it has begun."""
     launcher = server.run(run_id).tags.get(instances.LAUNCHER_TAG)
     return int(launcher.split("/")[1]) if launcher else 0
 
@@ -46,36 +46,36 @@ def test_cancelling_a_stopped_run_ends_it_and_the_next_one_runs(tmp_path: Path) 
     (tmp_path / "inbox").mkdir()
     with (
         Archive.create(tmp_path / "archive") as archive,
-        partition_lock(archive, "source_catalog", None),  # whoever makes it waits, and hangs
+        partition_lock(archive, "source_catalog", None),  # a run that makes it waits for the lock, and hangs
         served(tmp_path, tmp_path / "inbox") as server,
     ):
-        mild = launch(server, "source_catalog")
-        until(lambda: server.run(mild).status == Ended.STARTED, "a run that waits for the lock has begun")
-        assert server.ask(CANCEL, id=mild)["__typename"] == "TerminateRunSuccess"
-        asked = time.monotonic()
-        until(lambda: server.run(mild).is_finished, "it has ended")
-        assert server.run(mild).status == Ended.CANCELED
-        assert time.monotonic() - asked < code_server.CANCEL_GRACE_S / 2, "it was killed, and could have ended by itself"
+        responsive = launch(server, "source_catalog")
+        until(lambda: server.run(responsive).status == Ended.STARTED, "a run that waits for the lock has begun")
+        assert server.ask(CANCEL, id=responsive)["__typename"] == "TerminateRunSuccess"
+        began = time.monotonic()
+        until(lambda: server.run(responsive).is_finished, "it has ended")
+        assert server.run(responsive).status == Ended.CANCELED
+        assert time.monotonic() - began < code_server.CANCEL_GRACE_S / 2, "it was killed, and could have ended by itself"
 
-        given_up, hung = launch(server, "source_catalog"), launch(server, "source_catalog")
-        for run_id in (given_up, hung):
+        abandoned, hung = launch(server, "source_catalog"), launch(server, "source_catalog")
+        for run_id in (abandoned, hung):
             until(lambda: process_of(server, run_id), "the runs that hang have begun")  # noqa: B023
             os.kill(process_of(server, run_id), signal.SIGSTOP)
-        server.instance.report_run_failed(server.run(given_up), "as the daemon says of what does not start in time")
-        asked = time.monotonic()
+        server.instance.report_run_failed(server.run(abandoned), "as the daemon says of what does not start in time")
+        began = time.monotonic()
         assert server.ask(CANCEL, id=hung)["__typename"] == "TerminateRunSuccess"
-        record_figure(31, "seconds until a cancel of a stopped run is answered", round(time.monotonic() - asked, 1))
+        record_figure(31, "seconds until a cancel of a stopped run is answered", round(time.monotonic() - began, 1))
 
         other = launch(server, "calibrator_catalog")
         until(lambda: server.run(other).is_finished, "a run beside the cancelled one")
         assert server.run(other).status == Ended.SUCCESS
 
         until(lambda: server.run(hung).is_finished, "the cancelled run has ended")
-        record_figure(31, "seconds until a cancelled run that is stopped has ended", round(time.monotonic() - asked, 1))
+        record_figure(31, "seconds until a cancelled run that is stopped has ended", round(time.monotonic() - began, 1))
         assert server.run(hung).status == Ended.CANCELED
-        for run_id in (given_up, hung):
+        for run_id in (abandoned, hung):
             until(lambda: not Path(f"/proc/{process_of(server, run_id)}").exists(), "nothing is left of them")  # noqa: B023
-        assert server.run(given_up).status == Ended.FAILURE
+        assert server.run(abandoned).status == Ended.FAILURE
         last = launch(server, "calibrator_catalog")
         until(lambda: server.run(last).is_finished, "a run after it")
         assert server.run(last).status == Ended.SUCCESS

@@ -1,4 +1,4 @@
-"""Row 19: images that say nothing, or not all, at every door they are read through: refused by name, or masked; never 0 Jy."""
+"""Row 19: worthless or incomplete images, at every place where they are read: refused by file name, or masked; never 0 Jy."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.mosaics.tiles import make_tiles
 
 CENTRES = [(359.9, 16.0), (0.1, 16.0)]
-"""Two tiles on either side of 0 h, and sources on both; the first lies in both tiles."""
+"""The centres [deg] of two tiles on either side of 0 h. Both contain sources of SOURCES, whose first lies in both tiles."""
 SOURCES = [(359.95, 16.02, 1.0), (0.02, 15.9, 0.5), (0.2, 16.1, 0.8), (359.8, 15.95, 0.6)]
 NOISE_JY = 1e-3
 OPTIONS = PhotometryOptions()
 CATALOGUE = pd.DataFrame({"source_id": [f"S{k}" for k in range(4)], "ra_deg": [s[0] for s in SOURCES], "dec_deg": [s[1] for s in SOURCES]})
 TRUE_JY = {f"S{k}": source[2] for k, source in enumerate(SOURCES)}
 TOLERANCE_JY = 6e-3
-"""5 sigma of 1.2e-3 Jy, the error of a flux from one tile of 1e-3 Jy noise here."""
+"""5 sigma, where sigma is 1.2e-3 Jy: the error of a flux from one tile of 1e-3 Jy noise here."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def tiles(tmp_path_factory: pytest.TempPathFactory) -> list[TileInput]:
 
 
 def spoilt(path: Path, to: Path, **cards: object) -> Path:
-    """A copy with other header cards (None: without) or, as `data`, with what this makes of its pixels."""
+    """A copy of an image with changed header cards (None removes the card). A callable `data` makes its pixels from (data, header)."""
     with fits.open(path, memmap=False) as hdus:
         data, header = hdus[0].data.copy(), hdus[0].header.copy()
     for keyword, value in cards.items():
@@ -72,7 +72,7 @@ def dead(data: np.ndarray, header: fits.Header) -> np.ndarray:
 
 
 def one_blank(data: np.ndarray, header: fits.Header) -> np.ndarray:
-    """The pixel that holds the brightest source."""
+    """Blank the pixel of the brightest source."""
     x, y = WCS(header).celestial.wcs_world2pix(*SOURCES[0][:2], 0)
     data[..., round(float(y)), round(float(x))] = np.nan
     return data
@@ -85,22 +85,22 @@ WORTHLESS: dict[str, dict[str, object]] = {
 
 
 def measured(mosaic: Mosaic, place: Path) -> pd.DataFrame:
-    """The mosaic's sources, as from the files of a product."""
+    """The measurements of a mosaic that was written to files as in a product, by source."""
     place.mkdir()
     write_mosaic(mosaic, place)
     return measure_mosaic(place / "mosaic.fits", place / "noise.fits", CATALOGUE, OPTIONS, "e", 61000.0, "m").set_index("source_id")
 
 
 def silently_wrong(rows: pd.DataFrame) -> int:
-    """Known sources whose flux is a number, not flagged, and not theirs."""
+    """The number of catalogue sources with an unflagged, finite flux that is wrong."""
     known = rows[rows.index.isin(list(TRUE_JY))]
-    there = known[known["flux_jy"].notna() & (known["quality"] == 0)]
-    return int(sum(abs(flux - TRUE_JY[str(name)]) > TOLERANCE_JY for name, flux in there["flux_jy"].items()))
+    usable = known[known["flux_jy"].notna() & (known["quality"] == 0)]
+    return int(sum(abs(flux - TRUE_JY[str(name)]) > TOLERANCE_JY for name, flux in usable["flux_jy"].items()))
 
 
 @pytest.fixture(scope="module")
 def whole(tiles: list[TileInput], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A mosaic without a fault, on disk."""
+    """The folder of a faultless mosaic."""
     place = tmp_path_factory.mktemp("whole") / "mosaic"
     rows = measured(coadd(tiles), place)
     assert set(rows.index) == set(TRUE_JY)
@@ -112,14 +112,14 @@ def whole(tiles: list[TileInput], tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.mark.row(19)
 @pytest.mark.parametrize("fault", WORTHLESS)
 def test_a_worthless_tile_makes_no_mosaic(tiles: list[TileInput], tmp_path: Path, fault: str) -> None:
-    """Alone, and beside a good one: what is wrong is said with the file's name, not averaged into it."""
+    """Alone, and beside a good tile: the error names the file, and the tile is not averaged into a mosaic."""
     bad = replace(tiles[0], image_path=spoilt(tiles[0].image_path, tmp_path / "bad.fits", **WORTHLESS[fault]))
-    for given in ([bad], [bad, tiles[1]]):
+    for inputs in ([bad], [bad, tiles[1]]):
         with pytest.raises(BadDataError, match=r"bad\.fits"):
-            coadd(given)
+            coadd(inputs)
     with pytest.raises(BadDataError, match="noise nan"):
         coadd([replace(tiles[0], rms_jy=float("nan")), tiles[1]])
-    if fault != "all 0":  # of which no peak is compared
+    if fault != "all 0":  # no peak of such a tile is compared
         with pytest.raises(BadDataError, match=r"bad\.fits"):
             compared_pairs([bad, tiles[1]])
 
@@ -152,7 +152,7 @@ def test_a_worthless_noise_map_gives_no_flux(whole: Path, tmp_path: Path, make: 
 @pytest.mark.row(19)
 @pytest.mark.parametrize("which", ["image", "primary beam"])
 def test_one_blank_pixel_of_a_tile_is_a_hole_or_the_other_tiles(tiles: list[TileInput], tmp_path: Path, which: str) -> None:
-    """Under the brightest source. Another tile fills it, with the right flux; without one, the source's row is masked."""
+    """The pixel is under the brightest source. Another tile fills it with the right flux; without one, the source's row is masked."""
     name = "image_path" if which == "image" else "primary_beam_path"
     bad = replace(tiles[0], **{name: spoilt(getattr(tiles[0], name), tmp_path / "bad.fits", data=one_blank)})
     alone, both = measured(coadd([bad]), tmp_path / "alone"), measured(coadd([bad, tiles[1]]), tmp_path / "both")
@@ -182,7 +182,7 @@ def test_one_blank_pixel_of_a_mosaic_is_a_masked_row(whole: Path, tmp_path: Path
 
 @pytest.mark.row(19)
 def test_zero_hours_is_no_edge(tiles: list[TileInput], whole: Path, tmp_path: Path) -> None:
-    """Tiles at 359.9 and 0.1 degrees: one small grid, every flux and place, the pairs of the overlap, the names."""
+    """Tiles at 359.9 and 0.1 degrees: the grid is small, and fluxes, positions, overlap pairs and names are right."""
     mosaic = coadd(tiles)
     assert mosaic.header["NAXIS1"] < 2 * 256
     rows = measured(mosaic, tmp_path / "m")
@@ -209,7 +209,7 @@ def published(archive: Archive, asset: str, key: str, files: dict[str, Path]) ->
 @pytest.mark.row(19)
 @pytest.mark.parametrize("fault", [*WORTHLESS, "one NaN"])
 def test_an_analyst_is_told(tiles: list[TileInput], whole: Path, tmp_path: Path, fault: str) -> None:
-    """Through open_archive()'s own objects: tile, hour and night."""
+    """Through the objects of open_archive(): tile, hour and night."""
     cards = WORTHLESS.get(fault, {"data": one_blank})
     with Archive.create(tmp_path / "archive") as store:
         archive = AnalystArchive(store)
@@ -225,7 +225,7 @@ def test_an_analyst_is_told(tiles: list[TileInput], whole: Path, tmp_path: Path,
                     with pytest.raises(BadDataError, match="no pixel is finite"):
                         read(image)
             elif fault in ("zero beam", "no BMIN", "NaN is no card"):
-                with pytest.raises(BadDataError, match="no beam"):
+                with pytest.raises(BadDataError, match="which is not a beam"):
                     _ = image.beam
             elif fault == "no BMAJ":
                 assert image.beam is None
@@ -239,7 +239,7 @@ def test_an_analyst_is_told(tiles: list[TileInput], whole: Path, tmp_path: Path,
 
 @pytest.mark.row(19)
 def test_a_masked_row_stays_masked_for_the_analyst(whole: Path, tmp_path: Path) -> None:
-    """Measured, published, read back: the hole's source has no flux in any table, and its other epoch is its mean."""
+    """Measured, published and read back: a source under the hole has no flux in any table, and its mean is that of its other epoch."""
     holed = spoilt(whole / "mosaic.fits", tmp_path / "m.fits", data=one_blank)
     epochs = [
         measure_mosaic(path, whole / "noise.fits", CATALOGUE, OPTIONS, f"2026-01-2{5 + k}T21:00", 61065.9 + k, f"hour_mosaic-{k}")

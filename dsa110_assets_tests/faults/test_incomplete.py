@@ -1,4 +1,4 @@
-"""Row 10: observations that lack subbands."""
+"""Row 10: observations with missing subbands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[int, Path], Fix
 
 
 def flux_jy(files: dict[int, Path], source: FixedSource) -> tuple[float, float]:
-    """(flux of the source in an image of these subbands, corrected for the beam, brought to 1.4 GHz; MHz that counted)."""
+    """(flux [Jy] of the source in an image of these subbands, divided by the primary beam and scaled to 1.4 GHz; used bandwidth [MHz])."""
     vis = phasing.to_common_centre(reader.read_group(files, 16))
     missing = tuple(s for s in range(16) if s not in files)
     assert vis.subbands_missing == missing
@@ -66,14 +66,14 @@ def flux_jy(files: dict[int, Path], source: FixedSource) -> tuple[float, float]:
 
 @pytest.mark.row(10)
 def test_flux_bias_of_incomplete_observations(full: tuple[dict[int, Path], FixedSource]) -> None:
-    """Weights and bandwidth are those of what is there, and so is the frequency the flux belongs to: no bias.
+    """Weights, bandwidth and the frequency of the flux are those of the subbands that exist, so that the flux has no bias.
 
-    Against the full set: 1 % for fewer than half of a beam's worth of sampling of the peak (0.3 %) and the spectrum's
-    curvature within the band, which the mean frequency does not follow (0.2 % for the index 0.7 over 13 %); 2 % for a
-    single subband, whose beam another CLEAN has to fit.
+    The tolerance against the full set is 1 %: it covers the sampling of the peak with fewer than half a beam (0.3 %) and the
+    curvature of the spectrum within the band, which the mean frequency does not follow (0.2 % for the index 0.7 over 13 %).
+    It is 2 % for a single subband, whose beam is different, so that another CLEAN has to fit it.
     """
     files, source = full
-    found = {name: flux_jy({s: files[s] for s in kept}, source) for name, kept in CASES.items()}
+    found = {name: flux_jy({s: files[s] for s in subbands}, source) for name, subbands in CASES.items()}
     reference, _ = found["all 16"]
     assert reference == pytest.approx(FLUX_JY, rel=0.01)
     for name, (flux, width_mhz) in found.items():
@@ -87,7 +87,7 @@ def test_flux_bias_of_incomplete_observations(full: tuple[dict[int, Path], Fixed
 @pytest.mark.row(10)
 @pytest.mark.parametrize(("name", "state"), [(name, "ready" if len(kept) >= 14 else "unusable") for name, kept in CASES.items()])
 def test_the_declared_policy(full: tuple[dict[int, Path], FixedSource], name: str, state: str) -> None:
-    """At least 14 of 16, once the wait is over; before, whatever is missing is waited for, and named."""
+    """At least 14 of 16 subbands are needed once the wait is over. Before, missing subbands are waited for, and named."""
     files, _ = full
     (group,) = grouping.group_headers([uvh5.read_header(files[s]) for s in CASES[name]])
     end_s = looking.Patience._end_s(group)

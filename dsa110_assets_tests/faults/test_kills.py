@@ -1,4 +1,4 @@
-"""Rows 1 and 2: killed at every named point of every asset, everything converges to what an undisturbed run makes."""
+"""Rows 1 and 2: after kills at every named point of every asset, the archive converges to that of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from dsa110_assets_tests.tiny import tiny_settings, unasked
 
 SIGNALS = ("SIGKILL", "SIGTERM")
 ON_DISK = ("renamed", "durable", "row_written")
-"""Killed at these, the product is whole and has no row: the orphan of row 2."""
+"""After a kill at these points the product is complete but has no row in the index: the orphan of row 2."""
 WITH_ROW = ("indexed", "published")
 
 
 def leftovers(archive: Archive) -> list[str]:
-    """What a crash may leave: claims, temporaries, versions without a row."""
+    """Remains of a crash: claims, temporary folders, and versions without a row."""
     known = {product.path for product in archive.products(state=None)}
     found = [*archive.root.glob(f"{claims.DIRECTORY}/*"), *archive.root.glob("*/.tmp-*"), *archive.root.glob("*/*/*/.tmp-*")]
     versions = [*archive.root.glob("*/v*"), *archive.root.glob("*/night=*/partition=*/v*")]
@@ -35,9 +35,9 @@ def leftovers(archive: Archive) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.row(1, 2)
 def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport], engine_url: str | None, tmp_path: Path) -> None:
-    """The tiny night's own products are published again by processes that die; then once more, undisturbed.
+    """The products of the tiny night are published again by processes that are killed, and then once more undisturbed.
 
-    The signals take turns, the other way round on the other database: together they cover every pair.
+    The two signals alternate, in the opposite order on the other database: together they cover every pair.
     """
     original = Archive(finished_run[0].archive)
     examples = {asset: original.products(asset)[0] for asset in unasked()}
@@ -45,8 +45,8 @@ def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport]
     turn = 0 if engine_url is None else 1
     with Archive.create(tmp_path / "archive", engine_url) as archive, killing.publishers(archive.root, engine_url) as publishers:
         for asset, example in examples.items():
-            wanted = {naming.parse_id(i).asset for i in example.inputs}
-            inputs = [p.id for p in archive.products() if p.asset in wanted]
+            input_assets = {naming.parse_id(i).asset for i in example.inputs}
+            inputs = [p.id for p in archive.products() if p.asset in input_assets]
             for point in files.CRASH_POINTS:
                 turn += 1
                 name = SIGNALS[turn % 2]
@@ -67,7 +67,7 @@ def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport]
                 assert (after[-1].digest, after[-1].size_bytes) == (example.digest, example.size_bytes)
                 assert after[-1].inputs == tuple(inputs)
                 assert [p.state for p in after[:-1]] == ["superseded"] * before
-            for old in archive.versions(asset, example.partition)[:-1]:  # the disk is not the test's to fill
+            for old in archive.versions(asset, example.partition)[:-1]:  # so that the test does not fill the disk
                 files.remove_tree(old.path)
     record_figure(1, "kills survived (points x signals x assets x databases)", killed)
     record_figure(1, "torn products", torn)
@@ -79,10 +79,10 @@ def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport]
 @pytest.mark.slow
 @pytest.mark.row(1)
 def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, ProcessReport], tiny_run: Path, tmp_path: Path) -> None:
-    """`dsa110 process` dies in each of the assets in turn, at another point and by another signal each time, and goes on."""
+    """`dsa110 process` is killed in each asset in turn, each time at another point and by another signal, and is run again."""
     settings = tiny_settings(tiny_run, tmp_path)
     order = [name for name in specifications() if name in unasked()]
-    order.insert(order.index("night_mosaic"), order.pop(order.index("light_curves")))  # one run makes both, this first
+    order.insert(order.index("night_mosaic"), order.pop(order.index("light_curves")))  # one run makes both, light_curves first
     for number, asset in enumerate(order):
         name, point = SIGNALS[number % 2], files.CRASH_POINTS[3 * number % len(files.CRASH_POINTS)]
         done = killing.dsa110(settings, "process", "--at-once", "1", DSA110_CRASH_AT=f"{asset}/{point}:{name}")
@@ -90,7 +90,7 @@ def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, Process
         if name == "SIGKILL":
             assert done.returncode == -signal.SIGKILL, done.stderr
     last = killing.dsa110(settings, "process")
-    assert last.returncode == EXIT_CHECKS, last.stderr  # all is made; of eight antennas no image is as good as the radiometer allows
+    assert last.returncode == EXIT_CHECKS, last.stderr  # all is made, but no image of eight antennas reaches the radiometer's noise
     failed = last.stdout.rpartition("checks of severity ERROR failed: ")[2].split(", ")
     assert sorted({one.split("-v")[0] for one in failed}) == [f"tile_image-20260125T{at}" for at in ("2220", "2225", "2230")]
     assert sum(one.split()[1] == "rms" for one in failed) == 3
@@ -98,7 +98,7 @@ def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, Process
         integrity.sweep(archive)
         assert leftovers(archive) == []
         assert all(archive.verify(product) == [] for product in archive.products())
-        apart, where = greatest_difference(archive, undisturbed)
+        distance, where = greatest_difference(archive, undisturbed)
     record_figure(1, "commands killed, an asset each", len(order))
-    record_figure(1, "greatest relative difference from the undisturbed run", apart)
-    assert apart == 0, where
+    record_figure(1, "greatest relative difference from the undisturbed run", distance)
+    assert distance == 0, where

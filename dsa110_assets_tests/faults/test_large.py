@@ -1,6 +1,6 @@
 """Row 12: an inbox of very many files, and an archive of years: ticks stay short, memory bounded, pages usable.
 
-A test run takes 10,000 files and five weeks; LARGE_FILES=100000 and LARGE_DAYS=1096 make it what is promised.
+A test run uses 10,000 files and five weeks; LARGE_FILES=100000 and LARGE_DAYS=1096 give the promised sizes.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ N_FILES = int(os.environ.get("LARGE_FILES", "10000"))
 DAYS = int(os.environ.get("LARGE_DAYS", "36"))
 KEYS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
 TICK_LIMIT_S = 20.0
-"""A third of the 60 s after which Dagster gives up a sensor's tick."""
+"""A third of the 60 s after which Dagster abandons a sensor's tick."""
 PAGE_LIMIT_S = 1.0
-"""Of CPU, on whatever machine: nobody waits for a page, and its counts over three years take a quarter of that."""
+"""CPU time per page, on any machine, so that pages respond at once. Counts over three years take a quarter of it."""
 PAGES = (
     "/", "/observations", "/observations?night=2026-01-25", "/nights", "/nights/2026-01-25", "/calibration", "/metrics", "/api/v1/status",
     "/api/v1/products?limit=100", "/api/v1/products?sort=-created_at", "/api/v1/images?since=2026-01-25",
@@ -45,7 +45,7 @@ PAGES = (
     "/control", "/trials", "/api/v1/queue", "/api/v1/runs", "/api/v1/caltables", "/api/v1/hosts",
 )  # fmt: skip
 MEMORY_LIMIT_MB = 400.0
-"""Beyond what the empty platform takes. 4096 cached headers of 16 kB at full scale are 64 MB, and 100,000 names 75 MB."""
+"""Beyond the memory of an empty platform. 4096 cached headers of 16 kB at full scale are 64 MB, and 100,000 names 75 MB."""
 
 _TICKS = """
 import json, resource, sys, time
@@ -92,8 +92,8 @@ def ticks(settings: Settings, count: int, later_s: float) -> dict[str, object]:
     root = Path(__file__).parents[2]
     done = subprocess.run(command, env=environment(settings, DSA110_STILL_S=0), cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    told: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return told
+    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def p95_s(seconds: list[float]) -> float:
@@ -101,7 +101,7 @@ def p95_s(seconds: list[float]) -> float:
 
 
 def empty_files(inbox: Path, count: int) -> None:
-    """Files of no bytes, with good names of the days before, sixteen at a time."""
+    """Create empty files with valid names of earlier times, sixteen per observation."""
     start = datetime(2026, 1, 25, 22, tzinfo=UTC) - timedelta(seconds=309.3 * (count // 16 + 1))
     for number in range(count):
         moment = start + timedelta(seconds=309.3 * (number // 16))
@@ -110,30 +110,31 @@ def empty_files(inbox: Path, count: int) -> None:
 
 @pytest.mark.row(12)
 def test_an_inbox_of_very_many_files(settings: Settings) -> None:
-    """Empty ones, older than three real observations: these are asked for in the first tick, those put aside bit by bit."""
+    """Empty files, older than three real observations. The observations are requested in the first tick; the empty files are
+    quarantined in batches."""
     empty_files(settings.inbox, N_FILES)
-    told = ticks(settings, 4, settings.group_wait_s + 400)
-    took = told["took"]
+    result = ticks(settings, 4, settings.group_wait_s + 400)
+    took = result["took"]
     assert isinstance(took, list)
-    assert told["asked"] == KEYS, "the present waited for files that never get better, or was asked for twice"
-    assert told["aside"] == 2 * 200  # QUARANTINED_PER_TICK, once they can no longer be growing
+    assert result["asked"] == KEYS, "the present waited for files that never get better, or was asked for twice"
+    assert result["aside"] == 2 * 200  # QUARANTINED_PER_TICK, in the ticks after they can no longer be growing
     record_figure(12, "files in the inbox", N_FILES)
     record_figure(12, "tick p95, inbox [s]", p95_s([wall for wall, _ in took]))
     record_figure(12, "tick p95, inbox [s of CPU]", p95_s([cpu for _, cpu in took]))
-    record_figure(12, "memory of the ticks [MB]", round(float(str(told["memory_mb"]))))
+    record_figure(12, "memory of the ticks [MB]", round(float(str(result["memory_mb"]))))
     assert p95_s([cpu for _, cpu in took]) < TICK_LIMIT_S
-    assert float(str(told["memory_mb"])) < MEMORY_LIMIT_MB
-    assert int(str(told["cursor"])) < 1_000_000
+    assert float(str(result["memory_mb"])) < MEMORY_LIMIT_MB
+    assert int(str(result["cursor"])) < 1_000_000
 
 
 def history(until: datetime, days: int) -> Iterator[tuple[str, str, int, list[str]]]:
-    """(asset, partition, number, inputs) of everything that so many days make."""
+    """Yield (asset, partition, number, inputs) of every product of so many days."""
     for number in range(days * 288):
         moment = until - timedelta(minutes=5 * (days * 288 - number))
-        key, before = f"{moment:%Y-%m-%dT%H:%M}", None
+        key, previous = f"{moment:%Y-%m-%dT%H:%M}", None
         for asset in ("subband_group", "measurement_set", "calibrated_ms", "tile_image"):
-            yield asset, key, number, [before] if before else []
-            before = f"{asset}-{key.replace('-', '').replace(':', '')}-v1"
+            yield asset, key, number, [previous] if previous else []
+            previous = f"{asset}-{key.replace('-', '').replace(':', '')}-v1"
         if moment.minute == 0:
             yield "hour_mosaic", key, number, []
             yield "source_measurements", key, number, []
@@ -143,7 +144,7 @@ def history(until: datetime, days: int) -> Iterator[tuple[str, str, int, list[st
 
 
 def fill(archive: Archive, until: datetime, days: int) -> int:
-    """Rows of a history whose files are gone long since: what an index holds after years; how many."""
+    """Insert the rows that an index holds after years, of products without files. Return their number."""
     metadata = json.dumps({"mjd_start": 61000.0, "mjd_end": 61000.003, "pointing_dec_deg": 16.27, "rms_jy": 0.002, "n_subbands": 16})
 
     def rows() -> Iterator[tuple[dict[str, object], list[dict[str, object]]]]:
@@ -169,7 +170,7 @@ def fill(archive: Archive, until: datetime, days: int) -> int:
 
 @pytest.mark.row(12)
 def test_an_archive_of_years(settings: Settings, engine_url: str | None, tmp_path: Path) -> None:
-    """The sensor asks only for the days of what is in the inbox, the pages for what they show."""
+    """The sensor reads only the index rows for the days of files in the inbox, and pages read only the rows that they show."""
     settings = settings.model_copy(update={"database_url": engine_url})
     with Archive.create(settings.archive, engine_url) as archive:
         count = fill(archive, datetime(2026, 1, 25, 22, tzinfo=UTC), DAYS)
@@ -179,10 +180,10 @@ def test_an_archive_of_years(settings: Settings, engine_url: str | None, tmp_pat
         known_s = time.process_time() - began
         day = 16 * 288
         assert day < len(known.used) <= 5 * day, "the history's files were read, or not those of the inbox's own days"
-    told = ticks(settings, 5, 0.0)
-    took = told["took"]
+    result = ticks(settings, 5, 0.0)
+    took = result["took"]
     assert isinstance(took, list)
-    assert told["asked"] == KEYS
+    assert result["asked"] == KEYS
     look = partial(plan.scan_for_display, settings=settings)
     app = create_app(AnalystArchive(Archive(settings.archive, engine_url)), inbox=settings.inbox, look=look, settings=settings)
     pages = []

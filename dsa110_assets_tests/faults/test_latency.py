@@ -1,4 +1,4 @@
-"""Row 24: observations that arrive while history is filled in are not kept waiting by it."""
+"""Row 24: a backfill does not delay observations that arrive while it runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENDED = timedelta(seconds=315)
 
 
 def test_live_latency_beside_a_backfill(tmp_path: Path) -> None:
-    """From the last file to the measurement set: the 95th percentile at most doubles while four nights are filled in."""
+    """The latency from the last file to the measurement set: its 95th percentile at most doubles during a backfill of four nights."""
     scene, old = tmp_path / "scene", tmp_path / "old"
     simulate(scene, SimulationOptions(**{**OPTIONS, "groups": ALONE + BESIDE}))
     simulate(old, SimulationOptions(**OLD))
@@ -63,7 +63,7 @@ def test_live_latency_beside_a_backfill(tmp_path: Path) -> None:
 
 
 def priorities(live: LivePlatform) -> set[int]:
-    """The nice values of the processes that fill in history at the moment: by the backfill, or because the inbox has it."""
+    """The nice values of the processes that now make old observations, requested by the backfill or by the inbox sensor."""
     found = set()
     with live.instance() as instance:
         runs = instance.get_runs(dg.RunsFilter(tags={instances.LANE_TAG: instances.BACKFILL}, statuses=[dg.DagsterRunStatus.STARTED]))
@@ -75,7 +75,7 @@ def priorities(live: LivePlatform) -> set[int]:
 
 
 def latency_s(live: LivePlatform, scene: Path, group: dict[str, object]) -> float:
-    """Seconds from the last of an observation's files to its measurement set, at the time at which it would be there."""
+    """Seconds from the arrival of an observation's last file to its measurement set, with the clock at the time when it would arrive."""
     key = str(group["observation"])
     live.clock((datetime.fromisoformat(key) + ENDED + timedelta(minutes=5)).isoformat())
     files = group["files"]

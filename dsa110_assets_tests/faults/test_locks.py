@@ -1,4 +1,4 @@
-"""A file server that refuses locks: no file is blamed for it, and what cannot do without says so in a sentence."""
+"""A file server that refuses locks: no raw file is quarantined for it, and operations that need locks fail with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ for name in sys.argv[1:]:
 
 @pytest.fixture(scope="session")
 def no_locks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that refuses locks, to be preloaded."""
+    """The path of a library that refuses locks when it is preloaded."""
     compiler = shutil.which("cc")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -77,19 +77,19 @@ def test_good_files_are_read_without_locks(no_locks: Path, platform: dict[str, s
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("which", ["REFUSE_FLOCK", "REFUSE_FCNTL"])
 def test_no_observation_is_put_aside_for_it(no_locks: Path, platform: dict[str, str], which: str, number: int) -> None:
-    """An archive is there; the file server then stops giving locks; then it gives them again."""
+    """An archive exists; then the file server stops granting locks; then it grants them again."""
     Archive.create(Path(platform["DSA110_ARCHIVE"])).close()
-    asked = [*PROGRAM, "process", "--through", "subband_group", "--json"]
-    done = under(no_locks, which, number, asked, platform)
+    command = [*PROGRAM, "process", "--through", "subband_group", "--json"]
+    done = under(no_locks, which, number, command, platform)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "lock" in done.stderr
     assert not Path(platform["XDG_STATE_HOME"]).exists()
     with Archive(Path(platform["DSA110_ARCHIVE"])) as archive:
-        aside = quarantine.quarantined(archive)
-    assert aside == []
-    record_figure(46, "files put aside for want of locks", len(aside))
-    again = subprocess.run(asked, env={**os.environ, **platform}, capture_output=True, text=True, timeout=300)
+        quarantined = quarantine.quarantined(archive)
+    assert quarantined == []
+    record_figure(46, "files put aside for want of locks", len(quarantined))
+    again = subprocess.run(command, env={**os.environ, **platform}, capture_output=True, text=True, timeout=300)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)
 
@@ -98,9 +98,9 @@ def test_no_observation_is_put_aside_for_it(no_locks: Path, platform: dict[str, 
 def test_doctor_finds_it_first(no_locks: Path, platform: dict[str, str], which: str) -> None:
     done = under(no_locks, which, errno.EOPNOTSUPP, [*PROGRAM, "doctor", "--json"], platform)
     assert done.returncode == 1
-    told = {one["check"]: one for one in json.loads(done.stdout)}
-    assert not told["locks, DSA110_ARCHIVE"]["ok"]
-    assert "mount it with locks" in told["locks, DSA110_ARCHIVE"]["remedy"]
+    checks = {one["check"]: one for one in json.loads(done.stdout)}
+    assert not checks["locks, DSA110_ARCHIVE"]["ok"]
+    assert "mount it with locks" in checks["locks, DSA110_ARCHIVE"]["remedy"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_doctor_finds_it_first(no_locks: Path, platform: dict[str, str], which: 
      (errno.ENOSYS, ConfigurationError), (errno.EINVAL, ConfigurationError)],
 )  # fmt: skip
 def test_every_lock_of_ours_ends_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Exception]) -> None:
-    """Retried where it may pass, stopped where it will not; and no descriptor stays open."""
+    """The error is transient where the fault may pass and a configuration error where it will not. No descriptor stays open."""
     (tmp_path / claims.DIRECTORY).mkdir()
     (tmp_path / claims.DIRECTORY / "dead").touch()
 

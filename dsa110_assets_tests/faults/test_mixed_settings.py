@@ -1,4 +1,4 @@
-"""Row 33: what was made with other settings is never an input without a word, and one name is one number."""
+"""Row 33: inputs made with other settings are always named, and one name means one number."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOUR, NIGHT = "2026-01-25T22:00", "2026-01-25"
 
 
 def remake(settings: Settings, asset: str, key: str) -> tuple[Product, list[dg.AssetCheckEvaluation]]:
-    """Make one product anew with these settings, of the inputs as they are; and what its checks said."""
+    """Make one product again with these settings from the present inputs. Return it and the evaluations of its checks."""
     job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
     with instances.open_instance(settings.dagster_home) as dagster:
         done = job.execute_in_process(
@@ -53,19 +53,19 @@ def test_inputs_made_with_other_settings_are_named_and_fail_a_check(
     ((name, options),) = change.items()
     other = tiny_settings(processed.inbox, processed.archive.parent, **{name: {**getattr(processed, name).__dict__, **options}})
     made, checks = remake(other, asset, key)
-    told = made.metadata["inputs_made_otherwise"]
-    record_figure(33, f"{asset}: inputs of other settings named", len(told))
-    assert {i.partition("-")[0] for i in told} == {named}
-    assert set(told.values()) == {f"made with other settings: {name}"}
+    inputs = made.metadata["inputs_made_otherwise"]
+    record_figure(33, f"{asset}: inputs of other settings named", len(inputs))
+    assert {i.partition("-")[0] for i in inputs} == {named}
+    assert set(inputs.values()) == {f"made with other settings: {name}"}
     (check,) = [one for one in checks if one.check_name == rules.SAME_SETTINGS.check]
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert check.description is not None
-    assert min(told) in check.description
+    assert min(inputs) in check.description
 
 
 @pytest.mark.row(33)
 def test_what_inherits_is_told_too(processed: Settings) -> None:
-    """A light curve of a mosaic of mixed tiles: its own inputs are as they would be made now, theirs are not."""
+    """A light curve of a mosaic of mixed tiles: its direct inputs are as they would be made now, but their inputs are not."""
     with Archive(processed.archive) as archive:
         before = archive.current("source_measurements", HOUR)
         assert before is not None
@@ -77,12 +77,12 @@ def test_what_inherits_is_told_too(processed: Settings) -> None:
                 (draft.path / path.name).write_bytes(path.read_bytes())
             draft.metadata.update(before.metadata | {"inputs_made_otherwise": {"tile_image-20260125T2220-v1": "made otherwise"}})
     made, _ = remake(processed, "light_curves", NIGHT)
-    assert made.metadata["inputs_made_otherwise"] == {draft.product.id: "made of what was made otherwise"}
+    assert made.metadata["inputs_made_otherwise"] == {draft.product.id: "made from inputs that were made otherwise"}
 
 
 @pytest.mark.row(54, cases="definitions that agree")
 def test_one_name_for_one_flagged_fraction(finished_run: tuple[Settings, ProcessReport]) -> None:
-    """Of the visibilities of living receptors, and of all that was calibrated: neither under the other's name."""
+    """The flagged fraction of working receptors and that of all calibrated visibilities never share a name."""
     with Archive(finished_run[0].archive) as archive:
         for key in OBSERVATIONS:
             named: dict[str, set[float]] = {}

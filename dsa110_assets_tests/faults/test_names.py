@@ -1,4 +1,4 @@
-"""Row 18: names that lead out of the inbox or the archive, or that no terminal should see."""
+"""Row 18: names that lead out of the inbox or the archive, or that must not be printed on a terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ESCAPES = ("../secret", "/etc/passwd", "a/../../secret", "..", "a\0b", "a\nb", "
 
 
 def outside(tmp_path: Path, inbox: Path) -> Path:
-    """A good subband file that is none of ours."""
+    """A good subband file outside the inbox."""
     place = tmp_path / "outside"
     place.mkdir()
     secret = place / "2026-01-25T22:25:07_sb01.hdf5"
@@ -53,8 +53,8 @@ def test_strange_names_links_and_pipes_in_the_inbox_are_put_aside_unopened(setti
     with Archive.create(settings.archive) as archive:
         seen = looking.scan(inbox, late, looking.known(archive))
         assert len(seen.ready()) == 3, "the good groups go on"
-        told = plan.quarantine_unusable(archive, seen)
-        assert all(line.isprintable() for line in told)
+        lines = plan.quarantine_unusable(archive, seen)
+        assert all(line.isprintable() for line in lines)
         records = quarantine.quarantined(archive)
         assert len(records) == len(STRANGE) + 4
         assert {link, pipe, folder, circle} < {record.paths[0] for record in records}
@@ -124,14 +124,14 @@ def test_names_that_lead_elsewhere_are_refused_by_the_portal(settings: Settings,
 
 @pytest.mark.row(18)
 def test_a_link_put_in_place_of_an_accepted_file_is_not_followed(inbox: Path, tmp_path: Path, settings: Settings) -> None:
-    """Between the manifest and the reading: the reader looks at the file itself again."""
+    """The link replaces the file after the manifest is made and before it is read: the reader checks the file itself again."""
     from dsa110_assets.orchestration.running.process import process
 
     process(settings, through="subband_group")
     secret = outside(tmp_path, inbox)
     path = min(inbox.glob("2026-01-25T22:25*_sb01.hdf5"))
-    facts = path.stat()
-    os.utime(secret, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    status = path.stat()
+    os.utime(secret, ns=(status.st_atime_ns, status.st_mtime_ns))
     path.unlink()
     path.symlink_to(secret)
     watch = OpenWatch(secret)

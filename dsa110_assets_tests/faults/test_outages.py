@@ -1,4 +1,4 @@
-"""Rows 13 and 17: the database or the file system goes away in the middle of work, comes back, and nothing is lost."""
+"""Rows 13 and 17: the database or the file system becomes unavailable during work and returns, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dsa110_assets_tests.faults.test_kills import leftovers
 from dsa110_assets_tests.postgres import private_server
 
 OUTAGE_S = float(os.environ.get("RELIABILITY_OUTAGE_S", "4"))
-"""`ops/soak` and `RELIABILITY_OUTAGE_S=60` make it the minute that is promised; a test run, seconds."""
+"""Length of an outage [s]: with `ops/soak` and `RELIABILITY_OUTAGE_S=60` the promised minute, in a test run a few seconds."""
 WINDOWS = tuple(f"2026-01-25T{hour:02d}:{minute:02d}" for hour in range(2) for minute in range(0, 60, 5))
 
 
@@ -36,7 +36,7 @@ def publish(archive: Archive, window: str, asset: str = "tile_image", during: Ca
 
 
 def publish_through(archive: Archive, outage: Callable[[], None]) -> tuple[list[str], float]:
-    """Publish every window while `outage` goes on beside; what failed, and the longest publication [s]."""
+    """Publish every window while `outage` runs in a thread. Return the failures and the longest publication time [s]."""
     failed, slowest_s = [], 0.0
     thread = threading.Thread(target=outage)
     for number, window in enumerate(WINDOWS):
@@ -67,18 +67,18 @@ def test_postgres_stopped_in_the_middle(tmp_path: Path) -> None:
         failed, slowest_s = publish_through(archive, outage)
         assert down.is_set()
         assert failed == []
-        assert slowest_s > 0.8 * OUTAGE_S  # somebody did wait
-        there = [p.partition for p in archive.products("tile_image")]
-        assert there == list(WINDOWS)
+        assert slowest_s > 0.8 * OUTAGE_S  # a publication did wait
+        published = [p.partition for p in archive.products("tile_image")]
+        assert published == list(WINDOWS)
         assert list(integrity.verify(archive)) == []
         assert leftovers(archive) == []
     record_figure(13, "PostgreSQL down [s]", OUTAGE_S)
-    record_figure(13, "lost rows", len(WINDOWS) - len(there))
+    record_figure(13, "lost rows", len(WINDOWS) - len(published))
 
 
 @pytest.mark.row(13)
 def test_sqlite_locked_by_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock lasts beyond SQLite's own patience, so the archive's has to bear it."""
+    """The lock lasts longer than SQLite's timeout, so that the archive has to retry."""
     monkeypatch.setattr(index, "BUSY_S", OUTAGE_S / 4)
     locker = (
         "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN EXCLUSIVE'); "
@@ -108,13 +108,13 @@ def test_sqlite_locked_by_another_process(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.row(13)
 @pytest.mark.postgres
 def test_an_outage_beyond_patience_loses_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What could not be indexed waits on disk, whole, and the next sweep gives it its row."""
+    """A product that could not be indexed stays complete on disk, and the next sweep indexes it."""
     with private_server() as postgres, Archive.create(tmp_path / "archive", postgres.url, patience_s=0.5) as archive:
         first = publish(archive, WINDOWS[0])
         with pytest.raises(TransientError, match="does not answer"):
             publish(archive, WINDOWS[1], during=postgres.stop)
         postgres.start()
-        assert integrity.sweep(archive).adopted == []  # it went away before the product was whole
+        assert integrity.sweep(archive).adopted == []  # the database stopped before the product was complete
 
         def stop_first(work: Callable[[sa.Connection], object]) -> object:
             postgres.stop()
@@ -132,7 +132,7 @@ def test_an_outage_beyond_patience_loses_nothing_either(tmp_path: Path, monkeypa
 
 @pytest.fixture
 def mounted(tmp_path: Path) -> Iterator[Path]:
-    """A bind mount that the test may take away."""
+    """A bind mount that the test may unmount."""
     source, place = tmp_path / "disk", tmp_path / "mount"
     source.mkdir()
     place.mkdir()
@@ -154,7 +154,7 @@ def test_the_mount_is_gone_and_comes_back(mounted: Path, tmp_path: Path) -> None
     assert isinstance(caught.value, DsaError | OSError)
     assert isinstance(as_dsa_error(caught.value), TransientError)
     archive.close()
-    with pytest.raises(ConfigurationError, match="there is no archive"):  # never an empty one in the mount point
+    with pytest.raises(ConfigurationError, match="there is no archive"):  # no empty archive is created in the mount point
         Archive(mounted / "archive")
     assert list(mounted.iterdir()) == []
     subprocess.run(["mount", "--bind", str(tmp_path / "disk"), str(mounted)], check=True)
@@ -188,7 +188,7 @@ for line in sys.stdin:
 
 @pytest.mark.row(17)
 def test_permission_lost_in_the_middle(tmp_path: Path, engine_url: str | None) -> None:
-    """A process that is not root loses the right to write while it publishes; once it is back, the same process goes on."""
+    """A process that is not root loses write permission while it publishes; once that is restored, the same process continues."""
     if os.geteuid() != 0:
         pytest.skip("starting a process as another user needs root")
     nobody = 65534
@@ -219,7 +219,7 @@ def test_permission_lost_in_the_middle(tmp_path: Path, engine_url: str | None) -
         assert say(WINDOWS[1]) == "writing"
         give(0, archive.root / "tile_image", *(archive.root / "tile_image").rglob("*"))
         assert say("") in ("TransientError", "ConfigurationError")
-        assert say(WINDOWS[2]) == "ConfigurationError"  # it cannot even begin
+        assert say(WINDOWS[2]) == "ConfigurationError"  # a publication cannot even begin
         give(nobody, archive.root / "tile_image", *(archive.root / "tile_image").rglob("*"))
         assert say(WINDOWS[1]) == "writing"
         assert say("") == "tile_image-20260125T0005-v1"

@@ -1,4 +1,4 @@
-"""Row 41: a range of partitions, launched as the web pages do it, with a spoiled and an empty window in it."""
+"""Row 41: a range of partitions, launched as by the web pages, that contains a spoiled and an empty window."""
 
 from __future__ import annotations
 
@@ -34,38 +34,38 @@ Ended = dg.DagsterRunStatus
 
 
 def launch(server: CodeServer) -> str:
-    """Ask for the range, as the dialogue of the web pages does; the id of the backfill."""
+    """Launch the range as the web pages' dialogue does. Return the id of the backfill."""
     names = sorted([*GOOD, SPOILED, EMPTY])
-    told = server.ask(LAUNCH, given={"assetSelection": [{"path": [asset]} for asset in ASSETS], "partitionNames": names})
-    assert told["__typename"] == "LaunchBackfillSuccess", told
-    return str(told["backfillId"])
+    answer = server.ask(LAUNCH, given={"assetSelection": [{"path": [asset]} for asset in ASSETS], "partitionNames": names})
+    assert answer["__typename"] == "LaunchBackfillSuccess", answer
+    return str(answer["backfillId"])
 
 
 def launch_as_one(server: CodeServer) -> str:
-    """Ask for the range in a single run, which the same dialogue offers; the id of the run."""
+    """Launch the range in a single run, which the same dialogue offers. Return the id of the run."""
     selector = {
         "repositoryName": "__repository__", "repositoryLocationName": code_server.LOCATION, "pipelineName": "observations",
         "assetSelection": [{"path": [ASSETS[0]]}],
     }  # fmt: skip
     tags = [{"key": ASSET_PARTITION_RANGE_START_TAG, "value": GOOD[0]}, {"key": ASSET_PARTITION_RANGE_END_TAG, "value": EMPTY}]
     given = {"selector": selector, "mode": "default", "runConfigData": {}, "executionMetadata": {"tags": tags}}
-    told = server.ask(SINGLE, given=given)
-    assert told["__typename"] == "LaunchRunSuccess", told
-    return str(told["run"]["runId"])
+    answer = server.ask(SINGLE, given=given)
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return str(answer["run"]["runId"])
 
 
 def worked_off(server: CodeServer, backfill_id: str) -> bool:
-    """One turn of the daemon's loop over backfills; whether this one has ended."""
+    """Run one turn of the daemon's loop over backfills. Return whether this backfill has ended."""
     assert [error for error in execute_backfill_iteration(server.workspace, logging.getLogger("daemon")) if error] == []
-    found = server.instance.get_backfill(backfill_id)
-    return found is not None and found.status not in (BulkActionStatus.REQUESTED, BulkActionStatus.FAILING)
+    backfill = server.instance.get_backfill(backfill_id)
+    return backfill is not None and backfill.status not in (BulkActionStatus.REQUESTED, BulkActionStatus.FAILING)
 
 
 def checks_of(server: CodeServer, run_id: str) -> set[tuple[str, str]]:
-    """(asset, product) of the checks a run made."""
+    """(asset, product) of every check that a run evaluated."""
     entries = server.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
-    made = [entry.dagster_event.asset_check_evaluation_data for entry in entries if entry.dagster_event is not None]
-    return {(one.asset_key.to_user_string(), str(one.metadata["product"].value)) for one in made}
+    evaluated = [entry.dagster_event.asset_check_evaluation_data for entry in entries if entry.dagster_event is not None]
+    return {(one.asset_key.to_user_string(), str(one.metadata["product"].value)) for one in evaluated}
 
 
 @pytest.mark.slow
@@ -75,9 +75,9 @@ def test_a_range_makes_all_its_members_and_names_the_one_that_fails(inbox: Path,
     spoilt = min(inbox.glob(f"{SPOILED}*_sb01.hdf5"))
     spoil_data(spoilt)
     with served(tmp_path, inbox, **ENVIRONMENT) as server:
-        one = launch_as_one(server)
-        until(lambda: server.run(one).is_finished, "the single run has ended")
-        refused = history.why_failed(Path(server.instance.root_directory), server.run(one).run_id)
+        single = launch_as_one(server)
+        until(lambda: server.run(single).is_finished, "the single run has ended")
+        refused = history.why_failed(Path(server.instance.root_directory), server.run(single).run_id)
         backfill_id = launch(server)
         until(lambda: worked_off(server, backfill_id), "the range is worked off")
         runs = {run.tags[PARTITION_TAG]: run for run in server.instance.get_runs(dg.RunsFilter(tags={"dagster/backfill": backfill_id}))}
@@ -89,17 +89,17 @@ def test_a_range_makes_all_its_members_and_names_the_one_that_fails(inbox: Path,
                 assert {asset for asset, _ in made} == set(ASSETS)
                 assert checks_of(server, runs[key].run_id) == made
             assert [p.asset for p in archive.products() if p.partition in (SPOILED, EMPTY)] == ["subband_group"]
-        told = history.why_failed(Path(server.instance.root_directory), runs[SPOILED].run_id)
-        found = server.instance.get_backfill(backfill_id)
-        assert found is not None
-        assert found.status == BulkActionStatus.COMPLETED_FAILED
+        reason = history.why_failed(Path(server.instance.root_directory), runs[SPOILED].run_id)
+        backfill = server.instance.get_backfill(backfill_id)
+        assert backfill is not None
+        assert backfill.status == BulkActionStatus.COMPLETED_FAILED
     assert refused.startswith(f"ConfigurationError: subband_group {GOOD[0]} to {EMPTY} in one run: every partition")
-    assert told.startswith(f"BadDataError: {spoilt}: data cannot be read")
+    assert reason.startswith(f"BadDataError: {spoilt}: data cannot be read")
     record_figure(41, "members of a range beside a spoiled and an empty one", len(GOOD))
     record_figure(41, "of them not made, or without checks", 0)
 
 
 def test_no_asset_has_a_backfill_policy() -> None:
-    """With one, Dagster names a range in its runs' tags instead of their partition, also where it is a range of one; and its
-    command line takes a range only where a single run has to make all of it."""
+    """With a backfill policy, Dagster tags a run with a range instead of its partition, even a range of one partition; and its
+    command line accepts a range only where a single run has to make all of it."""
     assert {node.backfill_policy for node in defs.resolve_asset_graph().asset_nodes} == {None}

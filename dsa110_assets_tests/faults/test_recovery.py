@@ -1,4 +1,4 @@
-"""Row 14, and the recovery table of ops/runbook.md: what is lost comes back, and the work goes on from there."""
+"""Row 14, and the recovery table of ops/runbook.md: lost state is restored, and work continues from there."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def publish(archive: Archive, asset: str, partition: str | None, *inputs: Produc
 
 
 def every_row(archive: Archive) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of all tables but the one that says whose index it is."""
+    """All rows of all tables except `meta`, which identifies the index."""
 
     def work(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
         tables = [table for table in metadata.sorted_tables if table.name != "meta"]
@@ -60,7 +60,7 @@ def lose_index(archive: Archive, url: str | None) -> None:
 
 @pytest.mark.row(14)
 def test_a_backup_of_yesterday_and_the_disk_of_today_give_every_row(tmp_path: Path, engine_url: str | None) -> None:
-    """After the backup: new products and versions, rejections taken and given, a pin taken back, a removal, quarantine."""
+    """Changes after the backup: new products and versions, rejections and restorations, an unpinning, removals, quarantine."""
     files = [tmp_path / f"sb{number:02d}.hdf5" for number in range(3)]
     for file in files:
         file.touch()
@@ -88,7 +88,7 @@ def test_a_backup_of_yesterday_and_the_disk_of_today_give_every_row(tmp_path: Pa
         assert retention.remove(archive, publish(archive, "measurement_set", "2026-01-26T22:00", group))
         quarantine.release(archive, files[1])
         quarantine.quarantine(archive, files[2], "is empty")
-        wanted = every_row(archive)
+        expected = every_row(archive)
 
         lose_index(archive, engine_url)
         began = time.monotonic()
@@ -98,9 +98,9 @@ def test_a_backup_of_yesterday_and_the_disk_of_today_give_every_row(tmp_path: Pa
             minutes = (time.monotonic() - began) / 60
             found = every_row(again)
         assert swept.removed == []
-        recovered = sum(row in wanted[name] for name, rows in found.items() for row in rows)
-        total = sum(map(len, wanted.values()))
-        assert found == wanted
+        recovered = sum(row in expected[name] for name, rows in found.items() for row in rows)
+        total = sum(map(len, expected.values()))
+        assert found == expected
     record_figure(14, "rows in the backup / rows recovered", f"{backed_up} / {recovered}")
     record_figure(14, "rows recovered %", 100.0 * recovered / total)
     record_figure(14, "minutes", round(minutes, 4))
@@ -121,11 +121,11 @@ def events(settings: Settings) -> dict[str, set[str]]:
 @pytest.mark.row(14)
 @pytest.mark.parametrize("lost", ["index", "index without a backup", "dagster", "caltables", "everything but products and backup"])
 def test_what_the_runbook_says(processed: Settings, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
-    """After the remedy of the runbook `dsa110 process` finds nothing to do, and Dagster knows every product."""
+    """After the runbook's remedy, `dsa110 process` has nothing to do and Dagster has an event for every product."""
     assert processed.dagster_home is not None
     with Archive(processed.archive) as archive:
-        wanted = every_row(archive)
-    known = events(processed)
+        expected = every_row(archive)
+    events_before = events(processed)
     run(processed, monkeypatch, "archive", "backup")
     if lost.startswith(("index", "everything")):
         for file in processed.archive.glob("index.sqlite*"):
@@ -142,13 +142,13 @@ def test_what_the_runbook_says(processed: Settings, monkeypatch: pytest.MonkeyPa
     assert (report.made, report.ok) == ((), True)
     with Archive(processed.archive) as archive:
         found = every_row(archive)
-        if lost == "index without a backup":  # what products add is counted again; how steps went is in no sidecar
-            found["counters"], wanted["counters"] = (
-                [row for row in told if row[0] in (PRODUCTS, BYTES, CHECKS)] for told in (found["counters"], wanted["counters"])
+        if lost == "index without a backup":  # counts from products are restored; outcomes of steps are in no sidecar
+            found["counters"], expected["counters"] = (
+                [row for row in counters if row[0] in (PRODUCTS, BYTES, CHECKS)] for counters in (found["counters"], expected["counters"])
             )
-        assert found == wanted
+        assert found == expected
         assert list(integrity.verify(archive)) == []
-    assert events(processed) == known
+    assert events(processed) == events_before
 
 
 @pytest.mark.row(14)
@@ -157,7 +157,7 @@ def test_the_backup_holds_dagsters_history(processed: Settings, tmp_path: Path) 
     assert home is not None
     with instances.open_instance(home) as dagster:
         runs = {run.run_id for run in dagster.get_runs()}
-        with Archive(processed.archive) as archive:  # while it is in use
+        with Archive(processed.archive) as archive:  # while Dagster's storage is in use
             made = backup.backup(archive, tmp_path / "backups", keep=2, dagster=backup.Dagster(home))
     assert backup.verify_backup(made.path) == []
     shutil.rmtree(home)

@@ -1,4 +1,4 @@
-"""Row 32: what retention took by policy is done: neither `process` nor the clock makes it again, unless something is made from it."""
+"""Row 32: products that retention removed are not made again by `process` or the clock, unless another product is made from them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EVERYTHING = plan.Span(datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 27, 
 
 
 def take(settings: Settings, thresholds: Thresholds = AT_ONCE) -> Archive:
-    """Let retention take what it may; the archive after it."""
+    """Run retention a minute from now. Return the archive afterwards."""
     archive = Archive(settings.archive)
     later = datetime.now(UTC) + timedelta(minutes=1)
     taken = [d.product for d in retention.retain(archive, thresholds, consumers(specifications()), dry_run=False, now=later) if d.remove]
@@ -60,7 +60,7 @@ def test_nothing_that_was_removed_is_made_again(processed: Settings) -> None:
 
 @pytest.mark.row(32)
 def test_a_mosaic_of_which_some_tiles_are_removed_stays_as_it_is(processed: Settings) -> None:
-    """Retention takes an hour's tiles at different times, for they were published at different times."""
+    """Retention removes an hour's tiles at different times, because they were published at different times."""
     archive = Archive(processed.archive)
     for asset, key in (("tile_image", OBSERVATIONS[0]), ("measurement_set", OBSERVATIONS[1]), ("caltables", NIGHT)):
         product = archive.current(asset, key)
@@ -72,13 +72,13 @@ def test_a_mosaic_of_which_some_tiles_are_removed_stays_as_it_is(processed: Sett
 
 @pytest.mark.slow
 def test_what_is_to_be_made_anew_gets_its_inputs_back_and_no_more(processed: Settings) -> None:
-    """Other settings of the imaging: calibrated data are made again for it, and for that the measurement sets."""
+    """With other imaging settings, calibrated data are made again for the images, and measurement sets for the calibrated data."""
     archive = take(processed)
     sharper = tiny_settings(processed.inbox, processed.archive.parent, imaging={**processed.imaging.__dict__, "robust": 0.0})
     foreseen = {step.asset for step in process(sharper, dry_run=True).planned}
     report = process(sharper)
     assert report.ok
-    # a measurement set made again has the same bytes, so that its night's tables stay: a rehearsal cannot know
+    # a measurement set made again has the same bytes, so that its night's tables stay: a dry run cannot foresee this
     assert {"measurement_set", "calibrated_ms", "tile_image", "hour_mosaic"} <= made(report) == foreseen - {"caltables"}
     assert not made(report) & {"subband_group", "source_catalog"}
     assert process(sharper).made == ()

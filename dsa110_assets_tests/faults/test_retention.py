@@ -1,4 +1,4 @@
-"""Row 26: retention never takes what something unfinished, pinned or running needs, whatever the graph and the timing."""
+"""Row 26: retention never removes inputs of unfinished, pinned or running products, whatever the graph and the timing."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LIMITS = Thresholds(superseded_days=20, retention_days=dict.fromkeys(("measureme
 AT_ONCE = Thresholds(superseded_days=0, retention_days=dict.fromkeys(LIMITS.retention_days, 0.0))
 GRAPHS = 60
 SIZE_BYTES = 10**12
-"""Of each product of a random graph: much beside what a disk's free space changes by during a test."""
+"""Size of each product of a random graph: large compared with changes of a disk's free space during a test."""
 
 
 def random_graph(archive: Archive, dice: random.Random) -> None:
-    """Rows of a random history: versions, inputs from every storey below, rejections and pins, young and old."""
+    """Insert rows of a random history: versions, inputs from every earlier asset of CHAIN, rejections and pins, young and old."""
 
     def work(connection: Any) -> None:
         for table in reversed(metadata.sorted_tables):
@@ -43,10 +43,10 @@ def random_graph(archive: Archive, dice: random.Random) -> None:
         for number in range(dice.randrange(8, 40)):
             asset, window = dice.choice(CHAIN), dice.choice(WINDOWS)
             version = versions[asset, window] = versions.get((asset, window), 0) + 1
-            below = [i for storey in CHAIN[: CHAIN.index(asset)] for i in made[storey]]
+            earlier = [i for storey in CHAIN[: CHAIN.index(asset)] for i in made[storey]]
             sidecar = {
                 "id": f"{asset}-{window.replace('-', '').replace(':', '')}-v{version}", "asset": asset, "partition": window,
-                "version": version, "inputs": dice.sample(below, min(len(below), dice.randrange(4))), "settings": {}, "engines": {},
+                "version": version, "inputs": dice.sample(earlier, min(len(earlier), dice.randrange(4))), "settings": {}, "engines": {},
                 "metadata": {}, "code_version": "1", "run_id": "r", "size_bytes": SIZE_BYTES, "digest": f"{dice.randrange(number + 2)}",
                 "created_at": (NOW - timedelta(days=dice.uniform(0, 60))).isoformat(timespec="microseconds"),
             }  # fmt: skip
@@ -58,7 +58,7 @@ def random_graph(archive: Archive, dice: random.Random) -> None:
 
 
 def protected(everything: list[Product], limits: Thresholds = LIMITS) -> set[str]:
-    """By the rule's own words, the slow way: what an unfinished or pinned product needs, and what is young."""
+    """Ids of protected products, by a slow, literal implementation: what unfinished or pinned products need, and what is young."""
     by_id = {p.id: p for p in everything}
 
     def ancestors(product: Product) -> set[str]:
@@ -95,9 +95,9 @@ def protected(everything: list[Product], limits: Thresholds = LIMITS) -> set[str
 
 @pytest.mark.row(26)
 def test_random_graphs(tmp_path: Path, engine_url: str | None) -> None:
-    """What goes is exactly what nothing protects, and every decision has its reason."""
+    """Exactly the unprotected products are removed, and every decision has a reason."""
     dice = random.Random(26)
-    wrong = gone = 0
+    wrong = n_removed = 0
     with Archive.create(tmp_path / "archive", engine_url) as archive:
         for _ in range(GRAPHS):
             random_graph(archive, dice)
@@ -105,11 +105,11 @@ def test_random_graphs(tmp_path: Path, engine_url: str | None) -> None:
             decisions = retention.plan(archive, LIMITS, CONSUMERS, NOW)
             assert {d.product.id for d in decisions} == {p.id for p in everything}
             assert all(d.reason for d in decisions)
-            keep, going = protected(everything), {d.product.id for d in decisions if d.remove}
-            wrong += len(going & keep)
-            gone += len(going)
-            assert going == {p.id for p in everything} - keep
-    assert gone > GRAPHS  # random graphs that never let anything go would show nothing
+            keep, removed = protected(everything), {d.product.id for d in decisions if d.remove}
+            wrong += len(removed & keep)
+            n_removed += len(removed)
+            assert removed == {p.id for p in everything} - keep
+    assert n_removed > GRAPHS  # random graphs in which nothing is removed would test nothing
     record_figure(26, "random graphs", GRAPHS)
     record_figure(26, "wrongful deletes", wrong)
 
@@ -156,7 +156,7 @@ def test_what_is_read_stays_until_it_is_put_down(tmp_path: Path, engine_url: str
             retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=OLD)
             assert (measured.path / "data").read_text() == "measurement_set"
             assert not calibrated.path.exists()
-            assert not retention.remove(archive, measured)  # also when somebody insists
+            assert not retention.remove(archive, measured)  # not even on an explicit request
             assert measured.path.exists()
         retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=OLD)
         assert not measured.path.exists()
@@ -166,7 +166,7 @@ def test_what_is_read_stays_until_it_is_put_down(tmp_path: Path, engine_url: str
 
 @pytest.mark.row(26)
 def test_who_is_refused_leaves_no_claim(tmp_path: Path, engine_url: str | None) -> None:
-    """Retention marks, work claims, both see each other and both back out: the product must not stay claimed by nobody."""
+    """Retention marks a product, work claims it, each sees the other and both back out: no claim may stay on the product."""
     with Archive.create(tmp_path / "archive", engine_url) as archive:
         measured = publish(archive, "measurement_set", WINDOWS[0])
         archive.index.write(lambda c: rows.set_removed(c, [measured.id], True))
@@ -185,15 +185,15 @@ def test_the_data_of_what_goes_early_are_gone(tmp_path: Path, engine_url: str | 
     with Archive.create(tmp_path / "archive", engine_url) as archive:
         measured = publish(archive, "measurement_set", WINDOWS[0])
         calibrated = publish(archive, "calibrated_ms", WINDOWS[0], (measured,))
-        told = {d.product.id: d for d in retention.retain(archive, short, CONSUMERS, dry_run=False)}
-        assert "less than 1e+09 GB are free" in told[measured.id].reason
+        decisions = {d.product.id: d for d in retention.retain(archive, short, CONSUMERS, dry_run=False)}
+        assert "less than 1e+09 GB are free" in decisions[measured.id].reason
         assert not measured.path.exists()
         assert calibrated.path.exists()  # no image was made from it yet
 
 
 @pytest.mark.row(26)
 def test_retention_beside_publishers(tmp_path: Path, engine_url: str | None) -> None:
-    """Four publishers make new products from old ones while retention runs again and again: no input vanishes in use."""
+    """Four publishers make new products from old ones while retention runs repeatedly: no input is removed during use."""
     lost: list[str] = []
     with Archive.create(tmp_path / "archive", engine_url) as archive:
         chains = []
@@ -214,7 +214,7 @@ def test_retention_beside_publishers(tmp_path: Path, engine_url: str | None) -> 
                 try:
                     publish(archive, "tile_image", str(measured.partition), (measured, calibrated), look)
                 except DsaError:
-                    return  # retention was first, and it was told so: nothing is made from what is gone
+                    return  # retention came first and the error says so: nothing is made from removed inputs
 
         threads = [threading.Thread(target=work, args=chain) for chain in chains]
         keeper = threading.Thread(target=lambda: [retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=OLD) for _ in range(8)])

@@ -1,6 +1,6 @@
-"""Row 23: the same files at once, one group at a time, and made again: the same products, to the last bit.
+"""Row 23: the same files processed at once, one group at a time, and again give the same products to the last bit.
 
-With one thread per image: more add in the order in which they are scheduled.
+This holds with one thread per image: several threads add in the order in which they are scheduled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def test_the_comparison_sees_differences() -> None:
 @pytest.mark.slow
 @pytest.mark.row(23)
 def test_incremental_is_the_same_as_batch(finished_run: tuple[Settings, ProcessReport], tiny_run: Path, tmp_path: Path) -> None:
-    """The last group comes first, its calibrator's transit last: images wait for it, and mosaics are made anew each time."""
+    """The last group arrives first and the calibrator's transit last: images wait for it, and mosaics are made again each time."""
     groups = json.loads((tiny_run / "truth.json").read_text())["groups"]
     settings = tiny_settings(tmp_path / "inbox", tmp_path)
     settings.inbox.mkdir()
@@ -49,7 +49,7 @@ def test_incremental_is_the_same_as_batch(finished_run: tuple[Settings, ProcessR
 @pytest.mark.slow
 @pytest.mark.row(23)
 def test_reprocessed_is_the_same_as_batch(finished_run: tuple[Settings, ProcessReport], processed: Settings) -> None:
-    """Every observation is thrown away and made again in the same archive, and its dependents after it."""
+    """Every observation is rejected and made again in the same archive, and then its dependents."""
     with Archive(processed.archive) as archive:
         for asset in ("subband_group", "measurement_set"):
             for product in archive.products(asset):
@@ -61,9 +61,9 @@ def test_reprocessed_is_the_same_as_batch(finished_run: tuple[Settings, ProcessR
 
 
 def compare(ours: Settings, batch: Settings, how: str) -> None:
-    """All products of all assets, against those of the batch run."""
+    """Compare all products of all assets with those of the batch run."""
     with Archive(ours.archive) as archive, Archive(batch.archive) as reference:
         assert {product.asset for product in archive.products()} == unasked()
-        apart, where = greatest_difference(archive, reference)
-    record_figure(23, f"max relative difference, {how}", apart)
-    assert apart == 0, where
+        distance, where = greatest_difference(archive, reference)
+    record_figure(23, f"max relative difference, {how}", distance)
+    assert distance == 0, where

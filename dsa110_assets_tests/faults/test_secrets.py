@@ -28,7 +28,7 @@ def places(root: Path, words: tuple[bytes, ...]) -> list[Path]:
 
 @pytest.mark.postgres
 def test_no_secret_is_written_anywhere(inbox: Path, tmp_path: Path, postgres_database: str) -> None:
-    """Process, fail for want of the database, list the settings: then every byte that was written is searched."""
+    """Process, list the settings, and fail because of a missing database; then search every byte that was written."""
     one_group(inbox)
     url = postgres_database.replace("dsa110@", f"dsa110:{SECRET}@").replace("+psycopg2", "")
     assert SECRET in url

@@ -1,4 +1,4 @@
-"""Row 25 in small: one night of the soak, whose hours `ops/soak` runs."""
+"""Row 25 at small scale: one night of the soak that `ops/soak` runs for hours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Visibilities by direct evaluation of the measurement equation: the truth the imaging tests compare with."""
+"""Visibilities by direct evaluation of the measurement equation: the truth for the imaging tests."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def observe(
             away = astrometry.separation_deg(ra, dec, pointings[:, 0], pointings[:, 1])
             gain = beam.power(away[:, None], frequencies[None, :])
         place = np.array(astrometry.lmn(ra, dec, centre))
-        seen = direct_phase(uvw, frequencies, *place)
+        phase = direct_phase(uvw, frequencies, *place)
         if smeared:
-            seen = _averaged_phase(positions, ant1, ant2, centre, times, pointings, frequencies, band.channel_width_hz(n_channels), place)
-        data += flux * gain[:, None, :] * seen
+            phase = _averaged_phase(positions, ant1, ant2, centre, times, pointings, frequencies, band.channel_width_hz(n_channels), place)
+        data += flux * gain[:, None, :] * phase
     both = np.repeat(data[..., None], 2, axis=-1)
     both += noise_jy * (rng.standard_normal(both.shape) + 1j * rng.standard_normal(both.shape))
     return Visibilities(
@@ -82,8 +82,8 @@ def direct_phase(uvw_m: NDArray[np.float64], frequencies_hz: NDArray[np.float64]
 
 
 def _averaged_phase(positions, ant1, ant2, centre, times, pointings, frequencies, width_hz, place):  # type: ignore[no-untyped-def]
-    """`direct_phase` integrated over channels and integrations (Gauss and Legendre, 3 nodes each), in a frame that is still
-    for the direction tracked at each integration's middle."""
+    """`direct_phase` averaged over channels and integrations (Gauss-Legendre, 3 nodes each), in a frame in which the direction tracked
+    at each integration's middle has a constant phase."""
     nodes, shares = np.polynomial.legendre.leggauss(3)
     tracked = np.stack(astrometry.lmn(pointings[:, 0], pointings[:, 1], centre), axis=-1)
 
@@ -92,11 +92,11 @@ def _averaged_phase(positions, ant1, ant2, centre, times, pointings, frequencies
         return np.einsum("tbk,tk->tb", uvw[:, ant2] - uvw[:, ant1], np.broadcast_to(direction, (mjd.size, 3)) - [0, 0, 1])
 
     total = np.zeros((times.size, ant1.size, frequencies.size), dtype=np.complex128)
-    for when, much in zip(nodes, shares, strict=True):
-        mjd = times + when / 2 * timegrid.INTEGRATION_S / 86400
+    for time_node, share in zip(nodes, shares, strict=True):
+        mjd = times + time_node / 2 * timegrid.INTEGRATION_S / 86400
         away = (path(mjd, place) - path(mjd, tracked))[..., None]
-        for where, part in zip(nodes, shares, strict=True):
-            total += much * part / 4 * np.exp(2j * np.pi * away * (frequencies + where / 2 * width_hz) / speed_of_light)
+        for frequency_node, part in zip(nodes, shares, strict=True):
+            total += share * part / 4 * np.exp(2j * np.pi * away * (frequencies + frequency_node / 2 * width_hz) / speed_of_light)
     return total * np.exp(2j * np.pi * path(times, tracked)[..., None] * frequencies / speed_of_light)
 
 
@@ -112,6 +112,6 @@ def position_rad(centre: NDArray[np.float64], east_deg: float, north_deg: float)
 
 
 def _antennas(count: int, core_only: bool) -> NDArray[np.intp]:
-    """A spread over both arms (1-51 east-west, 68-102 north-south), with the outriggers if asked for."""
+    """Antennas spread over both arms (1-51 east-west, 68-102 north-south), and over the outriggers unless `core_only`."""
     numbers = [n for n in stations.active_stations() if n <= (102 if core_only else 116)]
     return np.array(numbers)[np.unique(np.linspace(0, len(numbers) - 1, count).astype(int))] - 1

@@ -19,7 +19,7 @@ REACH_RAD = np.deg2rad(EDGE_DEG)
 
 @pytest.fixture(scope="module")
 def vis() -> Visibilities:
-    """Core and outriggers, 2.6 km apart; 0.98 MHz channels, as four of the correlator's averaged."""
+    """Core and outriggers, 2.6 km apart; channels of 0.98 MHz, each an average of four of the correlator's."""
     return observe([], n_antennas=24, n_times=24, n_subbands=2, n_channels=12, core_only=False, dec_deg=16.27, noise_jy=1.0)
 
 
@@ -40,8 +40,8 @@ def test_the_edge_of_the_field_keeps_its_amplitude(vis: Visibilities, loss: floa
 
 @pytest.mark.parametrize("direction_deg", range(0, 180, 30))
 def test_a_source_at_the_edge_keeps_99_per_cent_of_its_flux(vis: Visibilities, direction_deg: float) -> None:
-    """The platform's own cells: the mean over all samples, which is the flux in a natural image of a point at the edge of
-    the field. Robust weights, which count long and so less averaged baselines more, leave it no less."""
+    """With the platform's default cells: the mean over all samples, which is the flux of a point at the edge of the field in a
+    naturally weighted image. Robust weights favour long baselines, which are averaged less, so they leave no less of it."""
     east, north = EDGE_DEG * np.sin(np.deg2rad(direction_deg)), EDGE_DEG * np.cos(np.deg2rad(direction_deg))
     place = astrometry.lmn(*position_rad(vis.phase_centres_rad[0], east, north), vis.phase_centres_rad[0])
     stokes = stokes_i(vis, REACH_RAD, ImagingOptions().smearing)
@@ -62,7 +62,7 @@ def test_short_baselines_are_averaged_most_and_the_outriggers_not_at_all(vis: Vi
 
 
 def test_weights_and_weighted_data_keep_their_sums(vis: Visibilities) -> None:
-    """Also under flags, of samples, of polarisations and of a whole channel; what is flagged is never looked at."""
+    """Also with flagged samples, polarisations and a whole flagged channel. Flagged data are never used."""
     rng = np.random.default_rng(8)
     flags = rng.uniform(size=vis.flags.shape) < 0.3
     flags[:, :, 7] = True
@@ -77,11 +77,11 @@ def test_weights_and_weighted_data_keep_their_sums(vis: Visibilities) -> None:
     paths = [s.weights.astype(np.float64) @ s.uvw for s in (full, short)]
     np.testing.assert_allclose(paths[1], paths[0], rtol=1e-5)
     cross = ~vis.is_auto
-    there = np.where(flags, 0, weights)[:, cross].astype(np.float64)
-    alone, both = there.sum(axis=-1), there.all(axis=-1)
-    of_i = np.where(both, 4 * there.prod(axis=-1) / np.where(both, alone, 1), alone)  # 4 / (1/w_x + 1/w_y), or what is there
+    unflagged = np.where(flags, 0, weights)[:, cross].astype(np.float64)
+    total, both = unflagged.sum(axis=-1), unflagged.all(axis=-1)
+    of_i = np.where(both, 4 * unflagged.prod(axis=-1) / np.where(both, total, 1), total)  # 4 / (1/w_x + 1/w_y), or the only weight
     literal = of_i.sum(axis=1)
-    assert short.sensitivity_loss == pytest.approx(np.sqrt(there.sum() / of_i.sum()) - 1, rel=1e-5)
+    assert short.sensitivity_loss == pytest.approx(np.sqrt(unflagged.sum() / of_i.sum()) - 1, rel=1e-5)
     np.testing.assert_allclose(short.by_time_channel, literal, rtol=1e-6)
     laid_out = short.spread(short.weights)
     assert np.all(laid_out[:, 7] == 0)
@@ -101,12 +101,12 @@ def test_cell_means_follow_the_cells(vis: Visibilities) -> None:
 def test_samples_do_not_depend_on_the_number_of_threads(vis: Visibilities) -> None:
     import numba
 
-    kept = numba.get_num_threads()
+    n_threads = numba.get_num_threads()
     try:
         numba.set_num_threads(1)
-        alone = stokes_i(vis, REACH_RAD, 0.01)
+        single_thread = stokes_i(vis, REACH_RAD, 0.01)
     finally:
-        numba.set_num_threads(kept)
-    together = stokes_i(vis, REACH_RAD, 0.01)
-    np.testing.assert_array_equal(alone.data, together.data)
-    np.testing.assert_array_equal(alone.uvw, together.uvw)
+        numba.set_num_threads(n_threads)
+    several_threads = stokes_i(vis, REACH_RAD, 0.01)
+    np.testing.assert_array_equal(single_thread.data, several_threads.data)
+    np.testing.assert_array_equal(single_thread.uvw, several_threads.uvw)

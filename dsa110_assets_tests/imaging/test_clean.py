@@ -1,4 +1,4 @@
-"""What CLEAN takes from sources for what are their neighbours' sidelobes."""
+"""Flux that sources lose in CLEAN because of their neighbours' sidelobes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dsa110_assets_tests.imaging import synthetic
 
 
 def test_sources_in_a_crowd_keep_their_fluxes() -> None:
-    """25 sources of 8 to 60 units in a narrow band, where sidelobes are high: in the mean they are right to the 1 % that averaging
-    may take (half of `smearing`), and one by one to as much. CLEAN that ends where it first may leaves 3 % of them in sidelobes."""
+    """25 sources of 8 to 60 mJy in a narrow band, where sidelobes are high. Their mean flux is right to the 1 % that averaging
+    may lose (half of `smearing`), and so is each flux. CLEAN that stops as early as it may leaves 3 % of them in sidelobes."""
     rng = np.random.default_rng(1)
     cells = (np.stack(np.mgrid[-2:3, -2:3], axis=-1).reshape(-1, 2) + rng.uniform(-0.3, 0.3, (25, 2))) * 0.3
     flux = 1e-3 * 10 ** rng.uniform(np.log10(8), np.log10(60), 25)
@@ -25,7 +25,7 @@ def test_sources_in_a_crowd_keep_their_fluxes() -> None:
     tile = make_tile(vis, options)
     at = np.rad2deg([synthetic.position_rad(vis.phase_centres_rad[0], east, north) for east, north in cells])
     noise = np.full(tile.image.shape, tile.rms_jy, np.float32)
-    found = measure_forced(tile.image, noise, tile.header, pd.DataFrame(at, columns=["ra_deg", "dec_deg"]), PhotometryOptions())
-    ratio = found["flux_jy"].to_numpy() / flux
+    measured = measure_forced(tile.image, noise, tile.header, pd.DataFrame(at, columns=["ra_deg", "dec_deg"]), PhotometryOptions())
+    ratio = measured["flux_jy"].to_numpy() / flux
     assert ratio.mean() == pytest.approx(1.0, abs=options.smearing / 2)
     assert ratio.std() < options.smearing / 2

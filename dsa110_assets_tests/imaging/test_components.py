@@ -53,8 +53,8 @@ def test_the_sum_is_the_measurement_equation() -> None:
 
 
 def test_spectra_and_their_slopes_are_the_measurement_equation() -> None:
-    """A point of another index is its literal sum, to third order of index times log frequency; and what such a point leaves
-    when the typical one was taken out tells the index, by least squares on the literal columns."""
+    """A point of another index equals its literal sum, to third order of index times log frequency. After a typical point is
+    subtracted, the residual gives the index, by least squares on the literal columns."""
     vis = observe([], n_antennas=8, n_times=3, n_subbands=5)
     stokes = stokes_i(vis)
     ((pattern, ratio),) = _attenuation(3, 5).terms
@@ -71,20 +71,20 @@ def test_spectra_and_their_slopes_are_the_measurement_equation() -> None:
     np.testing.assert_allclose(ours, literal, atol=2 * third + 3e-6)
     weights = np.random.default_rng(4).uniform(0.5, 2, x.size).astype(np.float32)
     moments = components.beam_moments(patterns, x, weights)
-    found = components.steeper(stokes.uvw, lmn, flux, patterns, ratios, x, (ours - typical) * weights, moments)
-    left = ((ours - typical) * np.sqrt(weights)).astype(complex).view(np.float64)
+    index_offsets = components.steeper(stokes.uvw, lmn, flux, patterns, ratios, x, (ours - typical) * weights, moments)
+    residual = ((ours - typical) * np.sqrt(weights)).astype(complex).view(np.float64)
     for p in range(2):
         column = (fringes[:, p] * np.sqrt(weights)).view(np.float64)
         slope = (fringes[:, p] * np.sqrt(weights) * x).view(np.float64)
-        change, *_ = np.linalg.lstsq(np.stack([column, slope], axis=-1), left, rcond=None)
-        assert found[p] == pytest.approx(change[1] / flux[p], abs=1e-4)
-    assert found[0] == pytest.approx(index[0], abs=0.15)  # the other one is a quarter of it, with sidelobes of a third
+        change, *_ = np.linalg.lstsq(np.stack([column, slope], axis=-1), residual, rcond=None)
+        assert index_offsets[p] == pytest.approx(change[1] / flux[p], abs=1e-4)
+    assert index_offsets[0] == pytest.approx(index[0], abs=0.15)  # the other point has a quarter of the flux, and sidelobes of a third
     flat = components.beam_moments(patterns, 0 * x, weights)
     assert np.isnan(components.steeper(stokes.uvw, lmn, flux, patterns, ratios, 0 * x, ours * weights, flat)).all()
 
 
 def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The brightest summed and the rest gridded is what all summed is, in one step and in two."""
+    """Summing the brightest and gridding the rest equals summing all, in one step and in two."""
     stokes = stokes_i(observe([(0.2, 0.1, 1.0)], n_antennas=8, n_times=3, n_subbands=5))
     weighted = imaging_weights(stokes, "natural", 0, np.deg2rad(3.0))
     gridder = Gridder(stokes.uvw, N_PIXELS, PIXEL_RAD, 1e-4)
@@ -93,19 +93,19 @@ def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         dimming = _attenuation(3, 5)
         flat = np.zeros(stokes.weights.size, np.float32)
         measurement = Measurement(stokes, weighted, gridder, dimming, stokes.cell_means(*(pattern for pattern, _ in dimming.terms)), flat)
-        for one in before:
-            measurement.residual_of(one)
+        for earlier in before:
+            measurement.residual_of(earlier)
         return measurement.residual_of(model)
 
     direct = measured(_model())
-    # both are gridded alike; what differs is rounding of complex64 in sums of up to 2 Jy
+    # both are gridded in the same way; they differ by rounding of complex64 in sums of up to 2 Jy
     np.testing.assert_allclose(measured(_model(), _model() * (np.arange(N_PIXELS) < 64)), direct, atol=1e-5)
     monkeypatch.setattr(measurement, "_DIRECT", 2 * stokes.weights.size)
-    monkeypatch.setattr(measurement, "_AS_MANY", 0)
+    monkeypatch.setattr(measurement, "_POINTS_PER_TRANSFORM", 0)
     mixed = measured(_model())
     # 0.5 and -0.3 Jy are gridded: 1e-4 of them, and 5e-2 of their terms, 0.3 of them with a pattern of unit rms
     np.testing.assert_allclose(mixed, direct, atol=5e-2 * 0.3 * 0.6)
-    assert np.abs(mixed - direct).max() > 1e-7  # it was another way
+    assert np.abs(mixed - direct).max() > 1e-7  # it was computed in another way
 
 
 def test_an_array_on_flat_ground_needs_no_w() -> None:

@@ -1,4 +1,4 @@
-"""FITS out and in: what is written opens in the right place, what is unusable is refused by name."""
+"""FITS files written and read: positions are right, and unusable files are refused by name."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_an_image_of_which_no_frequency_is_known_has_two_axes(tmp_path: Path) ->
 
 
 def test_a_long_anchor_is_announced_as_the_convention_asks(tile: TileImage, tmp_path: Path) -> None:
-    """As of many calibrators; fitsverify has a word about a header that does not say so."""
+    """As when there are many calibrators. fitsverify reports a header that uses the convention without announcing it."""
     long = ", ".join(f"catalogue:NVSS J{number:06d}+161616" for number in range(6))
     for name, anchor in (("long", long), ("short", "PB17:3C138")):
         path = write_image(np.ones((4, 6)), tile.header, tmp_path / f"{name}.fits", {"ANCHOR": anchor})
@@ -194,7 +194,7 @@ def test_previews_are_small_and_upright(tile: TileImage, tmp_path: Path) -> None
 
 
 def test_previews_show_the_brightest_ratio_to_the_noise(tmp_path: Path) -> None:
-    """A picture of image and noise is that of their ratio, shrunk by numpy; sides no multiple of the 2 x 2 blocks."""
+    """The preview of image and noise equals that of their ratio, shrunk by numpy; the sides are no multiple of the 2 x 2 blocks."""
     rng = np.random.default_rng(2)
     data, noise = rng.standard_normal((301, 257)).astype(np.float32), rng.uniform(0.5, 2, (301, 257)).astype(np.float32)
     noise[:, 40:60], noise[0, 0] = np.nan, 0

@@ -11,7 +11,7 @@ N_PIXELS = 64
 
 
 def _uvw(n_rows: int = 180, w_lambda: float = 700.0) -> np.ndarray:
-    """Wavelengths: baselines of up to 2800, and as much w as asked for."""
+    """uvw in wavelengths: baselines of up to 2800, and w scaled to `w_lambda`."""
     return np.random.default_rng(3).uniform(-1, 1, (n_rows, 3)) * [2000.0, 2000.0, w_lambda]
 
 
@@ -62,10 +62,10 @@ def test_the_transforms_are_adjoint_to_rounding(epsilon: float, w_lambda: float,
     image = rng.standard_normal((N_PIXELS, N_PIXELS))
     data = rng.standard_normal(180) + 1j * rng.standard_normal(180)
     gridder = Gridder(uvw, N_PIXELS, np.deg2rad(4) / N_PIXELS, epsilon)
-    left = np.vdot(data, gridder.to_visibilities(image)).real
-    right = np.vdot(gridder.to_image(data, np.ones(data.shape)), image)
+    visibility_side = np.vdot(data, gridder.to_visibilities(image)).real
+    image_side = np.vdot(gridder.to_image(data, np.ones(data.shape)), image)
     scale = np.linalg.norm(data) * np.linalg.norm(gridder.to_visibilities(image))
-    assert left == pytest.approx(right, abs=tolerance * scale)
+    assert visibility_side == pytest.approx(image_side, abs=tolerance * scale)
 
 
 def test_a_flat_gridder_leaves_w_out() -> None:

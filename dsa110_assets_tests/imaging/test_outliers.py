@@ -1,4 +1,4 @@
-"""Bright sources beyond the image are taken out, whatever flux the catalogue gives them."""
+"""Bright sources beyond the image are subtracted, whatever flux the catalogue gives them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def image(sources: list[tuple[float, float, float]], listed: list[tuple[float, f
 
 @pytest.mark.parametrize("catalogue_jy", [20.0, 12.0])
 def test_sidelobes_from_beyond_the_image_go(catalogue_jy: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the source taken out the noise is that of a sky without it; left in it is far higher.
+    """With the source subtracted the noise is that of a sky without it; otherwise it is far higher.
 
-    Both images have the same noise samples, so the two rms differ only by what is left of the source. The data here
+    Both images have the same noise samples, so the two rms differ only by the residual of the source. The data here
     are not smeared while the prediction is, by up to 1 % on the longest baseline (12.9 s, 1.9 degrees, 480 m), 0.3 % on
     average: 12 mJy of an apparent 4 Jy, a fiftieth of it in the sidelobes, 0.25 mJy against an rms of 2 mJy. Added in
-    squares that is 1 %; 5 % leaves room for CLEAN's own course.
+    squares that is 1 %; 5 % allows for differences in the course of CLEAN.
     """
-    monkeypatch.setattr(unlisted, "EXCESS", np.inf)  # which finds it without a catalogue
+    monkeypatch.setattr(unlisted, "EXCESS", np.inf)  # switches off the search that finds it without a catalogue
     without = image([WITHIN], [WITHIN])
     left_in = image([WITHIN, BEYOND], [WITHIN])
     taken_out = image([WITHIN, BEYOND], [WITHIN, (*BEYOND[:2], catalogue_jy)])
@@ -46,10 +46,10 @@ def test_sidelobes_from_beyond_the_image_go(catalogue_jy: float, monkeypatch: py
 
 
 def test_many_faint_sources_beyond_the_image_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forty of 0.1 Jy are as loud together as the noise; with the catalogue 10 % wrong for each, a tenth of that stays:
-    0.6 % in squares, and as much again for CLEAN's own course.
+    """Forty sources of 0.1 Jy together equal the noise. With each catalogue flux wrong by 10 %, a tenth of that remains:
+    0.6 % in squares, and as much again for differences in the course of CLEAN.
     """
-    monkeypatch.setattr(unlisted, "EXCESS", np.inf)  # which finds some of them without a catalogue
+    monkeypatch.setattr(unlisted, "EXCESS", np.inf)  # switches off the search that finds some of them without a catalogue
     rng = np.random.default_rng(4)
     angle, radius = rng.uniform(0, 2 * np.pi, 40), rng.uniform(1.5, 2.2, 40)
     faint = [(float(r * np.cos(a)), float(r * np.sin(a)), 0.1) for r, a in zip(radius, angle, strict=True)]
@@ -63,7 +63,7 @@ def test_many_faint_sources_beyond_the_image_go_together(monkeypatch: pytest.Mon
 
 
 def test_a_listed_source_that_is_not_there_is_not_put_there() -> None:
-    """Noise alone gives a factor above 5 sigma once in 3e6."""
+    """Noise alone gives a factor above 5 sigma once in 3e6 cases."""
     without = image([WITHIN], [WITHIN])
     imagined = image([WITHIN], [WITHIN, BEYOND])
     assert imagined.figures["outliers"] == 0
@@ -71,8 +71,8 @@ def test_a_listed_source_that_is_not_there_is_not_put_there() -> None:
 
 
 def test_a_listed_source_takes_nothing_of_a_bright_one_that_no_catalogue_lists() -> None:
-    """Far sources are fitted along with the catalogue's model of the field. With 20 Jy in the field that it lacks, each far
-    source's factor would be that one's sidelobe there, many times its own noise, and would be taken out over the whole image.
+    """Far sources are fitted along with the catalogue's model of the field. If that model lacks a source of 20 Jy, each far
+    source's factor would be that source's sidelobe there, many times the factor's noise, and would be subtracted over the whole image.
     """
     unlisted_one = (-0.3, 0.25, 20.0)
     far = [(1.9, -0.3, 1.0), (-1.8, 0.5, 1.0), (0.4, 2.1, 1.0), (-0.6, -1.9, 1.0)]

@@ -1,4 +1,4 @@
-"""Bright points between pixels: their fluxes and places against the truth, and what they leave."""
+"""Bright points between pixels: their fluxes and positions against the truth, and their residuals."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from dsa110_assets.visibilities.types import Visibilities
 from dsa110_assets_tests.imaging.synthetic import observe, position_rad
 
 OPTIONS = ImagingOptions(field_deg=2.5, threads=1, drift_terms=0, spectral_index=0.0, smearing=0.0)
-"""`observe` makes flat spectra and no beam here; samples averaged over cells would leave a 5 Jy source's sidelobes 0.03 mJy."""
+"""`observe` makes flat spectra and no beam here; averaging samples over cells would leave 0.03 mJy in a 5 Jy source's sidelobes."""
 SOURCES = [(0.4137, 0.6291, 5.0), (-0.9013, -0.3702, 0.3), (0.1, -1.05, 0.1), (-0.3331, 0.2219, 0.06), (0.7027, -0.4481, 0.04)]
 NOISE_JY = 0.05
 
 
 def off(tile: TileImage, without_sources: TileImage, vis: Visibilities) -> np.ndarray:
-    """(source,) relative deviations of the peaks from the truth, the noise that is at each place taken off."""
+    """(source,) relative deviations of the peaks from the truth, after the noise at each position is subtracted."""
     peaks = find_peaks(tile.image, 5 * tile.rms_jy)
-    found = []
+    deviations = []
     for east, north, flux in SOURCES:
         x, y = WCS(tile.header).wcs_world2pix(*np.rad2deg(position_rad(vis.phase_centres_rad[0], east, north)), 0)
         k = np.argmin(np.hypot(peaks.x - x, peaks.y - y))
         assert np.hypot(peaks.x[k] - x, peaks.y[k] - y) * tile.header["CDELT2"] < 0.05 * tile.beam.bmin_deg
         noise = without_sources.image[int(np.rint(y)), int(np.rint(x))]
-        found.append((peaks.value[k] - noise) / flux - 1)
-    return np.array(found)
+        deviations.append((peaks.value[k] - noise) / flux - 1)
+    return np.array(deviations)
 
 
 def test_fluxes_between_pixels_are_right_to_a_few_thousandths(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Points are moved until they leave 0.3 rms, which of the faintest, 300 times the rms, is 0.1 %; the noise at the nearest
-    pixel is that at the peak to a third of it, another 0.1 %; four times their sum in squares is 0.5 %.
+    """Points are moved until they leave a residual of 0.3 rms, 0.1 % of the faintest point, which has 300 times the rms. The noise at the
+    nearest pixel equals that at the peak to a third, another 0.1 %. Four times their sum in squares is 0.5 %.
     """
     vis, empty = (observe(sky, n_times=12, n_subbands=16, n_channels=2, noise_jy=NOISE_JY) for sky in (SOURCES, []))
     noise = make_tile(empty, replace(OPTIONS, clean_iterations=0))
@@ -47,9 +47,9 @@ def test_fluxes_between_pixels_are_right_to_a_few_thousandths(monkeypatch: pytes
     assert tile.rms_jy == pytest.approx(noise.rms_jy, rel=0.03)
     assert tile.figures["clean_jy"] == pytest.approx(sum(flux for *_, flux in SOURCES), rel=5e-3)
     monkeypatch.setattr(points, "_MOST_POINTS", 0)
-    alone = make_tile(vis, OPTIONS)
-    assert alone.figures["points"] == 0
-    assert np.abs(off(alone, noise, vis)).max() > np.abs(off(tile, noise, vis)).max()
+    without_points = make_tile(vis, OPTIONS)
+    assert without_points.figures["points"] == 0
+    assert np.abs(off(without_points, noise, vis)).max() > np.abs(off(tile, noise, vis)).max()
 
 
 def test_what_is_no_point_is_left_to_clean() -> None:
@@ -64,9 +64,9 @@ def test_what_is_no_point_is_left_to_clean() -> None:
 
 
 def test_a_bright_source_of_another_spectrum_leaves_no_features() -> None:
-    """An index 0.7 off over 13 % of bandwidth leaves a flux of 5 Jy some 0.1 % in the dirty beam's highest sidelobes, ten times
-    the noise here. With its own index nothing stands out of the image of the noise: differences are below its rms, of the
-    flux of the source itself the 0.1 % of the test above. The index is right to 4 of its errors, rms / (S <x^2>^(1/2)).
+    """An index 0.7 off over 13 % of bandwidth leaves some 0.1 % of a flux of 5 Jy in the dirty beam's highest sidelobes, ten times
+    the noise here. With its own index nothing stands out: differences from the image of noise are below its rms, and at the source
+    itself below the 0.1 % of the test above. The index is right to 4 of its errors, rms / (S <x^2>^(1/2)).
     """
     steep = 0.7
     vis, empty = (observe(sky, n_times=12, n_subbands=16, n_channels=2, noise_jy=NOISE_JY) for sky in (SOURCES[:1], []))

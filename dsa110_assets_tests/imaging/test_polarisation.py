@@ -35,7 +35,7 @@ def polarised(sources: list[tuple[float, float, float, float]], sigma_jy: float,
 
 
 def test_polarised_sources_have_their_stokes_i() -> None:
-    """5 % of Q through weights of 1 and 0.4 would be 2.1 % of I; fluxes are within the noise (4 rms) and 0.3 % for pixels."""
+    """With weights of 1 and 0.4, 5 % of Q would change I by 2.1 %. Fluxes are right within the noise (4 rms) and 0.3 % for pixels."""
     vis = polarised(SOURCES, SIGMA_JY, n_times=8)
     tile = make_tile(vis, PLAIN)
     wcs = WCS(tile.header).celestial
@@ -43,21 +43,23 @@ def test_polarised_sources_have_their_stokes_i() -> None:
         x, y = wcs.wcs_world2pix(*np.rad2deg(position_rad(vis.phase_centres_rad[0], east, north)), 0)
         column, row = int(np.rint(x)), int(np.rint(y))
         peak = float(tile.image[row - 1 : row + 2, column - 1 : column + 2].max())
-        # a peak between pixels is lower, by up to 2 % at six pixels to a beam: the restored Gaussian says by how much
+        # a peak between pixels is lower, by up to 2 % at six pixels to a beam, computed from the restored Gaussian
         beam_pixels = np.array([tile.beam.bmin_deg, tile.beam.bmaj_deg]) / tile.header["CDELT2"]
         most = 1 - np.exp(-4 * np.log(2) * 0.25 * np.sum(1 / beam_pixels**2))
         assert -most * flux - 4 * tile.rms_jy < peak - flux < 4 * tile.rms_jy + 0.003 * flux
     assert 4 * tile.rms_jy < 0.01 * SOURCES[1][2]  # so that a bias of 2 % would be seen
-    # sum of weights 1.4, of Stokes I 4 / (1 + 2.5)
+    # the sum of weights is 1.4, and that of Stokes I 4 / (1 + 2.5)
     assert tile.figures["sensitivity_loss"] == pytest.approx(np.sqrt(1.4 * 3.5 / 4) - 1, abs=1e-6)
     assert tile.figures["rms_over_radiometer"] == pytest.approx(1, abs=0.05)
     assert tile.figures["q_sources"] == 2
-    assert tile.figures["q_peak_jy"] == pytest.approx(0.1, abs=0.02)  # of the 2 Jy source; 5 % of the other within a sidelobe of 0.1
+    assert tile.figures["q_peak_jy"] == pytest.approx(
+        0.1, abs=0.02
+    )  # Q of the 2 Jy source; the other source's 5 % enter through a sidelobe of 0.1
     assert tile.figures["q_over_i_median"] == pytest.approx(0, abs=0.01)
 
 
 def test_equal_receptors_give_the_samples_they_always_gave() -> None:
-    """Of equal weights (XX + YY) / 2 is the weighted mean: the same bits."""
+    """With equal weights (XX + YY) / 2 is the weighted mean: the samples have the same bits."""
     vis = observe([(0.3, 0.2, 2.0)], n_times=4, noise_jy=1.0)
     stokes = stokes_i(vis)
     data = vis.data[stokes.bounds[:, 0], stokes.baselines, stokes.bounds[:, 2]]
@@ -76,7 +78,7 @@ def test_a_polarised_source_does_not_count_as_noise(place: tuple[float, float]) 
 
 
 def test_stokes_q_is_what_a_literal_sum_gives() -> None:
-    """Also with flagged polarisations, which do not enter; its error is the radiometer's."""
+    """Also with flagged polarisations, which are left out; the error of Q is the radiometer's."""
     vis = polarised([(0.1, -0.2, 1.0, 0.1)], SIGMA_JY, n_times=3, n_antennas=8)
     flags = np.random.default_rng(2).uniform(size=vis.flags.shape) < 0.2
     vis = replace(vis, flags=flags, data=np.where(flags, np.complex64(1e6), vis.data))

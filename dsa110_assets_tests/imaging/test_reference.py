@@ -1,4 +1,4 @@
-"""Flux scale and astrometry of an image against a sky model it was made from, and one it was not."""
+"""Flux scale and astrometry of an image against the sky model it was made from, and against a different one."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def test_scale_and_shift_are_measured(scale: float, shift_deg: float) -> None:
 
 @pytest.mark.parametrize(("n", "own", "common"), [(1, 0.02, 0.03), (3, 0.02, 0.03), (15, 0.02, 0.01), (15, 0.05, 0.0), (200, 0.02, 0.05)])
 def test_a_robust_means_error_is_its_scatter(n: int, own: float, common: float) -> None:
-    """1000 draws of n values with unequal errors and a common scatter, one in ten 30 % off where there are ten.
+    """1000 draws of n values with unequal errors and a common scatter; from ten values on, one in ten is 30 % off.
 
-    Pulls have an sd of 1, known to 2 %: not above 1.25 (three to six values know their scatter to a third or worse), and not
-    below 0.85 (the prior's 3 % count as one value, which for 15 exact ones adds 0.8 % to their 5 and 2 %). Their mean is known
-    to 0.03, and is moved by the outliers that are taken for scatter.
+    Pulls have an sd of 1, measured to 2 %: not above 1.25 (three to six values give their scatter to a third or worse), and not
+    below 0.85 (the prior's 3 % count as one value, which for 15 exact ones adds 0.8 % to their 5 and 2 %). Their mean is measured
+    to 0.03, and is shifted by the outliers that are taken for scatter.
     """
     rng = np.random.default_rng(n)
     errors = own * rng.uniform(0.5, 1.5, (1000, n))
     values = 1 + errors * rng.standard_normal((1000, n)) + common * rng.standard_normal((1000, n))
     values[:, : n // 10] += 0.3
-    found = [robust_mean(v, e, 0.03) for v, e in zip(values, errors, strict=True)]
-    pulls = np.array([(f.value - 1) / f.error for f in found])
+    means = [robust_mean(v, e, 0.03) for v, e in zip(values, errors, strict=True)]
+    pulls = np.array([(f.value - 1) / f.error for f in means])
     assert abs(pulls.mean()) < 0.2
     assert 0.85 < pulls.std() < 1.25
 
 
 def test_errors_are_what_noise_does_and_peaks_are_not_helped_by_it() -> None:
-    """60 images of three sources at 30 to 100 sigma, in noise as correlated as the beam: pulls of flux and place about the truth.
+    """60 images of three sources at 30 to 100 sigma, in noise correlated like the beam: pulls of flux and position about the truth.
 
     The prior's 3 % dominate the flux's error, so that its pulls are below 1; the mean of 60 ratios is good to 0.3 %.
     """
@@ -63,15 +63,15 @@ def test_errors_are_what_noise_does_and_peaks_are_not_helped_by_it() -> None:
     set_beam(header, BEAM)
     pb, clean = response(header, N_PIXELS, 0.0, 16.0).astype(np.float32), gaussians(header, N_PIXELS, SOURCES)
     rng = np.random.default_rng(2)
-    found = []
+    results = []
     for _ in range(60):
         white = convolve(rng.standard_normal(pb.shape), BEAM.covariance, PIXEL_DEG)
         noise = 0.01 * white / robust_rms(white)
-        found.append(reference_figures((pb * clean + noise).astype(np.float32), pb, header, 0.01, _sky()))
-    assert np.mean([f["flux_ratio"] for f in found]) == pytest.approx(1, abs=0.003)
-    assert np.std([(f["flux_ratio"] - 1) / f["flux_ratio_error"] for f in found]) < 1
+        results.append(reference_figures((pb * clean + noise).astype(np.float32), pb, header, 0.01, _sky()))
+    assert np.mean([f["flux_ratio"] for f in results]) == pytest.approx(1, abs=0.003)
+    assert np.std([(f["flux_ratio"] - 1) / f["flux_ratio_error"] for f in results]) < 1
     for axis in ("ra", "dec"):
-        pulls = [f[f"astrometry_{axis}_arcsec"] / f[f"astrometry_{axis}_error_arcsec"] for f in found]
+        pulls = [f[f"astrometry_{axis}_arcsec"] / f[f"astrometry_{axis}_error_arcsec"] for f in results]
         assert abs(np.mean(pulls)) < 3 / np.sqrt(60)
         assert np.std(pulls) < 1
 

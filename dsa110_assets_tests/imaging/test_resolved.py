@@ -1,4 +1,4 @@
-"""Resolved sources against the sky they were made from, and skies of points, which are left alone."""
+"""Resolved sources against the sky they were made from, and skies of points, whose images do not change."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ Gaussian = tuple[float, float, float, float, float]
 
 
 def places(array: str, sources: list[Gaussian]) -> list[tuple[float, float, float, float, float]]:
-    """(Jy, major, minor [arcsec], angle [deg], north [deg]) of each."""
+    """(Jy, major, minor [arcsec], angle [deg], north [deg]) of each source."""
     beam = BEAM_ARCSEC[array]
     return [(flux, beam * major, beam * minor, angle, NORTH + beam / 3600 * north) for flux, major, minor, angle, north in sources]
 
 
 def seen(array: str, sources: list[Gaussian], points: list[Point]) -> Visibilities:
-    """A Gaussian's visibility is the point's times exp[-(pi theta q)^2 / (4 ln 2)] along either axis, theta its FWHM there."""
+    """The visibilities of Gaussians and points. A Gaussian's is that of a point times exp[-(pi theta q)^2 / (4 ln 2)] along either axis,
+    theta the FWHM along that axis."""
     vis = observe(points, noise_jy=NOISE_JY, **ARRAYS[array])
     u, v = (vis.uvw_m[..., k, None] * vis.frequencies_hz / speed_of_light for k in (0, 1))
     for flux, major, minor, angle, north in places(array, sources):
@@ -48,7 +49,8 @@ def seen(array: str, sources: list[Gaussian], points: list[Point]) -> Visibiliti
 
 
 def truth(tile: TileImage, vis: Visibilities, array: str, sources: list[Gaussian], points: list[Point]) -> np.ndarray:
-    """The sky as the restoring beam shows it: Gaussians of the sum of both covariances, and of the beam's share of their area."""
+    """The sky convolved with the restoring beam: Gaussians with the sum of both covariances, and peaks lower by the ratio of the beam's
+    area to theirs."""
     rows, columns = np.indices(tile.image.shape)
     pixel = tile.header["CDELT2"]
     image = np.zeros(tile.image.shape)
@@ -65,7 +67,7 @@ def truth(tile: TileImage, vis: Visibilities, array: str, sources: list[Gaussian
 
 
 def without(vis: Visibilities, monkeypatch: pytest.MonkeyPatch) -> TileImage:
-    """The image of points and CLEAN alone."""
+    """The image made with points and CLEAN only."""
     with monkeypatch.context() as patched:
         patched.setattr(resolved, "_MOST", 0)
         return make_tile(vis, OPTIONS)
@@ -89,14 +91,14 @@ def without(vis: Visibilities, monkeypatch: pytest.MonkeyPatch) -> TileImage:
 def test_image_and_truth_agree(
     array: str, sources: list[Gaussian], points: list[Point], least_gain: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everywhere to 5.5 sigma, so that nothing is there that is not in the sky: the highest of 1 to 3.6 x 10^5 pixels of noise
-    has 4.4 to 4.7 (the normal quantile of 1 - 1 / 2N), and of the few hundred pixels of a source 3.2, to which come the 1 sigma of
-    a change below which it counts as settled and as much of what was fitted to the noise. CLEAN alone is off by `least_gain`
-    times as much and more.
+    """The image agrees with the truth everywhere to 5.5 sigma, so it contains nothing that is not in the sky. The highest of 1 to
+    3.6 x 10^5 pixels of noise has 4.4 to 4.7 sigma (the normal quantile of 1 - 1 / 2N), and the highest of the few hundred pixels of a
+    source 3.2; added to this are 1 sigma, the change below which a source counts as settled, and as much again from fitting the noise.
+    CLEAN alone is off by at least `least_gain` times as much.
 
-    Flux: Condon (1997) has for a fitted Gaussian sigma_S / S = sqrt(2) / rho of its height, and about as much of either width,
-    rho the signal to noise times (theta_s theta_m / 4 theta_n^2)^(1/2) [1 + theta_n^2 / theta_s^2]^(3/2), at least the former for
-    a source wider than half a beam; 5 sigma of the three together are 5 sqrt(6) over it. The beam here is the noise's width.
+    Flux: for a fitted Gaussian, Condon (1997) gives sigma_S / S = sqrt(2) / rho from its height, and about as much from either width.
+    rho is the signal to noise times (theta_s theta_m / 4 theta_n^2)^(1/2) [1 + theta_n^2 / theta_s^2]^(3/2), and at least the signal to
+    noise for a source wider than half a beam. 5 sigma of the three together are 5 sqrt(6) over it. The noise's width here is the beam.
     """
     vis = seen(array, sources, points)
     tile = make_tile(vis, OPTIONS)
@@ -105,16 +107,16 @@ def test_image_and_truth_agree(
     assert off < 5.5 * tile.rms_jy
     assert tile.rms_jy == pytest.approx(make_tile(seen(array, [], []), OPTIONS).rms_jy, rel=0.03)
     assert tile.figures["rms_over_radiometer"] < 1.02
-    alone = without(vis, monkeypatch)
-    assert np.abs(alone.image - expected).max() > least_gain * off
-    assert tile.figures["resolved_dropped"] == alone.figures["resolved"] == 0
+    points_only = without(vis, monkeypatch)
+    assert np.abs(points_only.image - expected).max() > least_gain * off
+    assert tile.figures["resolved_dropped"] == points_only.figures["resolved"] == 0
     assert tile.figures["resolved"] >= len(sources)
     gaussians = tile.points.select(tile.points.resolved)
     total = sum(flux for flux, *_ in sources) + sum(flux for east, north, flux in points if (east, north) == (EAST, NORTH))
-    found = tile.points.select(
+    fitted_flux = tile.points.select(
         np.hypot(tile.points.rows - gaussians.rows[0], tile.points.columns - gaussians.columns[0]) < 25
     ).flux_jy.sum()
-    assert found == pytest.approx(total, rel=5 * np.sqrt(6) * tile.rms_jy / expected.max())
+    assert fitted_flux == pytest.approx(total, rel=5 * np.sqrt(6) * tile.rms_jy / expected.max())
     assert len(point_table(tile)) == tile.figures["points"]
     assert tile.model.sum(dtype=np.float64) == pytest.approx(tile.figures["clean_jy"])
 
@@ -129,11 +131,11 @@ def test_image_and_truth_agree(
     ids=["alone", "a beam apart", "three"],
 )
 def test_points_are_left_alone(array: str, points: list[Point], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The very bytes of an imager that knows nothing else."""
+    """The image has the same bytes as that of an imager without resolved sources."""
     vis = seen(array, [], points)
-    tile, alone = make_tile(vis, OPTIONS), without(vis, monkeypatch)
+    tile, points_only = make_tile(vis, OPTIONS), without(vis, monkeypatch)
     for image in ("image", "residual", "model"):
-        assert getattr(tile, image).tobytes() == getattr(alone, image).tobytes()
+        assert getattr(tile, image).tobytes() == getattr(points_only, image).tobytes()
     assert tile.figures["resolved"] == tile.figures["resolved_dropped"] == 0
 
 
@@ -143,31 +145,32 @@ def test_what_gaussians_do_not_explain_is_left_to_clean(monkeypatch: pytest.Monk
     x = np.pi * np.deg2rad(3 * 77 / 3600) * np.hypot(*(vis.uvw_m[..., k, None] * vis.frequencies_hz / speed_of_light for k in (0, 1)))
     disk = np.divide(2 * j1(x), x, out=np.ones_like(x), where=x > 0)
     vis.data[...] += observe([(EAST, NORTH, 2.0)], **ARRAYS["core"]).data * disk[..., None]
-    tile, alone = make_tile(vis, OPTIONS), without(vis, monkeypatch)
+    tile, points_only = make_tile(vis, OPTIONS), without(vis, monkeypatch)
     assert tile.figures["resolved"] == 0
     assert tile.figures["resolved_dropped"] > 0
-    assert tile.image.tobytes() == alone.image.tobytes()
+    assert tile.image.tobytes() == points_only.image.tobytes()
 
 
 def test_what_makes_the_residual_noisier_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source that is not in the sky, as broad as the image, is taken back; the image is what it is without it."""
+    """A source that is not in the sky, as broad as the image, is dropped; the image is the same as without it."""
     vis = seen("core", [], AROUND)
-    alone = without(vis, monkeypatch)
-    place, flux = np.array([alone.image.shape[0] / 2]), np.array([1.0])
+    points_only = without(vis, monkeypatch)
+    place, flux = np.array([points_only.image.shape[0] / 2]), np.array([1.0])
     wrong = Points(place, place, flux, np.zeros(1), np.array([np.diag([30.0, 90.0])]))
     monkeypatch.setattr(resolved, "find", lambda *_: wrong)
     tile = make_tile(vis, OPTIONS)
     assert tile.figures["resolved_dropped"] == 1
     assert tile.figures["resolved"] == 0
-    assert tile.image.tobytes() == alone.image.tobytes()
-    np.testing.assert_allclose(tile.spectral_index, alone.spectral_index, atol=1e-3)
+    assert tile.image.tobytes() == points_only.image.tobytes()
+    np.testing.assert_allclose(tile.spectral_index, points_only.spectral_index, atol=1e-3)
 
 
 def test_a_gaussian_keeps_its_flux_in_model_and_image() -> None:
-    """Its pixels sum to it, and the image to it times the pixels of a beam: 11 pixels are 7 standard deviations."""
+    """The model's pixels sum to the flux, and the image's to the flux times the beam's area in pixels: 11 pixels are 7 standard
+    deviations."""
     form = np.array([[9.0, 3.0], [3.0, 4.0]])
-    one = Points(np.array([60.3]), np.array([48.6]), np.array([2.0]), np.zeros(1), form[None])
-    model = one.onto(np.zeros((120, 100), np.float32))
+    gaussian = Points(np.array([60.3]), np.array([48.6]), np.array([2.0]), np.zeros(1), form[None])
+    model = gaussian.onto(np.zeros((120, 100), np.float32))
     assert model.sum(dtype=np.float64) == pytest.approx(2.0, rel=1e-5)
     rows, columns = np.indices(model.shape)
     offsets = np.stack([rows - 60.3, columns - 48.6])
@@ -175,7 +178,7 @@ def test_a_gaussian_keeps_its_flux_in_model_and_image() -> None:
     np.testing.assert_allclose(np.einsum("ijk,ljk,jk->il", offsets, offsets, model) / 2, form + np.eye(2) / 12, atol=1e-2)
     beam, pixel_deg = Beam(8 / 3600, 5 / 3600, 30.0), 1 / 3600
     image = np.zeros(model.shape, np.float32)
-    add_points(image, one, beam, pixel_deg)
+    add_points(image, gaussian, beam, pixel_deg)
     assert image.sum(dtype=np.float64) == pytest.approx(2.0 * beam.area_sr / np.deg2rad(pixel_deg) ** 2, rel=1e-4)
     east_north = np.einsum("ijk,ljk,jk->il", offsets, offsets, image) / image.sum() * pixel_deg**2
     expected = beam.covariance[::-1, ::-1] * [[1, -1], [-1, 1]] + form * pixel_deg**2

@@ -1,4 +1,4 @@
-"""Bright sources of residual visibilities, also where next to nothing of these is left."""
+"""Bright sources in residual visibilities, also when hardly any visibilities are left."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ NOISE_JY = 0.1
 
 
 def test_a_bright_source_is_found_with_its_flux() -> None:
-    """Natural weights of a dirty image: the peak is the flux, but for a third of a pixel of a quarter of a beam (2 %)."""
-    found = bright_sources(observe([(0.1, 0.2, JY)], n_antennas=8, n_times=6, n_subbands=4, noise_jy=NOISE_JY), 0.5)
-    assert found.flux_jy[0] == pytest.approx(JY, rel=0.02)
+    """In a naturally weighted dirty image the peak is the flux, to 2 % for an offset of a third of a pixel of a quarter of a beam."""
+    sources = bright_sources(observe([(0.1, 0.2, JY)], n_antennas=8, n_times=6, n_subbands=4, noise_jy=NOISE_JY), 0.5)
+    assert sources.flux_jy[0] == pytest.approx(JY, rel=0.02)
 
 
 @pytest.mark.parametrize("left", [1, 2, 3])
 def test_of_a_few_baselines_no_source_is_made_up_and_no_image(left: int) -> None:
-    """Their dirty beam is a pattern of stripes. The search, a part of calibration, goes on; the image says what is wrong."""
+    """Their dirty beam is a pattern of stripes. The search, a part of calibration, finds nothing and continues; imaging reports what is
+    wrong."""
     vis = observe([(0.1, 0.2, JY)], n_antennas=8, n_times=6, n_subbands=4, noise_jy=NOISE_JY)
     flags = np.ones_like(vis.flags)
     flags[:, np.flatnonzero(vis.ant1 != vis.ant2)[:left]] = False

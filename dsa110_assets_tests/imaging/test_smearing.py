@@ -1,4 +1,4 @@
-"""What averaging takes, against averages made numerically."""
+"""The loss by averaging, against averages computed numerically."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ N_PIXELS, PIXEL_RAD = 128, np.deg2rad(4.0 / 128)
 @pytest.mark.parametrize(("east", "north"), [(0.0, 0.0), (1.4, 0.2), (-0.7, 1.1), (0.5, -1.5)])
 @pytest.mark.parametrize("loss", [0.0, 0.01])
 def test_the_share_left_is_that_of_numerical_averages(east: float, north: float, loss: float) -> None:
-    """A source smeared by the correlator and then averaged in cells, against the same unsmeared at the samples' own uvw.
+    """A source smeared by the correlator and then averaged in cells, against the same source unsmeared at the samples' own uvw.
 
-    To second order: of a sample that loses x, x^2 times 0.3 is left out, and samples here lose up to 14 %, in the mean 2 %:
-    less than a thousandth. Integrations in a cell were tracked a little apart, which counts as the middle one: as much.
+    The loss is computed to second order: for a sample that loses x, x^2 times 0.3 is neglected. Samples here lose up to 14 %, 2 % in
+    the mean: less than a thousandth is neglected. The integrations of a cell tracked slightly different directions and are treated as
+    the middle one: as much again.
     """
     vis = observe([(east, north, 1.0)], n_antennas=16, n_times=24, n_channels=8, dec_deg=16.27, core_only=False, smeared=True)
     stokes = stokes_i(vis, np.deg2rad(2.0), loss)
@@ -38,4 +39,4 @@ def test_the_share_left_is_that_of_numerical_averages(east: float, north: float,
     tolerance = 2e-3
     assert at == pytest.approx(literal, abs=tolerance)
     if east or north:
-        assert literal < 1 - 3 * tolerance  # there was something to find
+        assert literal < 1 - 3 * tolerance  # there is a loss to measure

@@ -69,8 +69,8 @@ def test_east_is_to_the_left() -> None:
 
 def test_two_sources_three_beams_apart_separate() -> None:
     probe = make_tile(observe([(0, 0, 1.0)], n_times=6), STATIC)
-    apart = 3 * probe.beam.bmaj_deg
-    sources = [(-apart / 2, 0.2, 1.0), (apart / 2, 0.2, 0.3)]
+    separation_deg = 3 * probe.beam.bmaj_deg
+    sources = [(-separation_deg / 2, 0.2, 1.0), (separation_deg / 2, 0.2, 0.3)]
     vis = observe(sources, n_times=12, noise_jy=0.2)
     tile = make_tile(vis, STATIC)
     for east, north, flux in sources:
@@ -80,14 +80,14 @@ def test_two_sources_three_beams_apart_separate() -> None:
 
 
 def test_the_residual_is_exact_for_the_model() -> None:
-    """Without the published model, summed directly, the visibilities have the published residual for their dirty image."""
+    """After the published model, summed directly, is subtracted, the dirty image of the visibilities is the published residual."""
     vis = observe([(0.3, 0.1, 1.0), (-0.4, 0.52, 0.05)], n_times=6, noise_jy=0.5)
     tile = make_tile(vis, STATIC)
     assert tile.figures["points"] >= 1
     components = tile.model.copy()
     np.subtract.at(components, tile.points.nearest(), tile.points.flux_jy.astype(np.float32))
     rows, columns = np.nonzero(np.abs(components) > 1e-7)
-    assert rows.size  # there are both points between pixels and components on them
+    assert rows.size  # there are components on pixels as well as points between pixels
     sky = [*zip(rows, columns, components[rows, columns], np.zeros(rows.size), strict=True)]
     sky += zip(tile.points.rows, tile.points.columns, tile.points.flux_jy, tile.points.index, strict=True)
     predicted = np.zeros(vis.data.shape[:3], np.complex128)
@@ -95,8 +95,8 @@ def test_the_residual_is_exact_for_the_model() -> None:
         place = np.deg2rad(WCS(tile.header).celestial.wcs_pix2world(column, row, 0))
         lmn = astrometry.lmn(*place, vis.phase_centres_rad[0])
         predicted += flux * (vis.frequencies_hz / tile.header["RESTFRQ"]) ** index * direct_phase(vis.uvw_m, vis.frequencies_hz, *lmn)
-    left = replace(vis, data=(vis.data - predicted[..., None]).astype(np.complex64))
-    again = make_tile(left, replace(STATIC, clean_iterations=0))
+    residual = replace(vis, data=(vis.data - predicted[..., None]).astype(np.complex64))
+    again = make_tile(residual, replace(STATIC, clean_iterations=0))
     # both images are the gridder's, each accurate to 2e-4 of what it is given
     np.testing.assert_allclose(again.image, tile.residual, rtol=0, atol=2 * 2e-4 * 1.05)
     assert np.std(tile.residual) > 10 * np.std(again.image - tile.residual)
@@ -131,10 +131,10 @@ def test_noise_falls_with_the_root_of_the_integrations() -> None:
 
 def test_the_common_scale_of_weights_does_not_matter() -> None:
     vis = observe([(0.2, 0.3, 1.0)], n_times=4, noise_jy=1.0)
-    one = make_tile(vis, replace(STATIC, clean_iterations=0))
-    other = make_tile(replace(vis, weights=vis.weights * np.float32(256)), replace(STATIC, clean_iterations=0))
-    np.testing.assert_allclose(other.image, one.image, atol=1e-5)
-    assert other.figures["radiometer_jy"] == pytest.approx(one.figures["radiometer_jy"], rel=1e-5)
+    tile = make_tile(vis, replace(STATIC, clean_iterations=0))
+    scaled = make_tile(replace(vis, weights=vis.weights * np.float32(256)), replace(STATIC, clean_iterations=0))
+    np.testing.assert_allclose(scaled.image, tile.image, atol=1e-5)
+    assert scaled.figures["radiometer_jy"] == pytest.approx(tile.figures["radiometer_jy"], rel=1e-5)
 
 
 @pytest.mark.parametrize("dec_deg", [16.27, 71.6])
@@ -176,7 +176,7 @@ def test_the_effective_beam_is_the_mean_of_the_drift() -> None:
     mean = np.einsum("tc,tcyx->yx", weights, literal) / weights.sum()
     np.testing.assert_allclose(ours.mean[y, x], mean, atol=1e-5)
     followed = mean * (1 + sum(pattern[..., None, None] * ratio[y, x] for pattern, ratio in ours.terms))
-    # five integrations and three channels leave little that five terms do not follow
+    # with five integrations and three channels, five terms follow nearly all of it
     np.testing.assert_allclose(followed, literal, atol=1e-3)
 
 
@@ -198,9 +198,9 @@ def test_across_zero_hours_the_image_is_the_same() -> None:
     away_deg = 359.95 - np.rad2deg(vis.phase_centres_rad[0, 0])
     later = observe([(0.4, 0.3, 1.0)], n_times=6, start_mjd=START_MJD + away_deg / 360 * sidereal_day)
     assert abs((np.rad2deg(later.phase_centres_rad[0, 0]) + 180) % 360 - 180) < 0.3
-    for one in (vis, later):
-        tile = make_tile(one, STATIC)
-        away, peak = _nearest(tile, one.phase_centres_rad[0], 0.4, 0.3)
+    for observation in (vis, later):
+        tile = make_tile(observation, STATIC)
+        away, peak = _nearest(tile, observation.phase_centres_rad[0], 0.4, 0.3)
         assert away < 0.05
         assert peak == pytest.approx(1.0, abs=0.01)
 
@@ -211,23 +211,23 @@ def test_an_image_larger_than_allowed_names_the_setting() -> None:
 
 
 def test_a_typical_spectrum_leaves_no_wide_band_sidelobes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source with S ~ nu^-0.7: with its index known to the imager the noise-free residual falls at least fivefold.
+    """A source with S ~ nu^-0.7: if the imager is given its index, the noise-free residual falls at least fivefold.
 
-    Over the band its flux runs from +5 to -5 % of the mean; unmodelled, that stays in the sidelobes.
-    Bright points have their own index fitted, which would take it out in any case: not here.
+    Over the band its flux runs from +5 to -5 % of the mean; unmodelled, that remains in the sidelobes.
+    Bright points have their index fitted, which would remove it in any case, so points are switched off here.
     """
     monkeypatch.setattr(points, "_STEEPNESS_SIGMA", np.inf)
     vis = observe([(0.4, 0.3, 1.0)], n_times=8, primary_beam=True)
     spectrum = (vis.frequencies_hz / vis.frequencies_hz.mean()) ** -0.7
     steep = replace(vis, data=(vis.data * spectrum[:, None]).astype(np.complex64))
     options = replace(STATIC, drift_terms=2, threshold_jy=1e-4)
-    flat, known = (make_tile(steep, replace(options, spectral_index=index)).rms_jy for index in (0.0, -0.7))
-    assert known < flat / 5
+    rms_flat, rms_with_index = (make_tile(steep, replace(options, spectral_index=index)).rms_jy for index in (0.0, -0.7))
+    assert rms_with_index < rms_flat / 5
 
 
 def test_the_number_of_threads_changes_rounding_only() -> None:
-    """The gridder adds up in another order: 1e-7 of sums of 1 Jy, a few times over, and CLEAN's course with it."""
+    """The gridder sums in another order: a few times 1e-7 of sums of 1 Jy, and the course of CLEAN changes with it."""
     vis = observe([(0.3, 0.2, 1.0), (-0.5, 0.1, 0.2)], n_antennas=12, n_times=4, noise_jy=0.5)
-    one, two = (make_tile(vis, replace(STATIC, threads=n)) for n in (1, 2))
-    np.testing.assert_allclose(two.image, one.image, atol=2e-5)
-    assert one.rms_jy / 50 > 2e-5
+    single_thread, two_threads = (make_tile(vis, replace(STATIC, threads=n)) for n in (1, 2))
+    np.testing.assert_allclose(two_threads.image, single_thread.image, atol=2e-5)
+    assert single_thread.rms_jy / 50 > 2e-5

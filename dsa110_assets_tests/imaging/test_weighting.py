@@ -49,11 +49,11 @@ def test_weights_follow_the_definition(noise: Visibilities, scheme: str, robust:
 
 @pytest.mark.parametrize("scheme", ["natural", "uniform", "briggs"])
 def test_a_scaling_of_all_weights_changes_nothing(noise: Visibilities, scheme: str) -> None:
-    one = imaging_weights(stokes_i(noise), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
+    original = imaging_weights(stokes_i(noise), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
     scaled = replace(noise, weights=noise.weights * np.float32(1e4))
-    other = imaging_weights(stokes_i(scaled), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
-    np.testing.assert_allclose(other.weights / other.weights.sum(), one.weights / one.weights.sum(), rtol=1e-5)
-    assert other.noise_jy == pytest.approx(one.noise_jy, rel=1e-5)
+    rescaled = imaging_weights(stokes_i(scaled), scheme, 0.5, FIELD_RAD)  # type: ignore[arg-type]
+    np.testing.assert_allclose(rescaled.weights / rescaled.weights.sum(), original.weights / original.weights.sum(), rtol=1e-5)
+    assert rescaled.noise_jy == pytest.approx(original.noise_jy, rel=1e-5)
 
 
 def test_robust_runs_from_natural_to_uniform(noise: Visibilities) -> None:
@@ -78,8 +78,8 @@ def test_the_beam_from_cells_is_the_gridded_beam() -> None:
 
 
 def test_the_restoring_beam_is_that_of_the_peak_not_of_its_foot() -> None:
-    """A dense core lays a plateau under the peak of its outriggers: the fitted width is the dirty beam's own at half its
-    maximum to 10 % (a Gaussian on a plateau is none: 8 % here), where a fit down to 0.35 takes in the plateau."""
+    """A dense core puts a plateau under the narrow peak of the outriggers. The fitted width is the dirty beam's width at half maximum
+    to 10 % (a Gaussian on a plateau is no Gaussian: 8 % here); a fit down to 0.35 would include the plateau."""
     offset = np.arange(-64, 64.0)
     squared = offset**2 + offset[:, None] ** 2
     psf = 0.6 * np.exp(-4 * np.log(2) * squared / 5**2) + 0.4 * np.exp(-4 * np.log(2) * squared / 60**2)
@@ -107,10 +107,10 @@ def test_stokes_i_takes_what_is_there(noise: Visibilities) -> None:
     flags[1, :, 1, :] = True
     stokes = stokes_i(replace(vis, data=data, flags=flags, weights=weights))
     cross = int((~vis.is_auto).sum())
-    assert stokes.weights.size == 3 * cross  # of 2 integrations x 2 channels, one has nothing
+    assert stokes.weights.size == 3 * cross  # of 2 integrations x 2 channels, one is all flagged
     assert stokes.n_visibilities == 3 * cross
     first, second, third = ((stokes.bounds[:, 0] == time) & (stokes.bounds[:, 2] == channel) for time, channel in ((0, 0), (0, 1), (1, 0)))
-    np.testing.assert_allclose(stokes.data[first], 0.8 * 3, rtol=1e-6)  # YY alone
+    np.testing.assert_allclose(stokes.data[first], 0.8 * 3, rtol=1e-6)  # YY only
     np.testing.assert_allclose(stokes.data[second], (1.2 + 0.8) / 2 * 3, rtol=1e-6)  # the mean, whatever the weights
     assert np.all(stokes.weights[first] == 3)
     np.testing.assert_allclose(stokes.weights[second | third], 4 / (1 / 1 + 1 / 3), rtol=1e-6)

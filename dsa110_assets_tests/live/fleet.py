@@ -1,4 +1,4 @@
-"""Several hosts on one machine: each worker has a hostname, process numbers, a scratch directory and a DAGSTER_HOME of its own."""
+"""Several hosts on one machine: each worker has a separate hostname, PID namespace, scratch directory and DAGSTER_HOME."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dsa110_assets_tests.postgres import Server, private_server
 from dsa110_assets_tests.redis import RedisServer, private_redis
 
 ISOLATED = ("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
-"""What makes a host of a group of processes: nobody outside it has its processes' numbers, nor it anybody else's."""
+"""The command that isolates a group of processes as a host: process ids inside and outside it are unrelated."""
 ROOT = """
 set -eu
 name=$1 scratch=$2 shared=$3
@@ -35,17 +35,17 @@ again back
 mount -t tmpfs none "$scratch"
 exec "$@"
 """
-"""The first process of a host: it has a /tmp of its own, with only the shared places of this machine in it, and a scratch."""
+"""The first process of a host. It mounts a separate /tmp, which contains only the shared places of this machine, and a scratch."""
 
 
 def isolated(name: str, scratch: Path, *shared: Path) -> list[str]:
-    """What to put before a command for it to run on a host of its own, which shares these places, the platform and Python with this one."""
+    """The prefix for a command to run on a separate host, which shares these places, the platform and Python with this machine."""
     places = os.pathsep.join(map(str, (*shared, REPOSITORY, sys.prefix)))
     return [*ISOLATED, "sh", "-c", ROOT, "host", name, str(scratch), places]
 
 
 class Host:
-    """A worker on a host of its own: `place` is what only it can see, the rest is shared."""
+    """A worker on a separate host: only this host uses `place`; the rest is shared."""
 
     def __init__(self, name: str, place: Path, shared: dict[str, str]) -> None:
         self.name, self.place = name, place
@@ -64,21 +64,21 @@ class Host:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes runs."""
+        """Whether the worker accepts runs."""
         assert self.process is not None
         assert self.process.poll() is None, (self.place / "worker.log").read_text()
         return "ready." in (self.place / "worker.log").read_text()
 
     def signal(self, number: signal.Signals) -> None:
-        """A signal to every process of this host, as its power or its network would do it."""
+        """Send a signal to every process of this host, to simulate a failure of its power or network."""
         assert self.process is not None
         for pid in descendants(self.process.pid):
             os.kill(pid, number)
 
     def lose_power(self) -> None:
-        """Everything on it ends at once."""
+        """End all processes of the host at once."""
         assert self.process is not None
-        self.process.kill()  # and with it, by --kill-child, the first of its processes, and the kernel ends the others
+        self.process.kill()  # --kill-child then kills the first process of the host, and the kernel the others
         self.process.wait()
 
 
@@ -96,16 +96,16 @@ class Fleet:
 
 @contextmanager
 def fleet(place: Path, names: list[str], **settings: str) -> Iterator[Fleet]:
-    """Database and broker, a platform that gives its runs to workers, and workers of these names, none of them started yet."""
+    """Database and broker, which run, and a platform that gives its runs to workers and workers of these names, not yet started."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("hosts of their own need root and unshare")
-    with ExitStack() as left:
-        postgres, redis = left.enter_context(private_server()), left.enter_context(private_redis())
-        where = {"DSA110_DATABASE_URL": postgres.new_database("index"), "DAGSTER_PG_URL": postgres.new_database("dagster")}
+    with ExitStack() as stack:
+        postgres, redis = stack.enter_context(private_server()), stack.enter_context(private_redis())
+        databases = {"DSA110_DATABASE_URL": postgres.new_database("index"), "DAGSTER_PG_URL": postgres.new_database("dagster")}
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in {**where, "DAGSTER_REDIS_URL": redis.url}.items():
+            for name, value in {**databases, "DAGSTER_REDIS_URL": redis.url}.items():
                 patch.setenv(name, value)  # LivePlatform.instance() opens DAGSTER_HOME in this process
-            live = LivePlatform(place, **where, DAGSTER_REDIS_URL=redis.url, **settings)
+            live = LivePlatform(place, **databases, DAGSTER_REDIS_URL=redis.url, **settings)
             hosts = [Host(name, place / name, live.environment) for name in names]
             try:
                 yield Fleet(live, hosts, postgres, redis)

@@ -1,4 +1,4 @@
-"""A platform as an operator runs it: `dsa110 up` in processes of its own, an inbox, a webhook, a clock to move."""
+"""A platform as an operator runs it: `dsa110 up` in separate processes, with an inbox, a webhook and a movable clock."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CLOCK = Path(__file__).parent / "clock"
 REPOSITORY = Path(__file__).parents[2]
 POLL_S = 0.3
 START_S, STOP_S, STEP_S = 240.0, 90.0, 240.0
-"""Generous: the machine may be busy; nothing waits for the whole of it unless something is wrong."""
+"""Generous, because the machine may be busy; these times are reached only if something is wrong."""
 
 
 class LivePlatform:
@@ -42,10 +42,10 @@ class LivePlatform:
         self.root, self.database_url = Path(settings.get("DSA110_ARCHIVE", place / "archive")), settings.get("DSA110_DATABASE_URL")
         self.inbox.mkdir(parents=True, exist_ok=True)
         self.port, self.portal_port = free_port(), free_port()
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))}
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))}
         path = os.pathsep.join([str(CLOCK), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.environment = {
-            **kept, "PYTHONPATH": path, "LIVE_TEST_CLOCK": str(place / "clock"), "DSA110_INBOX": str(self.inbox),
+            **inherited, "PYTHONPATH": path, "LIVE_TEST_CLOCK": str(place / "clock"), "DSA110_INBOX": str(self.inbox),
             "DSA110_ARCHIVE": str(self.root), "DAGSTER_HOME": str(self.home),
             "DSA110_ALERT_CHANNELS": json.dumps({"test": {"url": self.webhook.url, "severity": "info"}}),
             "DSA110_THRESHOLDS": str(SMALL_DISK), **settings,
@@ -63,7 +63,7 @@ class LivePlatform:
         self.until(self._answers, "the portal answers", START_S)
 
     def stop(self) -> None:
-        """Ctrl-C, as the operator would; the platform must end by itself."""
+        """Send Ctrl-C, as an operator would; the platform must end by itself."""
         self.webhook.close()
         if self.process is not None:
             self.process.send_signal(signal.SIGINT)
@@ -73,18 +73,18 @@ class LivePlatform:
                 self.process.kill()
 
     def clock(self, moment: str) -> None:
-        """Let the schedule's clock go on from this UTC time."""
+        """Set the schedule's clock to this UTC time, from which it runs on."""
         self._set_ahead(datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp() - time.time())
 
     def pass_s(self, seconds: float) -> None:
-        """Move the schedule's clock on; it begins with the machine's time."""
+        """Move the schedule's clock forward; it starts at the machine's time."""
         clock = self.place / "clock"
         self._set_ahead((float(clock.read_text()) if clock.exists() else 0.0) + seconds)
 
     def _set_ahead(self, ahead_s: float) -> None:
-        beside = self.place / "clock.new"
-        beside.write_text(str(ahead_s))
-        beside.replace(self.place / "clock")
+        new = self.place / "clock.new"
+        new.write_text(str(ahead_s))
+        new.replace(self.place / "clock")
 
     def drop(self, scene: Path, names: Iterable[str]) -> None:
         """Put files into the inbox as the correlator does: under another name while they are written."""
@@ -94,7 +94,7 @@ class LivePlatform:
             writing.rename(self.inbox / name)
 
     def until(self, condition: Callable[[], Any], what: str, within_s: float = STEP_S) -> None:
-        """Wait for a condition of the running platform; fails with the ends of its logs when it does not come."""
+        """Wait for a condition of the running platform. If it does not become true, fail with the ends of the logs."""
         deadline, pause = time.monotonic() + within_s, threading.Event()
         while not condition():
             dead = self.process is not None and self.process.poll() is not None
@@ -126,13 +126,13 @@ class LivePlatform:
         )  # fmt: skip
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
-        """What the web server answers to a query, as its pages ask it."""
+        """The web server's answer to a query, sent as its pages send it."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}/graphql", body, {"content-type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
-            told = json.load(answer)
-        assert "errors" not in told, told
-        data: dict[str, Any] = told["data"]
+            content = json.load(answer)
+        assert "errors" not in content, content
+        data: dict[str, Any] = content["data"]
         return data
 
     def told(self) -> str:

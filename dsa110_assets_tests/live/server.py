@@ -1,7 +1,7 @@
-"""A server below a directory, as `ops/install` makes one: releases side by side, units, settings, an inbox in which observations arrive.
+"""A server below a directory, as `ops/install` makes it: releases side by side, units, settings, and an inbox for arriving observations.
 
-Its services are processes of this machine, which a stand-in for systemctl starts and stops (systemctl.py). A release has an environment
-of its own, in which the sources of a tree and what is installed beside this interpreter are found.
+Its services are processes of this machine, which a stand-in for systemctl (systemctl.py) starts and stops. Each release has a separate
+virtual environment, which finds the sources of a tree and the packages installed beside this interpreter.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ SERVICES = ("daemon", "webserver", "portal")
 STEP_S, POLL_S = 900.0, 0.5
 """Generous: the machine may be busy."""
 DEADLINE_S = "600"
-"""For each wait of ops/deploy."""
+"""Of each wait of ops/deploy [s]."""
 
 
 def tree(place: Path, version: str, *changes: tuple[str, str, str]) -> Path:
-    """The sources of another version: each change is a module, a text that it has once, and what is there instead."""
+    """Write the sources of another version. Each change is a file, a text that occurs in it once, and the replacement of that text."""
     for part in ("pyproject.toml", "README.md", "LICENSE", "ops", "dsa110_assets"):
         source, target = pages.ROOT / part, place / part
-        if source.is_dir():  # with the compiled kernels, which Numba knows by the source's time
+        if source.is_dir():  # with the compiled kernels, which Numba matches to the source by its modification time
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc"))
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target)
-    own = (
+    version_changes = (
         ("pyproject.toml", f'\nversion = "{VERSION}"', f'\nversion = "{version}"'),
         ("dsa110_assets/__init__.py", f'__version__ = "{VERSION}"', f'__version__ = "{version}"'),
     )
-    for name, old, new in (*own, *changes):
+    for name, old, new in (*version_changes, *changes):
         text = (place / name).read_text()
         assert text.count(old) == 1, f"{name} has {old!r} {text.count(old)} times"
         (place / name).write_text(text.replace(old, new))
@@ -58,13 +58,13 @@ def tree(place: Path, version: str, *changes: tuple[str, str, str]) -> Path:
 
 
 def ops(sources: Path, code: str, *words: str | Path) -> str:
-    """What a few lines answer that use the modules in ops/ of a tree."""
+    """The output of a few lines of code that use the modules in ops/ of a tree."""
     command = [sys.executable, "-c", f"import sys\nfrom pathlib import Path\n{code}", *map(str, words)]
     return subprocess.run(command, cwd=sources / "ops", check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
 class Server:
-    """A server below `root`, with nothing in service yet."""
+    """A server below `root`, with no release in service yet."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.inbox, self.archive = root, root / "srv/inbox", root / "srv/archive"
@@ -90,7 +90,7 @@ class Server:
         (root / "etc/dsa110/environment").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
 
     def install(self, sources: Path) -> str:
-        """A release of a tree, as ops/deploy would find it made already; its name."""
+        """Make a release of a tree, as ops/deploy would find an existing one. Return its name."""
         name = self.name_of(sources)
         place = self.root / "opt/dsa110/releases" / name
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", place], check=True)
@@ -114,7 +114,7 @@ class Server:
         return ops(sources, "import releases; print(releases.name_of_sources())")
 
     def start(self, name: str) -> None:
-        """Put a release into service from nothing."""
+        """Put the first release into service."""
         for unit in (self.root / "opt/dsa110/releases" / name / "units").iterdir():
             shutil.copyfile(unit, self.root / "etc/systemd/system" / unit.name)
         (self.root / "opt/dsa110/current").symlink_to(f"releases/{name}")
@@ -127,7 +127,7 @@ class Server:
         self.systemctl("start", server, *(f"dsa110-{service}.service" for service in SERVICES))
 
     def stop(self) -> None:
-        """Stop everything, runs as well."""
+        """Kill all processes of the server, including runs."""
         names = [*SERVICES, *(f"code-server@{place.name}" for place in self.root.glob("opt/dsa110/releases/*"))]
         units = [systemctl.Unit(self.root, f"dsa110-{name}.service") for name in names]
         for unit in units:
@@ -135,27 +135,27 @@ class Server:
         assert systemctl.until(lambda: not any(unit.processes() for unit in units), systemctl.STOP_S)
 
     def systemctl(self, *words: str) -> None:
-        """A command of the stand-in's."""
+        """Run a command of the stand-in for systemctl."""
         subprocess.run([self.root / "bin/systemctl", *words], check=True)
 
     def deploy(self, sources: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`ops/deploy` of a tree."""
+        """Run `ops/deploy` of a tree."""
         environment = {"PATH": f"{self.root / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin", "PYTHON": sys.executable, "SUDO_USER": "operator"}
         command = [sources / "ops/deploy", "--root", self.root, "--deadline", DEADLINE_S, *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True)
 
     def running(self) -> dict[str, str]:
-        """The release that each service runs, by the directory of its process."""
+        """The release of each running service, from the working directory of its process."""
         pids = {service: systemctl.Unit(self.root, f"dsa110-{service}.service").show("MainPID") for service in SERVICES}
         return {service: Path(os.readlink(f"/proc/{pid}/cwd")).name for service, pid in pids.items() if pid != "0"}
 
     def code_servers(self) -> set[str]:
-        """The releases whose code servers run."""
+        """The releases with a running code server."""
         names = [place.name for place in self.root.glob("opt/dsa110/releases/*")]
         return {name for name in names if systemctl.Unit(self.root, f"dsa110-code-server@{name}.service").active_state() == "active"}
 
     def linked(self, link: str) -> str:
-        """The release behind a link."""
+        """The release to which a link points."""
         return Path(os.readlink(self.root / "opt/dsa110" / link)).name
 
     def deployments(self) -> str:
@@ -171,7 +171,7 @@ class Server:
             return {str(product.partition): product.created_at for product in archive.products("measurement_set")}
 
     def until(self, holds: Callable[[], object], what: str) -> None:
-        """Wait for a condition; fails with the ends of the services' logs."""
+        """Wait for a condition. If it does not become true, fail with the ends of the services' logs."""
         deadline, pause = time.monotonic() + STEP_S, threading.Event()
         while not holds():
             if time.monotonic() > deadline:
@@ -185,7 +185,7 @@ class Server:
 
 
 class Arrivals:
-    """Observations that arrive every `period_s` for as long as the block lasts; `at` is when each was there whole [unix s]."""
+    """Observations that arrive every `period_s` during the block; `at` is the time [unix s] at which each was complete."""
 
     def __init__(self, server: Server, scene: Path, period_s: float) -> None:
         self.server, self.scene, self.period_s, self.at = server, scene, period_s, dict[str, float]()
@@ -193,7 +193,7 @@ class Arrivals:
         self.ended, self.thread, self.one_at_a_time = threading.Event(), threading.Thread(target=self._arrive), threading.Lock()
 
     def drop(self) -> str:
-        """The next observation arrives, as the correlator writes it: under another name until each file is whole."""
+        """Let the next observation arrive as the correlator writes it: each file has another name until it is complete. Return its key."""
         with self.one_at_a_time:
             group = next(self.groups)
         for name in group["files"]:
@@ -217,6 +217,6 @@ class Arrivals:
         self.thread.join()
 
     def latencies_s(self) -> dict[str, float]:
-        """From the arrival of each observation that is made to its measurement set."""
+        """The time from the arrival of each observation to its measurement set, for those that have one."""
         made = self.server.made()
         return {key: made[key].timestamp() - at for key, at in dict(self.at).items() if key in made}

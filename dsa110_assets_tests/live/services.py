@@ -1,4 +1,4 @@
-"""A platform whose services are processes of their own, as systemd runs them: each can be killed, stopped and started by itself."""
+"""A platform whose services are separate processes, as systemd runs them: each can be killed, stopped and started individually."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ class Services:
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, before: Sequence[str] = ()) -> None:
-        """Start one of `commands`, by way of a command `before` it if there is one."""
+        """Start one of `commands`, optionally through a command prefix `before`."""
         with (self.live.place / f"{name}.log").open("ab") as log:
             command = [*before, *self.commands[name]]
             self.running[name] = subprocess.Popen(command, env=self.live.environment, stdout=log, stderr=log, start_new_session=True)
 
     def start_all(self) -> None:
-        """Start every one, and return once all have looked at the platform."""
+        """Start all services, and return once each has given a sign of life."""
         for name in self.commands:
             self.start(name)
         self.until(lambda: {"code server", "portal"} <= self.beats().keys(), "the sensor and the portal look")
         self.until(lambda: history.heartbeat(self.live.home) is not None, "the daemon gives signs of life")
 
     def kill(self, name: str) -> None:
-        """End one at once."""
+        """Kill one service."""
         self.running[name].kill()
         self.running[name].wait()
 
     def close(self) -> None:
-        """End all of them, also those that are stopped."""
+        """Kill all services, including stopped ones."""
         for process in self.running.values():
             process.send_signal(signal.SIGCONT)
             process.kill()
@@ -70,29 +70,29 @@ class Services:
         self.live.webhook.close()
 
     def stop(self) -> None:
-        """End all of them as systemd does, the code server last; whoever is left after STOP_S is ended by `close`."""
+        """End all services as systemd does, the code server last. Processes left after STOP_S are killed by `close`."""
         for process in reversed(list(self.running.values())):
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_S)
 
     def beats(self) -> dict[str, float]:
-        """When each that gives signs of life in the index last gave one [unix s]."""
+        """The time [unix s] of the last sign of life of every service that records one in the index."""
         with Archive(self.live.root, self.live.database_url) as archive:
             return {name: at.timestamp() for name, at in alerts.beats(archive).items()}
 
     def until(self, condition: Callable[[], bool], what: str, within_s: float = STEP_S) -> None:
-        """Await a condition; fails with what the services' logs end with."""
+        """Wait for a condition. If it does not become true, fail with the ends of the services' logs."""
         self.live.until(condition, what, within_s)
 
     def delivered_s(self, what: str, since: float, kind: str = "raised") -> float:
-        """Seconds from a moment until the webhook has such a message."""
+        """Seconds from `since` [unix s] until the webhook has received a message of this kind about `what`."""
 
         hook = self.live.webhook
 
         def there() -> bool:
-            new = [one for one, at in zip(hook.taken, hook.taken_at, strict=False) if at >= since]
-            return any(what in one["condition"] + " " + " ".join(one["subjects"]) and one["kind"] == kind for one in new)
+            new = [message for message, at in zip(hook.taken, hook.taken_at, strict=False) if at >= since]
+            return any(what in message["condition"] + " " + " ".join(message["subjects"]) and message["kind"] == kind for message in new)
 
         self.until(there, f"{kind}: {what}; so far {hook.titles}")
         return time.time() - since

@@ -1,8 +1,8 @@
 """A stand-in for systemctl, for a server below a directory: `python systemctl.py ROOT COMMAND UNIT...`.
 
-It starts and stops the platform's own units as ordinary processes, by what their files say of ExecStart, EnvironmentFile,
-WorkingDirectory, RuntimeDirectory, KillMode, TimeoutStopSec and Type=notify. Absolute paths of theirs are taken below ROOT. It changes no
-user, limits no memory, and starts nothing again: a unit whose process ended by itself has failed. Its state is in ROOT/systemd.
+It starts and stops the platform's units as ordinary processes, following ExecStart, EnvironmentFile, WorkingDirectory,
+RuntimeDirectory, KillMode, TimeoutStopSec and Type=notify of their files. Absolute paths in them are taken below ROOT. It does not
+change users, limit memory or restart units: a unit whose process ended by itself has failed. Its state is in ROOT/systemd.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "STAND_IN_UNIT"
-"""In the environment of all processes of a unit, as its control group tells them with systemd."""
+"""The environment variable that marks all processes of a unit, in place of systemd's control group."""
 POLL_S, START_S, STOP_S = 0.2, 90.0, 90.0
 SECONDS = {"": 1.0, "s": 1.0, "min": 60.0}
 
 
 def below(root: Path, text: str) -> str:
-    """A line of a unit with the server's own paths below the root."""
+    """A unit's text with the server's paths moved below the root."""
     return re.sub(r"(?<![\w./])/(?=(?:opt|run|etc|var)/)", f"{root}/", text)
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A unit by its whole name, as it was when systemd last read its files."""
+    """A unit by its full name, as of the last daemon-reload."""
 
     root: Path
     name: str
 
     @property
     def state(self) -> Path:
-        """Where it is kept which process the unit has."""
+        """The file that holds the process id of the unit."""
         return self.root / "systemd" / self.name
 
     def says(self) -> dict[str, str]:
-        """What its file says."""
+        """The directives of the unit's file, by name."""
         template = re.sub(r"@.*\.", "@.", self.name)
         text = (
             (self.root / "systemd/units" / template)
@@ -56,11 +56,11 @@ class Unit:
         return dict(line.split("=", 1) for line in below(self.root, text).splitlines() if "=" in line and not line.startswith("#"))
 
     def pid(self) -> int:
-        """Its process, alive or not; 0 without one."""
+        """The id of its process, alive or not; 0 without one."""
         return int(self.state.read_text()) if self.state.exists() else 0
 
     def active_state(self) -> str:
-        """ActiveState of systemd."""
+        """The unit's ActiveState, as systemd defines it."""
         if not self.pid():
             return "inactive"
         if self.state.with_suffix(".stopping").exists():
@@ -68,65 +68,65 @@ class Unit:
         return "active" if is_alive(self.pid()) else "failed"
 
     def show(self, what: str) -> str:
-        """One property."""
+        """The value of a property of the unit."""
         return {"ActiveState": self.active_state(), "MainPID": str(self.pid() if is_alive(self.pid()) else 0)}[what]
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start the unit unless it is active."""
         if self.active_state() == "active":
             return
-        says = self.says()
-        place = os.path.realpath(says["WorkingDirectory"])
-        if "RuntimeDirectory" in says:
-            (self.root / "run" / says["RuntimeDirectory"]).mkdir(parents=True, exist_ok=True)
-        with self._told(says) as channel, (self.root / "systemd" / f"{self.name}.log").open("ab") as log:
+        directives = self.says()
+        place = os.path.realpath(directives["WorkingDirectory"])
+        if "RuntimeDirectory" in directives:
+            (self.root / "run" / directives["RuntimeDirectory"]).mkdir(parents=True, exist_ok=True)
+        with self._told(directives) as channel, (self.root / "systemd" / f"{self.name}.log").open("ab") as log:
             process = subprocess.Popen(
-                shlex.split(says["ExecStart"]), cwd=place, env=self._environment(says), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
+                shlex.split(directives["ExecStart"]), cwd=place, env=self._environment(directives), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
             self.state.write_text(str(process.pid))
-            if says.get("Type") == "notify":
+            if directives.get("Type") == "notify":
                 self._await_ready(channel, process)
 
     def stop(self) -> None:
-        """SIGTERM; SIGKILL to what is left after its time, or with the main process, as KillMode says."""
+        """Stop the unit: send SIGTERM, then SIGKILL to processes left after its timeout or after the main process ends, by KillMode."""
         if not self.pid():
             return
-        says, pid, stopping = self.says(), self.pid(), self.state.with_suffix(".stopping")
+        directives, pid, stopping = self.says(), self.pid(), self.state.with_suffix(".stopping")
         stopping.touch()
-        mode = says.get("KillMode", "control-group")
+        mode = directives.get("KillMode", "control-group")
         send(signal.SIGTERM, self.processes() if mode == "control-group" else [pid])
-        waits = re.fullmatch(r"([\d.]+)(s|min|)", says.get("TimeoutStopSec", str(STOP_S)))
-        assert waits is not None
-        of_it: Callable[[], list[int]] = self.processes if mode == "control-group" else lambda: [pid] * is_alive(pid)
-        if not until(lambda: not of_it(), float(waits[1]) * SECONDS[waits[2]]) and mode != "process":
-            send(signal.SIGKILL, of_it())
+        timeout = re.fullmatch(r"([\d.]+)(s|min|)", directives.get("TimeoutStopSec", str(STOP_S)))
+        assert timeout is not None
+        remaining: Callable[[], list[int]] = self.processes if mode == "control-group" else lambda: [pid] * is_alive(pid)
+        if not until(lambda: not remaining(), float(timeout[1]) * SECONDS[timeout[2]]) and mode != "process":
+            send(signal.SIGKILL, remaining())
         if mode == "mixed":
             send(signal.SIGKILL, self.processes())
-        if "RuntimeDirectory" in says:
-            shutil.rmtree(self.root / "run" / says["RuntimeDirectory"], ignore_errors=True)
+        if "RuntimeDirectory" in directives:
+            shutil.rmtree(self.root / "run" / directives["RuntimeDirectory"], ignore_errors=True)
         self.state.unlink()
         stopping.unlink()
 
     def _environment(self, says: dict[str, str]) -> dict[str, str]:
-        found = {
+        environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(self.root / "var/lib/dsa110"),
             "LANG": "C.UTF-8",
             MARK: str(self.state),
         }
         lines = Path(says["EnvironmentFile"]).read_text(encoding="utf-8").splitlines()
-        found |= {
+        environment |= {
             name: " ".join(shlex.split(value)) for name, _, value in (line.partition("=") for line in lines if line[:1] not in ("", "#"))
         }
-        return found | ({"NOTIFY_SOCKET": str(self._socket)} if says.get("Type") == "notify" else {})
+        return environment | ({"NOTIFY_SOCKET": str(self._socket)} if says.get("Type") == "notify" else {})
 
     @property
     def _socket(self) -> Path:
         return self.state.with_suffix(".notify")
 
     def _told(self, says: dict[str, str]) -> socket.socket:
-        """Where a unit that tells when it is ready tells it."""
+        """The socket on which a unit of Type=notify reports that it is ready."""
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         if says.get("Type") == "notify":
             self._socket.unlink(missing_ok=True)
@@ -143,7 +143,7 @@ class Unit:
         raise SystemExit(f"Job for {self.name} failed because the control process exited with error code.")
 
     def processes(self) -> list[int]:
-        """All living processes of the unit."""
+        """The ids of all live processes of the unit."""
         mark, found = f"{MARK}={self.state}\0".encode(), []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -153,7 +153,7 @@ class Unit:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process is there and is more than an entry in the table."""
+    """Whether a process exists and is not a zombie."""
     try:
         return pid > 0 and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -161,14 +161,14 @@ def is_alive(pid: int) -> bool:
 
 
 def send(number: signal.Signals, pids: list[int]) -> None:
-    """Send a signal to those that are still there."""
+    """Send a signal to those processes that still exist."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
 def until(holds: Callable[[], bool], within_s: float) -> bool:
-    """Wait for a condition; whether it came in time."""
+    """Wait for a condition. Return whether it became true in time."""
     deadline, pause = time.monotonic() + within_s, threading.Event()
     while not (held := holds()) and time.monotonic() < deadline:
         pause.wait(POLL_S)
@@ -176,13 +176,13 @@ def until(holds: Callable[[], bool], within_s: float) -> bool:
 
 
 def reload(root: Path) -> None:
-    """Read the files of all units anew."""
+    """Read the files of all units again."""
     shutil.rmtree(root / "systemd/units", ignore_errors=True)
     shutil.copytree(root / "etc/systemd/system", root / "systemd/units")
 
 
 def main(root: Path, command: str, *words: str) -> int:
-    """One command, as systemctl has it."""
+    """Run one command of systemctl. Return its exit status."""
     names = [word for word in words if word.endswith(".service")]
     units = [Unit(root, name) for name in names]
     if command == "daemon-reload":

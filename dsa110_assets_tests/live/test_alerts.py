@@ -1,4 +1,4 @@
-"""From cause to delivery, with the services as systemd runs them, each by itself: what is critical is delivered within a minute."""
+"""From cause to delivery, with each service a separate process as under systemd: critical alerts are delivered within a minute."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def now_or_never():
 sensor.get_current_timestamp = now_or_never
 sys.exit(daemon.main())
 """
-"""The daemon, of which the part of the sensors stands still while a file is there."""
+"""The daemon, whose sensor thread hangs while a file exists."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 
 def measured(services: Services, what: str, name: str, cause: Callable[[], object], critical: bool = True) -> None:
-    """Bring it about, and await that it is told."""
+    """Cause a condition, and measure the time until its alert is delivered."""
     since = time.time()
     cause()
     seconds = services.delivered_s(what, since)
@@ -99,12 +99,13 @@ def test_what_goes_wrong_is_delivered_in_time(services: Services) -> None:
     before = len(live.webhook.taken)
     measured(services, "service_silent daemon", "the daemon killed", lambda: services.kill("daemon"))
     raised = [key for message in live.webhook.taken[before:] if message["kind"] == "raised" for key in message["alerts"]]
-    assert len(raised) == len(set(raised))  # nothing was told twice
+    assert len(raised) == len(set(raised))  # no alert was sent twice
 
 
 @pytest.mark.parametrize("whose", ["own", "chart"])
 def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path, whose: str) -> None:
-    """Nobody can see its process: it has a host name and process numbers of its own. The chart starts it by Dagster's name for it."""
+    """The other services cannot see its process, because its hostname and PID namespace are separate. The chart starts it as
+    `dagster-daemon`."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
         pytest.skip("a host of its own needs root and unshare")
     services = Services(tmp_path)
@@ -130,8 +131,8 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
         measured(services, "service_silent daemon", name, lambda: send(signal.SIGSTOP))
         send(signal.SIGCONT)
         services.delivered_s("service_silent daemon", time.time(), "resolved")
-        told = [subject for one in services.live.webhook.taken if one["condition"] == "service_silent" for subject in one["subjects"]]
-        assert set(told) == {"daemon"}  # the code server, which the daemon asks to look, is not blamed
+        silent = [subject for one in services.live.webhook.taken if one["condition"] == "service_silent" for subject in one["subjects"]]
+        assert set(silent) == {"daemon"}  # the code server, which looks only when the daemon asks it to, is not blamed
     finally:
         for pid in descendants(services.running["daemon"].pid) if "daemon" in services.running else ():
             os.kill(pid, signal.SIGKILL)
@@ -139,7 +140,7 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
 
 
 def test_a_part_that_hangs_in_a_daemon_that_lives_is_told_of_in_time(tmp_path: Path) -> None:
-    """The process gives signs of life as before; observations wait, though."""
+    """The process still gives signs of life, but observations wait."""
     services, hang = Services(tmp_path), tmp_path / "hang"
     services.commands["daemon"] = (sys.executable, "-c", HANGING, str(hang), *services.commands["daemon"][3:])
     try:

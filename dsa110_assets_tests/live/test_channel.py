@@ -1,4 +1,4 @@
-"""A channel that is away for ten minutes, while alerts begin and end and all who watch are killed, each service a process of its own."""
+"""A channel is down for ten minutes, while alerts begin and end and all watching services, each a separate process, are killed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dsa110_assets_tests.webhook import Webhook
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.row(44), pytest.mark.timeout(1800)]
 CHANNELS = "DSA110_ALERT_CHANNELS"
 AWAY_S, SOON_S = 600.0, 90.0
-"""Who watches looks every 15 s; on a machine at many times its load the sending of all that waited takes a few looks."""
+"""Watching services look every 15 s; on a heavily overloaded machine it takes a few looks to send all waiting messages."""
 
 
 def decided(services: Services, channel: str) -> list[dict[str, Any]]:
@@ -55,7 +55,7 @@ def test_a_channel_away_for_ten_minutes_gets_every_alert_once_and_in_order(tmp_p
         services.until(lambda: len(decided(services, "test")) > waiting, "that the disk is not full is decided")
         services.until(lambda: any(one["condition"] == "channel_silent" for one in other.taken), "the other channel is told", AWAY_S)
 
-        threading.Event().wait(max(0.0, AWAY_S - (time.monotonic() - gone)))  # how long it is away is what is tested
+        threading.Event().wait(max(0.0, AWAY_S - (time.monotonic() - gone)))  # the length of the outage is what is tested
         before = len(live.webhook.taken)
         live.webhook.open()
         back = time.monotonic()
@@ -65,8 +65,8 @@ def test_a_channel_away_for_ten_minutes_gets_every_alert_once_and_in_order(tmp_p
         record_figure(44, "seconds from its return to the last of them", round(time.monotonic() - back, 1))
         for name, hook in (("test", live.webhook), ("other", other)):
             services.until(lambda name=name, hook=hook: len(hook.taken) >= len(decided(services, name)), f"{name} has all")
-            told = [(one["kind"], one["condition"], one["alerts"]) for one in hook.taken]
-            assert told == [(one["kind"], one["condition"], one["alerts"]) for one in decided(services, name)]  # none lost, none twice
+            received = [(one["kind"], one["condition"], one["alerts"]) for one in hook.taken]
+            assert received == [(one["kind"], one["condition"], one["alerts"]) for one in decided(services, name)]  # none lost, none twice
         raised = [key for one in live.webhook.taken if one["kind"] == "raised" for key in one["alerts"]]
         assert len(raised) == len(set(raised))
     finally:

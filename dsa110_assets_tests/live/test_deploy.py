@@ -1,6 +1,6 @@
 """`ops/deploy` on a server in service, while observations keep arriving: none is lost, made twice, or late by more than a period.
 
-Versions are trees of this one with other numbers and, where a test needs it, another format of the index or a fault.
+Versions are copies of this tree with other version numbers and, where a test needs it, another format of the index or a fault.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ BROKEN_DAEMON = (
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hours of observations of the tiny telescope, of a strip without a calibrator: what is timed are their measurement sets."""
+    """Hours of observations of the tiny telescope on a strip without a calibrator; the tests time their measurement sets."""
     place = tmp_path_factory.mktemp("scene")
     simulate(place, SimulationOptions(**{**OPTIONS, "start": "2026-01-25T17:00:00", "groups": OBSERVATIONS}))
     return place
@@ -64,7 +64,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with nothing in service; its name is short, for sockets lie in it."""
+    """A server with no release in service. The name of its folder is short because it contains sockets."""
     server = Server(tmp_path_factory.mktemp("d"))
     try:
         yield server
@@ -74,12 +74,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @contextmanager
 def in_service(server: Server, scene: Path, place: Path) -> Iterator[tuple[str, Arrivals]]:
-    """A release in service, and observations that arrive, of which some are made. At the end: none is lost, late or made twice."""
+    """A release in service and arriving observations, some of which are made. At the end, none is lost, late or made twice."""
     old, arrivals = server.install(tree(place, "0.1.1")), Arrivals(server, scene, PERIOD_S)
     server.start(old)
-    warm = arrivals.drop()
-    server.until(lambda: warm in server.made(), "the first observation, and with it the kernels that were not compiled")
-    del arrivals.at[warm]
+    warm_up = arrivals.drop()
+    server.until(lambda: warm_up in server.made(), "the first observation, and with it the kernels that were not compiled")
+    del arrivals.at[warm_up]
     with arrivals:
         server.until(lambda: len(arrivals.latencies_s()) >= UNDISTURBED, "observations without a deployment")
         began, usual_s = time.time(), statistics.median(arrivals.latencies_s().values())
@@ -87,11 +87,13 @@ def in_service(server: Server, scene: Path, place: Path) -> Iterator[tuple[str, 
         ended, number = time.time(), len(arrivals.at)
         server.until(lambda: len(arrivals.at) >= number + AFTER, "observations after the deployment")
     server.until(lambda: arrivals.at.keys() <= server.made().keys(), "every observation")
-    found_s = {when: {} for when in ("before", "during", "after")}
+    latencies_s = {when: {} for when in ("before", "during", "after")}
     for key, latency_s in arrivals.latencies_s().items():
         at = arrivals.at[key]
-        found_s["before" if at + latency_s < began else "during" if at < ended else "after"][key[-5:]] = round(latency_s, 1)
-    print(json.dumps({"period_s": PERIOD_S, "deployed_s": round(ended - began, 1), "usual_s": round(usual_s, 1), "latencies_s": found_s}))
+        latencies_s["before" if at + latency_s < began else "during" if at < ended else "after"][key[-5:]] = round(latency_s, 1)
+    print(
+        json.dumps({"period_s": PERIOD_S, "deployed_s": round(ended - began, 1), "usual_s": round(usual_s, 1), "latencies_s": latencies_s})
+    )
     late = {key: s for key, s in arrivals.latencies_s().items() if s > usual_s + PERIOD_S}
     assert late == {}, f"later than {usual_s:.0f} s by more than a period of {PERIOD_S:.0f} s"
     with Archive(server.archive) as archive:
@@ -108,12 +110,12 @@ def is_in_service(server: Server, release: str, formats: tuple[int, int]) -> Non
 
 
 def audited(server: Server) -> list[tuple[str, str, str]]:
-    """Who did what, and how it ended, the first at the beginning."""
+    """(person, action, outcome) of every audited action, the oldest first."""
     return [(line.by, line.verb, line.state) for line in reversed(audit.lines(server.archive, 10)) if line.state != audit.BEGUN]
 
 
 def test_a_new_version_comes_while_observations_arrive(server: Server, scene: Path, tmp_path: Path) -> None:
-    """One of them at the worst moment: while the daemon is started again."""
+    """One observation arrives at the worst moment: while the daemon restarts."""
     sources = tree(tmp_path / "new", "0.2.0")
     new = server.install(sources)
     with in_service(server, scene, tmp_path / "old") as (old, arrivals):
@@ -131,7 +133,7 @@ def test_a_new_version_comes_while_observations_arrive(server: Server, scene: Pa
 
 
 def test_a_version_with_another_format_of_the_index_comes_and_goes(server: Server, scene: Path, tmp_path: Path) -> None:
-    """The old version works with it, too: it stays when that comes back."""
+    """The old version works with the new format too, which stays after a rollback."""
     sources = tree(tmp_path / "new", "0.2.0", *EXPANDED)
     new = server.install(sources)
     with in_service(server, scene, tmp_path / "old") as (old, _):
@@ -153,7 +155,7 @@ def test_a_version_with_another_format_of_the_index_comes_and_goes(server: Serve
     ids=["wrong", "broken"],
 )
 def test_a_bad_version_is_taken_back(server: Server, scene: Path, tmp_path: Path, changes: list[tuple[str, str, str]], why: str) -> None:
-    """One that computes wrongly never comes into service; one whose daemon does not start is taken back, index and units with it."""
+    """A version with wrong results never enters service. One whose daemon does not start is rolled back, with index and units."""
     sources = tree(tmp_path / "bad", "0.3.0", *changes)
     server.install(sources)
     with in_service(server, scene, tmp_path / "old") as (old, _):

@@ -1,4 +1,4 @@
-"""A new version while observations keep arriving: drain, stop, start, go on; none is lost, none made twice."""
+"""A restart while observations keep arriving: drain, stop, start, resume. None is lost and none is made twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FIRST, SECOND, LAST = ARRIVALS
 
 
 def begun(platform: LivePlatform) -> set[str | None]:
-    """The observations of which a run has begun."""
+    """The observations for which a run has begun."""
     with platform.instance() as instance:
         runs = instance.get_runs()
     return {run.tags.get("dagster/partition") for run in runs if run.status != dg.DagsterRunStatus.QUEUED}

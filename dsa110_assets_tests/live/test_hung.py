@@ -1,4 +1,4 @@
-"""Runs that hang under a real daemon: ended, tried again, and in nobody's way; and cancelled from the web page."""
+"""Runs that hang under a real daemon are ended and tried again, and do not block others; and one is cancelled from the web page."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from dsa110_assets_tests.live.test_night import TINY
 from dsa110_assets_tests.tiny import OPTIONS
 
 HUNG_AFTER_MIN, WITHIN_S = 2.0, 480.0
-"""Kernels that are not compiled yet take a minute without an event."""
+"""Compiling the kernels takes a minute without an event."""
 LAST = "2026-01-25T22:30"
 
 
 def processes(platform: LivePlatform, asset: str) -> dict[str, int]:
-    """The running runs that make this asset, with their processes."""
+    """The unfinished runs that make this asset, with their process ids."""
     with platform.instance() as instance:
         runs = [run for run in instances.unfinished(instance) if dg.AssetKey(asset) in (run.asset_selection or ())]
         return {run.run_id: pid for run in runs if (pid := instances.process_of(run))}
@@ -56,7 +56,7 @@ def test_two_stopped_live_runs_are_ended_and_tried_again_and_a_cancelled_one_is_
     platform.start()
     try:
         with ExitStack() as held, Archive(platform.root) as archive:
-            for key in ("2026-01-25T22:20", "2026-01-25T22:25"):  # whoever makes these waits, so that it can be stopped
+            for key in ("2026-01-25T22:20", "2026-01-25T22:25"):  # runs that make these wait for the lock, so that they can be stopped
                 held.enter_context(partition_lock(archive, "subband_group", key))
             platform.drop(scene, [name for group in groups[:2] for name in group["files"]])
             platform.until(lambda: len(processes(platform, "subband_group")) == 2, "both runs have begun")
@@ -87,10 +87,12 @@ def test_two_stopped_live_runs_are_ended_and_tried_again_and_a_cancelled_one_is_
             platform.until(lambda: run_id in processes(platform, "source_catalog"), "the run that is cancelled has begun")
             pid = processes(platform, "source_catalog")[run_id]
             os.kill(pid, signal.SIGSTOP)
-        asked = time.monotonic()
+        cancelled_at = time.monotonic()
         assert platform.graphql(CANCEL, id=run_id)["terminateRun"]["__typename"] == "TerminateRunSuccess"
         platform.until(lambda: not Path(f"/proc/{pid}").exists(), "nothing is left of the cancelled run")
-        record_figure(31, "seconds from a cancel in the web page to the end of a stopped run's process", round(time.monotonic() - asked))
+        record_figure(
+            31, "seconds from a cancel in the web page to the end of a stopped run's process", round(time.monotonic() - cancelled_at)
+        )
         platform.until(lambda: run_of(platform, run_id).status == dg.DagsterRunStatus.CANCELED, "the cancelled run has ended")
         after = platform.graphql(LAUNCH, given=given)["launchRun"]["run"]["runId"]
         platform.until(lambda: run_of(platform, after).is_finished, "a run after it")

@@ -1,4 +1,4 @@
-"""Trials ordered over HTTP, by a program and on the page, and made by a live daemon: beside science, each once, and told as done."""
+"""Trials ordered over HTTP by a program and on the page, and made by a live daemon: apart from science products, once, and reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TWO = list(OBSERVATIONS[:2])
 
 @pytest.fixture
 def platform(processed: Settings, tmp_path: Path) -> Iterator[LivePlatform]:
-    """The platform over the tiny night, which it finds processed; hours later, with nothing more to come."""
+    """The platform over the processed tiny night, hours later, when nothing is left to be made."""
     live = LivePlatform(tmp_path, **TINY, DSA110_TOKEN=TOKEN)
     assert (live.root, live.home) == (processed.archive, processed.home_path)
     live.clock("2026-01-26T06:00:00")
@@ -42,7 +42,7 @@ def platform(processed: Settings, tmp_path: Path) -> Iterator[LivePlatform]:
 
 
 def order(platform: LivePlatform, resource: str, body: dict[str, Any]) -> Any:
-    """What the portal answers to an order of who has the token."""
+    """The portal's answer to an order with the token."""
     headers = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}", "x-dsa110-user": "Ada"}
     address = f"http://127.0.0.1:{platform.portal_port}/api/v1/{resource}"
     with urllib.request.urlopen(urllib.request.Request(address, json.dumps(body).encode(), headers), timeout=120) as answer:
@@ -50,25 +50,25 @@ def order(platform: LivePlatform, resource: str, body: dict[str, Any]) -> Any:
 
 
 def science(platform: LivePlatform) -> dict[str, tuple[Any, ...]]:
-    """Every product of science, and how it stands."""
+    """(digest, state, run id) of every science product."""
     with Archive(platform.root) as archive:
         return {p.id: (p.digest, p.state, p.run_id) for p in archive.products(state=None)}
 
 
 def made(platform: LivePlatform, trial: str) -> dict[str, float]:
-    """The tiles of a trial: the robustness of each by its partition."""
+    """The robust weighting of each tile of a trial, by partition."""
     with Archive(platform.root) as archive:
         found = {key: Trial(archive, trial).current("tile_image", key) for key in OBSERVATIONS}
         return {key: tile.settings["imaging"]["robust"] for key, tile in found.items() if tile is not None and tile.trial == trial}
 
 
 def asked_by_the_planner(platform: LivePlatform, since: float) -> list[tuple[str, ...]]:
-    """What the platform asked for by itself, and why."""
+    """(asset, partition, reason) of every run that the platform requested by itself."""
     with platform.instance() as instance:
         found = instance.get_runs(filters=dg.RunsFilter(created_after=datetime.fromtimestamp(since, UTC)))
-        asked = [run for run in found if "dsa110/reason" in run.tags]
+        planned = [run for run in found if "dsa110/reason" in run.tags]
         return sorted(
-            (*map(str, run.asset_selection or ()), run.tags.get("dagster/partition", ""), run.tags["dsa110/reason"]) for run in asked
+            (*map(str, run.asset_selection or ()), run.tags.get("dagster/partition", ""), run.tags["dsa110/reason"]) for run in planned
         )
 
 
@@ -91,18 +91,18 @@ def test_trials_ordered_over_http_are_made_by_the_daemon(platform: LivePlatform,
         ada = Person(browser, f"http://127.0.0.1:{platform.portal_port}")
         shown(browser, 1400, dark=False)
         ada.sign_in()
-        said = ada.order(
+        answer = ada.order(
             "runs", label="Partitions", asset="tile_image", partitions=TWO[0], trial="robust_1", options='{"imaging.robust": 1}'
         )
-    assert said.startswith("Queued as backfill "), said
-    of_page = said.split()[3].rstrip(":")
-    platform.until(lambda: ended(platform, of_page), "the daemon makes the page's trial, and says so")
+    assert answer.startswith("Queued as backfill "), answer
+    page_backfill_id = answer.split()[3].rstrip(":")
+    platform.until(lambda: ended(platform, page_backfill_id), "the daemon makes the page's trial, and says so")
     assert made(platform, "robust_1") == {TWO[0]: 1.0}
 
     platform.until(platform.idle, "every run has ended")
     assert science(platform) == before
     assert asked_by_the_planner(platform, began) == [], "nothing of science follows from a trial"
     done = [(line.by, line.told) for line in audit.lines(platform.root, 10) if line.state == "done" and line.verb == "start runs"]
-    assert done == [("Ada", f"backfill {of_page}: 1 partitions"), ("Ada", f"backfill {backfill_id}: 2 partitions")]
-    told = [one for one in platform.webhook.taken if one["condition"] == "run_failed"]
-    assert told == []
+    assert done == [("Ada", f"backfill {page_backfill_id}: 1 partitions"), ("Ada", f"backfill {backfill_id}: 2 partitions")]
+    failures = [one for one in platform.webhook.taken if one["condition"] == "run_failed"]
+    assert failures == []

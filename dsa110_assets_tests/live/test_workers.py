@@ -1,4 +1,4 @@
-"""A night on two hosts, against the same night in one process; hosts that are lost; broker and database that are away."""
+"""A night on two hosts, compared with the same night in one process; hosts that fail; outages of broker and database."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dsa110_assets_tests.tiny import OBSERVATIONS, unasked
 
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.postgres, pytest.mark.timeout(3600)]
 AFTER = "2026-01-26T00:20:05"
-"""By then all of the night is due."""
+"""A time at which all assets of the night are due."""
 STOP_AND_GO = (signal.SIGSTOP, signal.SIGCONT)
 OUTAGE_S = float(os.environ.get("RELIABILITY_OUTAGE_S", "60"))
 Reference = tuple[Settings, ProcessReport]
@@ -39,7 +39,7 @@ Reference = tuple[Settings, ProcessReport]
 
 @pytest.fixture
 def night(tmp_path: Path) -> Iterator[Fleet]:
-    """Two hosts with a platform that is up, before the night's files are there."""
+    """Two hosts with a running platform, before the night's files arrive."""
     with fleet(tmp_path, ["alpha", "beta"], **TINY) as made:
         made.live.clock(AFTER)
         made.live.start()
@@ -50,10 +50,10 @@ def night(tmp_path: Path) -> Iterator[Fleet]:
 
 
 def finish(night: Fleet, tiny_run: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """The night's files arrive, `meanwhile` happens, and the night is over when its report is there and nothing runs."""
+    """Let the night's files arrive, call `meanwhile`, and wait until everything of the night is made and nothing runs."""
     for path in sorted(tiny_run.glob("*.hdf5")):
         writing = night.live.inbox / f"{path.stem}_incomplete.hdf5"
-        shutil.copy2(path, writing)  # with its times, which manifests name
+        shutil.copy2(path, writing)  # with its times, which manifests record
         writing.rename(night.live.inbox / path.name)
     meanwhile()
     try:
@@ -64,13 +64,13 @@ def finish(night: Fleet, tiny_run: Path, meanwhile: Callable[[], object] = lambd
 
 
 def is_over(night: Fleet) -> bool:
-    """Whether every asset is there, of every observation and of what replaced what was made at first, and nothing runs."""
+    """Whether every asset of every observation is made, made again where its inputs changed, and nothing runs."""
     with Archive(night.live.root, night.live.database_url) as archive:
         return is_complete(archive) and night.live.idle()
 
 
 def is_complete(archive: Archive) -> bool:
-    """An hour may have been made without a tile that rested: then the tile, the hour and what follows are still to come."""
+    """Whether all assets are made and up to date. If an hour was made without a tile that waited for a retry, it is made again later."""
     current = archive.products()
     tiles = {product.id for product in current if product.asset == "tile_image"}
     mosaicked = {one for product in current if product.asset == "hour_mosaic" for one in product.inputs}
@@ -79,12 +79,12 @@ def is_complete(archive: Archive) -> bool:
 
 
 def same_as_one_process(night: Fleet, reference: Reference) -> None:
-    """The same products to the last bit, each once, nothing left over."""
+    """Assert the same products to the last bit, each made once, with no remains."""
     with Archive(night.live.root, night.live.database_url) as archive, Archive(reference[0].archive) as batch:
-        apart, where = greatest_difference(archive, batch)
+        distance, where = greatest_difference(archive, batch)
         versions = [product.id for product in archive.products(state=None)]
         swept = integrity.sweep(archive, everywhere=True, min_age_s=0)
-    assert apart == 0, where
+    assert distance == 0, where
     assert (swept.adopted, swept.removed) == ([], [])
     assert len(versions) == len(set(versions))
 
@@ -94,34 +94,34 @@ def test_two_hosts_make_the_night_of_one_process(night: Fleet, tiny_run: Path, f
     same_as_one_process(night, finished_run)
     with Archive(night.live.root, night.live.database_url) as archive:
         assert [p.id for p in archive.products(state=None) if not p.id.endswith("-v1")] == []
-        of = {p.partition: p.run_id for p in archive.products("measurement_set")}
-        on = {p.partition: p.run_id for p in archive.products("calibrated_ms")}
+        makers = {p.partition: p.run_id for p in archive.products("measurement_set")}
+        users = {p.partition: p.run_id for p in archive.products("calibrated_ms")}
     with night.live.instance() as instance:
         ended = instance.get_runs()
     assert {run.status for run in ended} == {dg.DagsterRunStatus.SUCCESS}
     runs = {run.run_id: run.tags for run in ended}
     assert all(tags[instances.LAUNCHER_TAG].partition("/")[0] in ("alpha", "beta") for tags in runs.values())
-    for partition, run_id in on.items():  # whoever asked for its host's queue got it
-        wanted = routing.host_of(runs[run_id][routing.QUEUE_TAG])
-        maker = runs[of[partition]][instances.LAUNCHER_TAG].partition("/")[0]
-        assert wanted in (None, maker)
-        assert wanted is None or runs[run_id][instances.LAUNCHER_TAG].startswith(f"{wanted}/")
+    for partition, run_id in users.items():  # a run for the queue of its host ran on that host
+        requested = routing.host_of(runs[run_id][routing.QUEUE_TAG])
+        maker = runs[makers[partition]][instances.LAUNCHER_TAG].partition("/")[0]
+        assert requested in (None, maker)
+        assert requested is None or runs[run_id][instances.LAUNCHER_TAG].startswith(f"{requested}/")
     with urllib.request.urlopen(f"http://127.0.0.1:{night.live.portal_port}/api/v1/hosts", timeout=60) as answer:
-        told = {row["name"]: row for row in json.loads(answer.read())}
-    assert told.keys() == {os.uname().nodename, "alpha", "beta"}
-    assert not any(row["stale"] for row in told.values())
-    assert all(row["scratch_bytes"] > row["scratch_free_bytes"] > 0 for row in told.values())
+        hosts = {row["name"]: row for row in json.loads(answer.read())}
+    assert hosts.keys() == {os.uname().nodename, "alpha", "beta"}
+    assert not any(row["stale"] for row in hosts.values())
+    assert all(row["scratch_bytes"] > row["scratch_free_bytes"] > 0 for row in hosts.values())
 
 
 def test_a_host_that_loses_power_again_and_again(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
-    """Five times, at a random moment of a step of its own, and started again each time."""
+    """Five times, at a random moment of a step on this host, which is started again each time."""
     draw, pause, victim, hit = random.Random(19), threading.Event(), night.hosts[0], set[Path]()
 
     def lose_power() -> None:
         for _ in range(5):
             night.live.until(lambda: drafts(night, victim.name) - hit or is_over(night), "the host is at work, or all is done", 900.0)
             hit.update(drafts(night, victim.name))
-            pause.wait(draw.uniform(0.0, 3.0))  # the moment is what is drawn
+            pause.wait(draw.uniform(0.0, 3.0))  # a random moment within the step
             victim.lose_power()
             victim.start()
 
@@ -131,7 +131,7 @@ def test_a_host_that_loses_power_again_and_again(night: Fleet, tiny_run: Path, f
 
 
 def test_a_host_that_comes_back_publishes_nothing(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
-    """It stands still in the middle of a step until somebody else has made the night, and then goes on."""
+    """The host is stopped in the middle of a step until the other host has made the night, and then continues."""
     victim = night.hosts[0]
 
     def stand_still() -> None:
@@ -149,7 +149,7 @@ def test_a_host_that_comes_back_publishes_nothing(night: Fleet, tiny_run: Path, 
 
 
 def drafts(night: Fleet, host: str) -> set[Path]:
-    """The drafts that this host's runs write, or left behind."""
+    """The drafts that runs of this host are writing or have left behind."""
     with night.live.instance() as instance:
         runs = {naming.token(run.run_id) for run in instance.get_runs() if run.tags.get(instances.LAUNCHER_TAG, "").startswith(f"{host}/")}
     return {path for path in night.live.root.glob("*/night=*/partition=*/.tmp-*") if any(name in path.name for name in runs)}
@@ -158,7 +158,7 @@ def drafts(night: Fleet, host: str) -> set[Path]:
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.parametrize("what", ["broker", "database"])
 def test_broker_or_database_away_for_a_minute(night: Fleet, tiny_run: Path, finished_run: Reference, what: str, how: str) -> None:
-    """Killed, its connections break; stopped, they stay and nobody answers."""
+    """If the server is killed, its connections break; if it is stopped, they stay open without an answer."""
     server: RedisServer | Server = night.redis if what == "broker" else night.postgres
     goes, comes = (server.stop, server.start) if how == "killed" else (partial(server.signal, number) for number in STOP_AND_GO)
 

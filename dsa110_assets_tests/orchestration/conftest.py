@@ -1,4 +1,4 @@
-"""Everything of orchestration is tested without the settings of this machine."""
+"""The orchestration tests run without this machine's own settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An alert about a run, or about what a run made, names both the run and its trace: in the message, by the API and on the pages."""
+"""An alert about a run or its products names both the run and its trace: in the message, in the API and on the pages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def hook() -> Iterator[Webhook]:
 
 
 def failed_run(home: Path, asset: str, **tags: str) -> str:
-    """A run that began and failed, as Dagster keeps it."""
+    """Record a run that began and failed in Dagster. Return its id."""
     with open_instance(home) as instance:
         run = dg.DagsterRun(
             job_name="observations",
@@ -56,26 +56,26 @@ def test_alerts_of_runs_and_products_name_run_and_trace(hook: Webhook, tmp_path:
         draft.metadata |= {VERDICTS: {"rms": "too much"}, "n_failed_checks": 1, FAILED_ERRORS: ["rms"], "trace_id": OTHER_TRACE}
     watch.look(platform.archive, settings, platform.thresholds, None, "test", always=True)
 
-    told = {
+    reported = {
         (message["condition"], subject): (run, trace)
         for message in hook.taken
         for subject, run, trace in zip(message["subjects"], message["run_ids"], message["trace_ids"], strict=True)
     }
-    wanted = {
+    expected = {
         ("run_failed", f"calibrated_ms {KEY}"): (run_id, TRACE), ("run_failed", f"measurement_set {KEY}"): (untraced, ""),
         ("check_failed", "tile_image:rms"): ("a run that expired", OTHER_TRACE),
     }  # fmt: skip
-    assert {key: told[key] for key in wanted} == wanted
-    assert all(ids == ("", "") for key, ids in told.items() if key not in wanted)  # of a disk or a queue there is no run
+    assert {key: reported[key] for key in expected} == expected
+    assert all(ids == ("", "") for key, ids in reported.items() if key not in expected)  # an alert about a disk or a queue has no run
     (message,) = [one for one in hook.taken if one["condition"] == "run_failed"]
-    assert message["link"].endswith("/#failed")  # of two runs the page that shows both
+    assert message["link"].endswith("/#failed")  # an alert about two runs links to the page that shows both
 
     app = create_app(settings.archive, settings=settings)
     rows = {(one["condition"], one["subject"]): one for one in ask(app, "/api/v1/alerts").json["items"]}
-    assert {key: (rows[key]["run_id"], rows[key]["trace_id"]) for key in wanted} == wanted
+    assert {key: (rows[key]["run_id"], rows[key]["trace_id"]) for key in expected} == expected
     page = ask(app, "/alerts").text
     assert all(one in page for one in (run_id, TRACE, untraced, OTHER_TRACE, f'href="/runs/{run_id}"'))
-    assert 'href="/runs/a run' not in page  # Dagster does not have it any more
+    assert 'href="/runs/a run' not in page  # Dagster no longer has this run
     shown = ask(app, rows["run_failed", f"calibrated_ms {KEY}"]["page"])
     assert shown.status == 200
     assert all(one in shown.text for one in (run_id, TRACE, KEY, "its process was killed"))

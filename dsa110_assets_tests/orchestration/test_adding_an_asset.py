@@ -1,7 +1,7 @@
-"""A fifteenth asset, in one module and with nothing else touched: planned, made, checked, backfilled, kept and shown.
+"""A fifteenth asset in one module, with nothing else changed, is planned, made, checked, backfilled, kept and shown.
 
-The module is the code block of docs/adding-an-asset.md. It is put into a folder of its own, which a child process takes for a part
-of the package's `assets`.
+The module is the code block of docs/adding-an-asset.md. It is written to a separate folder, which a child process adds to the
+package's `assets`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ print(json.dumps(seen(Path(sys.argv[2]), Path(sys.argv[3]))))
 
 
 def seen(inbox: Path, place: Path) -> dict[str, Any]:
-    """What the platform does with the asset in the processed archive at `place`, as plain facts. For the child."""
+    """What the platform does with the asset in the processed archive at `place`, as values for JSON. Called in the child."""
     import dagster as dg
 
     from dsa110_assets.archive.store import Archive
@@ -58,38 +58,38 @@ def seen(inbox: Path, place: Path) -> dict[str, Any]:
             (one.remove, one.reason) for one in housekeeping.apply_retention(archive, short, dry_run=True) if one.product.asset == asset
         ]
 
-    told: dict[str, Any] = {"tiles_before": retention("tile_image")}
+    facts: dict[str, Any] = {"tiles_before": retention("tile_image")}
     node = defs.resolve_asset_graph().get(dg.AssetKey(NAME))
-    told["dagster"] = [node.group_name, node.code_version, sorted(key.name for key in node.check_keys)]
+    facts["dagster"] = [node.group_name, node.code_version, sorted(key.name for key in node.check_keys)]
     job = defs.resolve_job_def("observations")
-    told["in_job"] = dg.AssetKey(NAME) in job.asset_layer.executable_asset_keys
-    told["planned"] = [(step.asset, step.partition, step.reason) for step in process(settings, dry_run=True).planned]
+    facts["in_job"] = dg.AssetKey(NAME) in job.asset_layer.executable_asset_keys
+    facts["planned"] = [(step.asset, step.partition, step.reason) for step in process(settings, dry_run=True).planned]
     report, again = process(settings), process(settings)
-    told["made"] = [(one.asset, one.partition) for one in report.made]
-    told["failed"] = [str(one) for one in (*report.failed, *report.waiting, *again.failed, *again.made)]
+    facts["made"] = [(one.asset, one.partition) for one in report.made]
+    facts["failed"] = [str(one) for one in (*report.failed, *report.waiting, *again.failed, *again.made)]
     products = archive.products(NAME)
-    told["lineage"] = [[archive.get(i).asset for i in product.inputs] for product in products]
-    told["metadata"] = [product.metadata for product in products]
-    told["tables"] = [(product.path / "bright_pixels.csv").read_text() for product in products]
-    told["tiles_after"], told["kept"] = retention("tile_image"), retention(NAME)
+    facts["lineage"] = [[archive.get(i).asset for i in product.inputs] for product in products]
+    facts["metadata"] = [product.metadata for product in products]
+    facts["tables"] = [(product.path / "bright_pixels.csv").read_text() for product in products]
+    facts["tiles_after"], facts["kept"] = retention("tile_image"), retention(NAME)
     (night,) = archive.products("night_report")
-    told["night_report"] = (night.path / "night_report.html").read_text()
-    told["counted"] = overview.status(overview.AnalystArchive(archive)).products[NAME]
+    facts["night_report"] = (night.path / "night_report.html").read_text()
+    facts["counted"] = overview.status(overview.AnalystArchive(archive)).products[NAME]
     app = create_app(settings.archive)
-    told["pages"] = {url: ask(app, url).text for url in ("/observations", f"/products/{products[0].id}", f"/api/v1/products?asset={NAME}")}
+    facts["pages"] = {url: ask(app, url).text for url in ("/observations", f"/products/{products[0].id}", f"/api/v1/products?asset={NAME}")}
     with instances.open_instance(settings.dagster_home) as instance:
-        told["checked"] = [(row.check, row.passed, row.failed) for row in check_summary(instance) if row.asset == NAME]
-        told["materialized"] = sorted(instance.get_materialized_partitions(dg.AssetKey(NAME)))
+        facts["checked"] = [(row.check, row.passed, row.failed) for row in check_summary(instance) if row.asset == NAME]
+        facts["materialized"] = sorted(instance.get_materialized_partitions(dg.AssetKey(NAME)))
         (launch,) = backfill.backfill(settings, "2026-01-25", "2026-01-25", NAME, instance=instance)
         queued = instance.get_backfill(str(launch.backfill_id))
         assert queued is not None
-        told["backfill"] = [launch.partitions, [key.to_user_string() for key in queued.asset_selection or ()]]
-    return told
+        facts["backfill"] = [launch.partitions, [key.to_user_string() for key in queued.asset_selection or ()]]
+    return facts
 
 
 @pytest.fixture(scope="module")
 def told(finished_run: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the child saw."""
+    """The result of `seen` in the child process."""
     place = tmp_path_factory.mktemp("fifteenth")
     (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     module = place / "more" / "lists.py"
@@ -105,7 +105,7 @@ def told(finished_run: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory
 
 def test_it_is_planned_with_what_follows_from_it_and_nothing_else(told: dict[str, Any]) -> None:
     own = [[NAME, key, "missing"] for key in OBSERVATIONS]
-    assert told["planned"] == [*own, ["night_report", "2026-01-25", "what it is made from will be made"]]
+    assert told["planned"] == [*own, ["night_report", "2026-01-25", "its inputs will be made"]]
 
 
 def test_it_is_made_for_every_observation_once(told: dict[str, Any]) -> None:
@@ -133,7 +133,7 @@ def test_its_partitions_are_backfilled(told: dict[str, Any]) -> None:
 
 
 def test_retention_keeps_tiles_until_it_is_made_and_itself_for_its_time(told: dict[str, Any]) -> None:
-    """Room for 1e9 GB is asked for: all goes that only its age protects."""
+    """With 1e9 GB required to be free, all products go that only their age protects."""
     assert told["tiles_before"] == [[False, "0.0 days old, kept for 365"]] * 3
     short = "but less than 1e+09 GB are free; everything was made from it"
     assert told["tiles_after"] == [[True, f"0.0 days old, kept for 365, {short}"]] * 3

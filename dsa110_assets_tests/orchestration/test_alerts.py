@@ -1,4 +1,4 @@
-"""What goes wrong reaches people once, whatever dies in between: a real archive, a webhook that really listens."""
+"""Every fault is reported to people once, whichever process dies in between: with a real archive and a real webhook."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Make = Callable[..., Platform]
 
 @pytest.fixture
 def make(hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
-    """A platform of which the webhook hears everything, watched from now on."""
+    """Makes a platform, watched from now on, whose webhook receives all alerts."""
     monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)  # a developer's nearly full disk is no emergency
     limits = tmp_path / "limits.toml"
     limits.write_text(SMALL_DISK.read_text() + "group_min = 0\n")
@@ -64,7 +64,7 @@ def look(platform: Platform) -> list[str]:
 
 
 def publish(platform: Platform, partition: str, reason: str = "", check: str = "rms", asset: str = "tile_image", **metadata: Any) -> str:
-    """A product against which a check of severity ERROR speaks, if there is a reason."""
+    """Publish a product. If there is a `reason`, a check of severity ERROR has failed on it. Return its id."""
     with platform.archive.publish(asset, partition, [], settings={}, code_version="1", run_id="r") as draft:
         (draft.path / "x").write_text("x")
         draft.metadata |= {VERDICTS: {check: reason}, "n_failed_checks": int(bool(reason)), FAILED_ERRORS: [check] if reason else []}
@@ -119,7 +119,7 @@ def test_the_sensor_and_the_portals_eye_do_the_same(make: Make, hook: Webhook, t
     eye.open()
     eye.close()
     assert hook.titles == ["quarantined: a.hdf5"]
-    assert list(alerts.beats(platform.archive)) == [conditions.CODE_SERVER]  # the portal signed off
+    assert list(alerts.beats(platform.archive)) == [conditions.CODE_SERVER]  # the portal signed off when its eye closed
 
 
 def test_a_webhook_that_is_down_loses_nothing(make: Make, hook: Webhook) -> None:
@@ -136,7 +136,7 @@ def test_a_webhook_that_is_down_loses_nothing(make: Make, hook: Webhook) -> None
 
 
 def test_what_was_sent_before_the_webhook_went_is_not_sent_again(make: Make, hook: Webhook) -> None:
-    """A webhook that takes two and then no more, as one that limits its rate: the rest comes at the next look."""
+    """A webhook accepts two messages and then no more, as with a rate limit: the rest is sent at the next look."""
     platform = make()
     answers = iter([200, 200, 429, 429, 200, 200, 200])
     down, hook.answer = hook.answer, lambda _: 503
@@ -184,7 +184,7 @@ def test_one_channel_that_is_down_holds_up_no_other_and_is_told_to_it(make: Make
 
 
 def run_to_failure(platform: Platform) -> dg.ExecuteInProcessResult:
-    """A run that fails over a catalogue nobody can read, in the platform's Dagster."""
+    """Run a step that fails because of an unreadable catalogue, in the platform's Dagster."""
     with open_instance(platform.settings.dagster_home) as instance:
         job = graph.over(platform).resolve_implicit_global_asset_job_def()
         return job.execute_in_process(
@@ -213,7 +213,7 @@ def test_a_failed_run_is_told_in_the_steps_own_words_until_it_is_made_good(make:
 
 
 def test_refused_thresholds_are_told_and_hide_nothing(make: Make, hook: Webhook, tmp_path: Path) -> None:
-    """Also where no limits are known that were ever right."""
+    """This holds even if no valid limits were ever read."""
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("max_flag_fraction = 7\n")
     platform = make(thresholds=wrong)
@@ -251,13 +251,13 @@ def test_apprise_takes_them_by_url_and_says_what_it_refuses(hook: Webhook) -> No
         hook.answer = lambda _, status=status: status  # type: ignore[misc]
         with pytest.raises(kind, match=f"HTTP {status}"):
             sending.send(channel, message)
-    with pytest.raises(ConfigurationError, match="no kind that is known"):
+    with pytest.raises(ConfigurationError, match="of no known kind: use https://"):
         sending.send(Channel(url="smoke://signal"), message)  # type: ignore[arg-type]
 
 
 def test_nothing_is_told_of_a_channels_url(hook: Webhook) -> None:
-    secret, said = "s3cret-token", io.StringIO()
-    root, handler = logging.getLogger(), logging.StreamHandler(said)
+    secret, output = "s3cret-token", io.StringIO()
+    root, handler = logging.getLogger(), logging.StreamHandler(output)
     before = root.level
     root.addHandler(handler)
     root.setLevel(logging.DEBUG)
@@ -276,8 +276,8 @@ def test_nothing_is_told_of_a_channels_url(hook: Webhook) -> None:
     finally:
         root.removeHandler(handler)
         root.setLevel(before)
-    assert "seen" in said.getvalue()
-    assert secret not in said.getvalue()
+    assert "seen" in output.getvalue()
+    assert secret not in output.getvalue()
 
 
 def test_the_watcher_outside_is_told_only_while_all_is_watched(make: Make, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +290,7 @@ def test_the_watcher_outside_is_told_only_while_all_is_watched(make: Make, hook:
     assert hook.asked == 1
     assert hook.titles == ["no sign of life: worker a"]
     alerts.sign_off(platform.archive, "worker a")
-    platform.settings.inbox.rmdir()  # nobody can tell what is in it
+    platform.settings.inbox.rmdir()  # its contents cannot be determined
     look(platform)
     assert hook.asked == 1
     assert hook.titles[1:] == ["something cannot be found out", "over: no sign of life: worker a"]
@@ -321,16 +321,17 @@ for _ in range(int(sys.argv[2])):
 
 
 def start(platform: Platform, what: str, looks: int) -> subprocess.Popen[str]:
-    """A process of its own that looks once it is told to."""
-    given = platform.settings
-    told = {name: {"url": one.url.get_secret_value(), "severity": one.severity} for name, one in given.alert_channels.items()}
+    """Start a separate process that looks `looks` times after `go`."""
+    settings = platform.settings
+    channels = {name: {"url": one.url.get_secret_value(), "severity": one.severity} for name, one in settings.alert_channels.items()}
     environment = {
-        "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), "DSA110_INBOX": str(given.inbox), "DSA110_ARCHIVE": str(given.archive),
-        "DAGSTER_HOME": str(given.dagster_home), "DSA110_THRESHOLDS": str(given.thresholds_path),
-        "DSA110_ALERT_CHANNELS": json.dumps(told), "HOME": str(given.archive),
+        "PATH": "/usr/bin:/bin", "PYTHONPATH": ":".join(sys.path), "DSA110_INBOX": str(settings.inbox),
+        "DSA110_ARCHIVE": str(settings.archive), "DAGSTER_HOME": str(settings.dagster_home),
+        "DSA110_THRESHOLDS": str(settings.thresholds_path),
+        "DSA110_ALERT_CHANNELS": json.dumps(channels), "HOME": str(settings.archive),
     }  # fmt: skip
-    if given.database_url:
-        environment["DSA110_DATABASE_URL"] = given.database_url
+    if settings.database_url:
+        environment["DSA110_DATABASE_URL"] = settings.database_url
     process = subprocess.Popen(
         [sys.executable, "-c", LOOKING, what, str(looks)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -363,10 +364,12 @@ def test_killed_between_decision_and_delivery_nothing_is_lost_or_told_twice(
         go(process)
         assert process.wait(60) == -9
     look(platform)
-    assert hook.titles[1:] == ["quarantined: b.hdf5"]  # whoever died still has the channel
+    assert hook.titles[1:] == ["quarantined: b.hdf5"]  # the dead process still holds the lease of the channel
     monkeypatch.setattr(alerts, "_text", lambda at: (at + timedelta(seconds=sending.LEASE_S)).isoformat(timespec="microseconds"))
     look(platform)
-    assert hook.titles[1:] == ["quarantined: b.hdf5"] * 2  # at least once: it cannot know that it was taken
+    assert (
+        hook.titles[1:] == ["quarantined: b.hdf5"] * 2
+    )  # delivery is at least once: the new process cannot know that the message was accepted
 
 
 def test_two_daemons_tell_nothing_twice(make: Make, hook: Webhook, engine_url: str | None) -> None:
@@ -378,8 +381,8 @@ def test_two_daemons_tell_nothing_twice(make: Make, hook: Webhook, engine_url: s
             put_aside(platform, f"{number}.hdf5")
         assert (one.wait(120), other.wait(120)) == (0, 0)
     look(platform)
-    told = sorted(subject for message in hook.taken for subject in message["subjects"])
-    assert told == [f"{number}.hdf5" for number in range(6)]
+    subjects = sorted(subject for message in hook.taken for subject in message["subjects"])
+    assert subjects == [f"{number}.hdf5" for number in range(6)]
 
 
 def test_the_summary_counts_what_the_history_holds() -> None:

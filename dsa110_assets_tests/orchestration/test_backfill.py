@@ -1,4 +1,4 @@
-"""Backfills: just the windows that are there, in the slow lane, followed to the end a phase at a time."""
+"""Backfills: only windows with data, in the backfill lane, followed to the end one phase at a time."""
 
 from __future__ import annotations
 
@@ -48,30 +48,32 @@ def test_only_windows_with_data_are_launched_behind_live_work(settings: Settings
 
 @pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml", "dagster.celery.yaml"])
 def test_lanes_have_places_of_their_own(name: str) -> None:
-    """However much is filled in, as many live runs are started as without it."""
-    told = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())
+    """A backfill of any size does not reduce the number of live runs that are started."""
+    configuration = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())
     limits = {
         limit["value"]: limit["limit"]
-        for limit in told["concurrency"]["runs"]["tag_concurrency_limits"]
+        for limit in configuration["concurrency"]["runs"]["tag_concurrency_limits"]
         if limit["key"] == instances.LANE_TAG
     }
     assert limits.keys() == {sensor.LIVE[instances.LANE_TAG], backfills.TAGS[instances.LANE_TAG]}
-    assert sum(limits.values()) <= told["run_coordinator"]["config"]["max_concurrent_runs"]
+    assert sum(limits.values()) <= configuration["run_coordinator"]["config"]["max_concurrent_runs"]
 
 
 @pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml", "dagster.celery.yaml"])
 def test_what_is_filled_in_never_fills_a_pool(name: str) -> None:
-    """Two of it at a time at least, so that one reads and writes while the other computes; and a live run finds a place."""
-    told = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())
-    (most,) = (one["limit"] for one in told["concurrency"]["runs"]["tag_concurrency_limits"] if one["value"] == instances.BACKFILL)
-    assert 2 <= most < told["concurrency"]["pools"]["default_limit"]
+    """At least two backfill runs at a time, so that one reads and writes while the other computes, and a place is left for a live run."""
+    configuration = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())
+    (limit,) = (
+        entry["limit"] for entry in configuration["concurrency"]["runs"]["tag_concurrency_limits"] if entry["value"] == instances.BACKFILL
+    )
+    assert 2 <= limit < configuration["concurrency"]["pools"]["default_limit"]
 
 
 @pytest.mark.parametrize(("tags", "lowered"), [(sensor.LIVE, []), (backfills.TAGS, [(os.PRIO_PROCESS, 0, 10)])])
 def test_a_backfills_run_lowers_its_priority(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, tags: dict[str, str], lowered: list[tuple[int, ...]]
 ) -> None:
-    """Only noted here: this process is the tests', and could not raise it again."""
+    """The priority is only recorded here, because the test process could not raise its own again."""
     noted: list[tuple[int, ...]] = []
     monkeypatch.setattr(os, "getpriority", lambda which, who: 0)
     monkeypatch.setattr(os, "setpriority", lambda *given: noted.append(given))
@@ -101,7 +103,7 @@ def test_a_rehearsal_launches_nothing(settings: Settings, instance: dg.DagsterIn
         (("2026-02-01", "2026-02-02"), None, NotFoundError, "no observation of"),
         (("2026-02-02", "2026-02-01"), None, ConfigurationError, "before the first"),
         (("yesterday", "2026-02-01"), None, ConfigurationError, "write 2026-01-25"),
-        (("2026-01-25", "2026-01-25"), "tiles", ConfigurationError, "choose of"),
+        (("2026-01-25", "2026-01-25"), "tiles", ConfigurationError, "choose one of"),
         (("2026-01-25", "2026-01-25"), "sky_model", ConfigurationError, "has no nights"),
     ],
 )
@@ -128,7 +130,7 @@ def test_a_backfill_is_followed_phase_by_phase_and_each_step_once(settings: Sett
         return list(result.run_requests or ())
 
     def run(assets: Sequence[dg.AssetKey], key: str | None, tags: Mapping[str, str]) -> None:
-        """As the daemon: one run of a backfill, or of a request."""
+        """Run these assets as the daemon would, for a backfill or a request."""
         result = job.execute_in_process(instance=instance, asset_selection=assets, partition_key=key, tags=dict(tags))
         assert result.success
 

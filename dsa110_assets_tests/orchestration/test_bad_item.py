@@ -1,4 +1,4 @@
-"""One bad item in a loop: the others are taken up, made, told; the bad one waits or is put aside with its reason."""
+"""One bad item in a loop: the others are processed and reported; the bad one waits or is quarantined with its reason."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def at(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 
 
 def asked(settings: Settings, instance: dg.DagsterInstance) -> tuple[list[str], str]:
-    """What a whole tick of the inbox sensor asks for, as the daemon evaluates it, and what it says."""
+    """(requested partitions, skip message) of a whole tick of the inbox sensor, evaluated as by the daemon."""
     repository = defs.get_repository_def()
     with dg.build_sensor_context(
         instance=instance, repository_def=repository, resources={"platform": Platform(settings)}
@@ -112,16 +112,16 @@ def test_what_is_ahead_of_the_clock_waits_and_the_others_are_asked_for(
     at(monkeypatch, "2026-01-25T22:31:00")
     assert asked(settings, instance)[0] == KEYS[:2]
     at(monkeypatch, "2026-01-25T22:19:00")
-    requests, told = asked(settings, instance)
+    requests, message = asked(settings, instance)
     assert requests == []
-    assert told.count("or a clock is wrong") == 3
+    assert message.count("or a clock is wrong") == 3
     at(monkeypatch, "2026-01-25T22:35:00")
     assert asked(settings, instance)[0] == KEYS
 
 
 @pytest.fixture
 def last_season(settings: Settings) -> Settings:
-    """An observation of the day before the first partition beside the three."""
+    """Adds an observation of the day before the first partition to the three."""
     simulate_tiny(settings.inbox, start="2024-12-31T05:00:00", groups=1)
     return settings
 
@@ -143,13 +143,13 @@ def test_last_seasons_data_are_no_reason_to_fail_a_backfill(last_season: Setting
     (launch,) = backfills.backfill(last_season, "2024-12-31", "2026-01-26", instance=instance)
     assert launch.partitions == tuple(KEYS)
     assert len(launch.left_out) == 1
-    assert launch.left_out[0].startswith("2024-12-31T05:00: is of before DSA110_START")
-    with pytest.raises(NotFoundError, match=r"has a partition: 2024-12-31T05:00: is of before DSA110_START"):
+    assert launch.left_out[0].startswith("2024-12-31T05:00: is before DSA110_START")
+    with pytest.raises(NotFoundError, match=r"has a partition: 2024-12-31T05:00: is before DSA110_START"):
         backfills.backfill(last_season, "2024-12-31", "2024-12-31", instance=instance)
 
 
 def test_an_hour_that_is_not_over_waits(processed: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`process` in the middle of an hour: its mosaic comes when the hour is over, and nothing fails for it."""
+    """`process` in the middle of an hour: its mosaic is made when the hour is over, and nothing fails before."""
     archive = Archive(processed.archive)
     archive.reject(archive.products("hour_mosaic")[0].id, "to be made again")
     at(monkeypatch, "2026-01-25T22:45:00")
@@ -174,7 +174,7 @@ ABSURD = (
 
 
 def test_absurd_names_and_times_of_files_stop_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
-    """Neither a name at the calendar's end nor a time of change beyond it; what is wrong with them is told."""
+    """Names at the ends of the calendar and modification times beyond it stop nothing. What is wrong with these files is reported."""
     for name in ABSURD:
         (settings.inbox / name).write_bytes(b"")
     for name, mtime in (("2026-01-20T00:00:00_sb00.hdf5", 10**12), ("2026-01-20T00:00:00_sb01.hdf5", -(10**11))):
@@ -183,9 +183,9 @@ def test_absurd_names_and_times_of_files_stop_nothing(settings: Settings, instan
     assert asked(settings, instance)[0] == KEYS
     report = process(settings, through="subband_group")
     assert [one.partition for one in report.made if one.asset == "subband_group"] == KEYS
-    told = " ".join([*report.quarantined, *(f"{one.what}: {one.reason}" for one in report.waiting)])
+    reported = " ".join([*report.quarantined, *(f"{one.what}: {one.reason}" for one in report.waiting)])
     for name in ABSURD:
-        assert name in told
+        assert name in reported
 
 
 def test_two_copies_that_cannot_be_compared_stop_only_their_own_window(
@@ -220,13 +220,13 @@ def test_a_file_that_cannot_be_looked_at_is_told_and_the_others_are_taken(
     monkeypatch.setattr(looking, "_entries", lambda inbox: [*entries(inbox), Stale()])
     assert asked(settings, instance)[0] == KEYS
     seen = plan.scan_without_archive(settings)
-    assert [(path.name, reason) for path, reason in seen.waiting] == [(Stale.name, "cannot be looked at now (Stale file handle)")]
+    assert [(path.name, reason) for path, reason in seen.waiting] == [(Stale.name, "its status cannot be read now (Stale file handle)")]
 
 
 def test_many_files_without_a_partition_do_not_crowd_out_the_present(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of as many as are opened in one tick, those named for the season come first, whoever else came."""
+    """Within the number of files opened in one tick, those named for the season come first, whatever else arrived."""
     for number in range(40):
         for year in ("2019", "2031"):
             (settings.inbox / f"{year}-06-01T00:{number:02d}:00_sb00.hdf5").write_bytes(b"")
@@ -247,9 +247,9 @@ def test_a_product_that_cannot_be_removed_keeps_no_other(processed: Settings, mo
 
     monkeypatch.setattr(files, "remove_tree", not_that)
     limits = Thresholds(retention_days={"measurement_set": 0.0})
-    gone = {one.product.id for one in retention.retain(archive, limits, consumers(specifications()), dry_run=False) if one.remove}
+    removed = {one.product.id for one in retention.retain(archive, limits, consumers(specifications()), dry_run=False) if one.remove}
     assert {p.partition for p in archive.products("measurement_set")} == set()
-    assert stuck.id not in gone
+    assert stuck.id not in removed
     assert stuck.path.is_dir()
     assert not any(p.path.exists() for p in archive.products("measurement_set", state=None) if p.id != stuck.id)
     assert stuck.path.parent in integrity.sweep(archive, everywhere=True).left

@@ -1,4 +1,4 @@
-"""One torn or foreign record, of the archive's or of Dagster's: it is named, and hides and stops none of the others."""
+"""One torn or foreign record in the archive or in Dagster is named, and does not hide or stop the others."""
 
 from __future__ import annotations
 
@@ -69,12 +69,12 @@ def test_wrong_quarantine_records_are_told_and_the_good_one_is_listed(archive: A
     for path, text in places.items():
         path.write_text(text)
     (archive.root / quarantine.DIRECTORY / "folder.json").mkdir()
-    told = integrity.sweep(archive, everywhere=True).left
-    assert set(told) == {*places, archive.root / quarantine.DIRECTORY / "folder.json"}
-    assert all("is no quarantine record" in reason and "remove it" in reason for reason in told.values())
+    refused = integrity.sweep(archive, everywhere=True).left
+    assert set(refused) == {*places, archive.root / quarantine.DIRECTORY / "folder.json"}
+    assert all("is no quarantine record" in reason and "remove it" in reason for reason in refused.values())
     done = integrity.reindex(archive.root)
     assert done.quarantined == 1
-    assert set(done.refused) == set(told)
+    assert set(done.refused) == set(refused)
     assert quarantine.quarantined(archive) == [good]
 
 
@@ -89,13 +89,13 @@ def test_wrong_rows_of_the_quarantine_are_named_and_hide_no_other(
     assert inbox.refused(archive) == {f"bad_sb00.hdf5:1:{(tmp_path / 'bad_sb00.hdf5').stat().st_mtime_ns}"}
     for row in rows:
         assert f"quarantine record {row['key']} cannot be read" in caplog.text
-    assert len(caplog.records) == len(rows)  # once, not at every look
+    assert len(caplog.records) == len(rows)  # once per record, not at every read
     assert quarantine.release(archive, "bad_sb00.hdf5")[0].key == good.key
 
 
 WRONG_ROWS = {
     "metadata": ('{"rms', "Unterminated string"),
-    "settings": ("[]", "no JSON object"),
+    "settings": ("[]", "is not a JSON object"),
     "created_at": ("yesterday", "isoformat"),
     "size_bytes": ("many", "'many'"),
     "partition_key": ("2026-13-45T99:99", "no partition key"),
@@ -112,8 +112,8 @@ def test_a_wrong_row_of_a_product_hides_no_other_and_its_own_record_is_read(
     archive.index.write(lambda c: c.exec_driver_sql(f"update products set {column} = ? where id = ?", (text, ids[1])))
     assert sorted(product.id for product in archive.products("tile_image")) == sorted(ids)
     assert next(product for product in archive.products("tile_image") if product.id == ids[1]) == right
-    (told,) = {record.getMessage() for record in caplog.records}
-    assert all(word in told for word in (ids[1], reason, "its own record is used", "run: dsa110 archive reindex"))
+    (message,) = {record.getMessage() for record in caplog.records}
+    assert all(word in message for word in (ids[1], reason, "its own record is used", "run: dsa110 archive reindex"))
     assert integrity.reindex(archive.root).refused == {}
     assert archive.products("tile_image")[1] == right
     archive.index.write(lambda c: c.exec_driver_sql("update products set engines = '' where id = ?", (ids[0],)))
@@ -141,11 +141,11 @@ def test_a_wrong_row_of_a_caltable_set_hides_no_other(archive: Archive, caplog: 
 
 
 WRONG_SIDECARS = {
-    "a list": lambda told: [],
-    "without digest": lambda told: {name: value for name, value in told.items() if name != "digest"},
-    "of no time": lambda told: told | {"created_at": "yesterday"},
-    "of no size": lambda told: told | {"size_bytes": "many"},
-    "of nameless sets": lambda told: told | {"caltable_sets": [{}]},
+    "a list": lambda record: [],
+    "without digest": lambda record: {name: value for name, value in record.items() if name != "digest"},
+    "of no time": lambda record: record | {"created_at": "yesterday"},
+    "of no size": lambda record: record | {"size_bytes": "many"},
+    "of nameless sets": lambda record: record | {"caltable_sets": [{}]},
 }
 
 
@@ -161,7 +161,7 @@ def test_reindexing_refuses_a_foreign_sidecar_and_keeps_the_others(archive: Arch
 
 @pytest.mark.parametrize("text", ["[]", '{"pin', '{"rejected_sets": []}', '{"record": {"id": "x"}}'])
 def test_a_foreign_state_file_stops_neither_sweep_nor_reindexing(archive: Archive, text: str) -> None:
-    """What it said is not known, so its product is not taken for one that nobody rejected or pinned."""
+    """The contents of the file are unknown, so its product must not pass for one that was never rejected or pinned."""
     ids = [publish(archive, "tile_image", key) for key in TIMES]
     bad = archive.get(ids[1]).path
     bad.with_name(f"{bad.name}.state.json").write_text(text)
@@ -194,8 +194,8 @@ def test_a_state_file_that_cannot_be_read_keeps_no_other_product_from_retention(
     bad = archive.get(ids[1]).path
     bad.with_name(f"{bad.name}.state.json").mkdir()
     limits = Thresholds(retention_days={"tile_image": 0.0})
-    gone = {one.product.id for one in retention.retain(archive, limits, {}, dry_run=False) if one.remove}
-    assert gone == {ids[0], ids[2]}
+    removed = {one.product.id for one in retention.retain(archive, limits, {}, dry_run=False) if one.remove}
+    assert removed == {ids[0], ids[2]}
     assert bad.is_dir()
 
 
@@ -206,7 +206,7 @@ def test_a_manifest_of_other_contents_does_not_stop_the_look_at_the_inbox(settin
         (product.path / "manifest.json").write_text(text)
     for path in settings.inbox.glob("*.hdf5"):
         (path.with_suffix(".copy")).write_bytes(path.read_bytes())
-        path.with_suffix(".copy").replace(path)  # another time of change: the manifests are asked for the digests
+        path.with_suffix(".copy").replace(path)  # a new modification time, so that the digests of the manifests are compared
     assert [one.observation for one in plan.scan_inbox_when_still(archive, settings).ready()] == list(TIMES)
     assert [recipes.raw_files_there(product) for product in archive.products("subband_group")] == [False] * 3
     assert [archive.lineage(product.id).files() for product in archive.products("subband_group")] == [()] * 3
@@ -218,7 +218,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def orphan(instance: dg.DagsterInstance, **more: str) -> dg.DagsterRun:
-    """A run whose process is gone."""
+    """A run whose process no longer exists."""
     run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED, asset_selection=frozenset({dg.AssetKey("tile_image")}))
     instance.add_run_tags(run.run_id, {instances.LAUNCHER_TAG: f"{socket.gethostname()}/{2**22 + 1}/boot.1/{run.run_id}", **more})
     instance.report_engine_event("it began", run)
@@ -235,23 +235,23 @@ def test_a_run_whose_events_are_damaged_keeps_no_other_orphan(home: Path, caplog
         orphan(instance, **{instances.LAUNCHER_TAG: f"{socket.gethostname()}/²/x/y"})
         tear(home, torn)
         assert instances.close_orphans(instance) == [other.run_id]
-    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert told.startswith(f"run {torn.run_id}: its events cannot be read (file is not a database); move ")
+    (message,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert message.startswith(f"run {torn.run_id}: its events cannot be read (file is not a database); move ")
 
 
 def test_a_failed_run_whose_events_are_damaged_hides_no_other(
     home: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In `dsa110 status` and the alerts, in the backup, and where the home may not be written."""
+    """In `dsa110 status`, in alerts, in the backup, and with a read-only home."""
     with instances.open_instance(home) as instance:
         both = [orphan(instance, **{"dagster/partition": key}) for key in TIMES[:2]]
         assert len(instances.close_orphans(instance)) == 2
         tear(home, both[0])
-    found = {one.partition: one.reason for one in history.failed(home, archive)}
-    assert "see the run in Dagster" in found[TIMES[0]]
-    assert "its process was killed" in found[TIMES[1]]
+    reasons = {one.partition: one.reason for one in history.failed(home, archive)}
+    assert "see the run in Dagster" in reasons[TIMES[0]]
+    assert "its process was killed" in reasons[TIMES[1]]
     monkeypatch.setattr(readonly, "may_write", lambda place: not place.is_relative_to(home))
-    assert {one.partition: one.reason for one in history.failed(home, archive)} == found
+    assert {one.partition: one.reason for one in history.failed(home, archive)} == reasons
     made = backup.backup(archive, tmp_path / "backups", keep=1, dagster=backup.Dagster(home))
     assert backup.verify_backup(made.path) == []
     assert [str(both[0].run_id) in reason for reason in made.left_out] == [True]
@@ -269,7 +269,7 @@ def test_the_runs_themselves_damaged_are_no_single_bad_item(home: Path, archive:
 
 
 def test_a_database_that_is_away_is_no_damaged_run(home: Path) -> None:
-    """An outage must not pass for runs without events."""
+    """An outage must not look like runs without events."""
     with instances.open_instance(home) as instance:
         run = orphan(instance)
     with instances.open_instance(home) as instance:
@@ -295,15 +295,15 @@ def test_a_foreign_backup_stops_neither_the_next_one_nor_its_rotation(archive: A
 def test_a_product_dagster_cannot_be_told_of_keeps_none_of_the_others(
     processed: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As after the loss of DAGSTER_HOME: everything is told again, but what is damaged."""
+    """As after the loss of DAGSTER_HOME: everything except the damaged product is reported to Dagster again."""
     archive = Archive(processed.archive)
     bad = archive.current("tile_image", TIMES[0])
     assert bad is not None
     (bad.path / "preview.png").unlink()
-    (bad.path / "preview.png").symlink_to(tmp_path / ("x" * 300))  # too long a name: neither there nor absent
+    (bad.path / "preview.png").symlink_to(tmp_path / ("x" * 300))  # a name that is too long: whether the file exists cannot be determined
     with dg.DagsterInstance.ephemeral() as instance:
         process(processed, instance=instance)
-        known = {asset: instance.get_materialized_partitions(dg.AssetKey(asset)) for asset in consumers(specifications())}
-    assert TIMES[1] in known["tile_image"]
-    assert known["hour_mosaic"]
+        materialized = {asset: instance.get_materialized_partitions(dg.AssetKey(asset)) for asset in consumers(specifications())}
+    assert TIMES[1] in materialized["tile_image"]
+    assert materialized["hour_mosaic"]
     assert f"{bad.id}: Dagster does not know of it yet" in caplog.text

@@ -1,4 +1,4 @@
-"""A strip and time without a listed calibrator: the imported catalogue's own bright source calibrates it."""
+"""A strip and time without a listed calibrator is calibrated by a bright source of the imported catalogue."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from dsa110_assets_tests.tiny import OPTIONS, tiny_settings
 
 @pytest.mark.slow
 def test_a_catalogue_source_calibrates_where_the_list_has_none(tmp_path: Path) -> None:
-    """71.6 deg at 6 h UTC: the simulator adds a calibrator of 8 Jy that only its catalogue.csv knows.
+    """At 71.6 deg and 6 h UTC the simulator adds a calibrator of 8 Jy that only its catalogue.csv lists.
 
-    Before, such observations waited for ever. Its flux comes out of an image calibrated on itself within 2 %:
-    what the 20 % noise of this telescope leaves after two major cycles.
+    Formerly such observations waited for ever. The flux of the source in an image calibrated with it is right within 2 %,
+    the error left by the 20 % noise of this telescope after two major cycles.
     """
     inbox = tmp_path / "inbox"
     sky = OPTIONS | {"start": "2026-01-25T06:20:00", "dec_deg": 71.6, "variables": False}
@@ -51,14 +51,14 @@ def test_a_catalogue_source_calibrates_where_the_list_has_none(tmp_path: Path) -
     known = calibrators.known(archive)
     (row,) = overview.transits_of_night("2026-01-25", 71.6, made["name"], known)
     assert row.anchor == only.anchor
-    told = json.loads((archive.products("caltables")[0].path / "transits.json").read_text())["transits"]
-    assert [one["calibrator"] for one in told] == [made["name"]]
+    transits = json.loads((archive.products("caltables")[0].path / "transits.json").read_text())["transits"]
+    assert [one["calibrator"] for one in transits] == [made["name"]]
     table = pd.read_parquet(archive.current("calibrator_catalog", None).path / calibrators.CATALOG_FILE)  # type: ignore[union-attr]
     assert table.loc[table["name"] == made["name"], "anchor"].tolist() == [only.anchor]
 
 
 def fields(settings: Settings) -> list[tuple[Product, list[str], Time]]:
-    """Every measurement set, and the names and times of its fields, in order of time."""
+    """(product, field names, field times) of every measurement set, in order of time."""
     found = []
     for product in Archive(settings.archive).products("measurement_set"):
         with ct.table(f"{product.path / 'measurement_set.ms'}::FIELD", ack=False) as table:
@@ -73,7 +73,7 @@ BLAZAR = SkyCoord("22h53m57.748s", "16d08m53.56s")
 
 
 def test_the_field_in_which_a_calibrator_transits_bears_its_name(finished_run: tuple[Settings, ProcessReport]) -> None:
-    """That of the integration with the smallest apparent hour angle, by astropy."""
+    """The field is that of the integration with the smallest apparent hour angle, computed with astropy."""
     found = fields(finished_run[0])
     named = [[name for name in names if not name.startswith("meridian_icrs_t")] for _, names, _ in found]
     assert [len(names) for names in named] == [0, 1, 0]

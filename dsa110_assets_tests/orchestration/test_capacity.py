@@ -1,4 +1,4 @@
-"""Disk and memory are looked at before a stage starts; runs whose process is gone are ended."""
+"""Disk and memory are checked before a stage starts; runs whose process no longer exists are ended."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from dsa110_assets_tests.tiny import tiny_settings
 
 
 def ingredients(size_gb: float) -> Ingredients:
-    """A manifest of files of so many GB."""
+    """Ingredients with a manifest of files of `size_gb`."""
     product = SimpleNamespace(size_bytes=1000, metadata={"size_gb": size_gb})
     return Ingredients(products=(product,))  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def platform(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Platform:
-    """One whose disk has room for anything."""
+    """A platform with unlimited disk space."""
     monkeypatch.setattr(capacity, "require_disk", lambda platform: None)
     monkeypatch.setattr(capacity.shutil, "disk_usage", lambda path: SimpleNamespace(total=1e18, free=1e18))
     return Platform(settings)
 
 
 def test_an_image_needs_what_was_measured(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 0.5 GB of visibilities: 1.9 GB."""
+    """1.9 GB of memory for 0.5 GB of visibilities."""
     monkeypatch.setattr(capacity, "available_bytes", lambda limit_gib: 2e9)
     capacity.require(platform, "tile_image", ingredients(0.5))
     monkeypatch.setattr(capacity, "available_bytes", lambda limit_gib: 1.8e9)
@@ -55,7 +55,7 @@ def test_a_stage_that_does_not_fit_into_memory_does_not_start(settings: Settings
 
 
 def test_little_memory_is_told_by_process_and_work_resumes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retried, then failed with its class; nothing half made; the next run, with more, makes it."""
+    """The step is retried, then fails with the class of the error and leaves nothing partial; the next run, with more memory, makes it."""
     monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=1, wait_s=0.01))
     report = process(settings.model_copy(update={"memory_limit_gib": 0.1}), through="calibrator_catalog")
     assert {failed.error_class for failed in report.failed} == {"ResourceError"}
@@ -71,7 +71,7 @@ def test_a_stage_that_does_not_fit_on_the_disk_does_not_start(settings: Settings
 
 
 def test_a_full_disk_is_told_by_process_and_work_resumes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retried, then failed with its class; nothing half made; the next run, with room, makes it."""
+    """The step is retried, then fails with the class of the error and leaves nothing partial; the next run, with free space, makes it."""
     monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=1, wait_s=0.01))
     with monkeypatch.context() as full:
         full.setattr(capacity, "disk_shortage", lambda platform: "no room")
@@ -83,7 +83,7 @@ def test_a_full_disk_is_told_by_process_and_work_resumes(settings: Settings, mon
 
 
 def run_of(tag: str | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> dg.DagsterRun:
-    """A run whose tag ends in its own id, unless it names another."""
+    """A run whose launcher tag ends in its own id, unless `tag` names another run."""
     run_id = str(uuid.uuid4())
     tags = {} if tag is None else {instances.LAUNCHER_TAG: f"{tag}/{run_id}" if tag.count("/") == 2 else tag}
     return dg.DagsterRun(job_name="j", run_id=run_id, status=status, tags=tags)
@@ -91,16 +91,26 @@ def run_of(tag: str | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.ST
 
 def test_runs_without_their_process_are_ended_and_no_others() -> None:
     child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
-    host, own = instances.launcher("").partition("/")[0], instances.launcher("").rpartition("/")[0]
+    host, own_process = instances.launcher("").partition("/")[0], instances.launcher("").rpartition("/")[0]
     alive = f"{host}/{child.pid}/{instances._started(child.pid)}"
     with dg.DagsterInstance.ephemeral() as instance:
         killed, reused, ended = run_of(alive), run_of(f"{host}/{os.getpid()}/another boot"), run_of(alive, dg.DagsterRunStatus.SUCCESS)
         retried = run_of(f"{host}/{os.getpid()}/another boot/{reused.run_id}")
         unborn = run_of(f"{host}/{os.getpid()}/another boot", dg.DagsterRunStatus.NOT_STARTED)
-        for one in (killed, reused, unborn, ended, retried, run_of("elsewhere/1/x"), run_of(None), run_of(own), run_of(f"{host}/1")):
+        for one in (
+            killed,
+            reused,
+            unborn,
+            ended,
+            retried,
+            run_of("elsewhere/1/x"),
+            run_of(None),
+            run_of(own_process),
+            run_of(f"{host}/1"),
+        ):
             instance.add_run(one)
         assert set(instances.close_orphans(instance)) == {reused.run_id, unborn.run_id}
-        child.kill()  # a zombie runs nothing, though it still has its number
+        child.kill()  # a zombie runs nothing, though its process id still exists
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert instances.close_orphans(instance) == [killed.run_id]
         child.communicate()

@@ -1,4 +1,4 @@
-"""Every condition is brought about, not called: its alert, its end and its history are seen by who is told."""
+"""Every condition is really brought about: its alert, its end and its history reach the people who are notified."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from dsa110_assets_tests.tiny import SMALL_DISK, tiny_settings
 from dsa110_assets_tests.webhook import Webhook
 
 ELSEWHERE = {"channel_silent", "thresholds", "blind"}
-"""Produced in `test_alerts.py`."""
+"""Conditions that are brought about in `test_alerts.py`."""
 
 
 class Watch:
-    """A platform, its webhook, and what is asserted of both; `limits` are those of its thresholds file."""
+    """A platform with its webhook, and assertions about both; `limits` writes its thresholds file."""
 
     def __init__(self, platform: Platform, hook: Webhook) -> None:
         self.platform, self.hook = platform, hook
@@ -51,16 +51,16 @@ class Watch:
         return {f"{one.condition} {one.subject}".strip(): one for one in found}
 
     def found(self, name: str, severity: str, words: str = "") -> None:
-        """Look: the alert is there, and somebody was told."""
+        """Look once, and assert that the alert is active and was sent."""
         look(self.platform)
-        one = self.active().get(name)
-        assert one is not None, (name, list(self.active()))
-        assert one.severity == severity
-        assert words in one.words
-        assert any(one.id in message["alerts"] and message["kind"] == "raised" for message in self.hook.taken), self.hook.taken
+        alert = self.active().get(name)
+        assert alert is not None, (name, list(self.active()))
+        assert alert.severity == severity
+        assert words in alert.words
+        assert any(alert.id in message["alerts"] and message["kind"] == "raised" for message in self.hook.taken), self.hook.taken
 
     def over(self, name: str) -> None:
-        """Look: it is not there any more, it is in the history, and who is told of the ends of its kind was."""
+        """Look once, and assert that the alert is resolved and in the history, and that its end was sent if its condition sends ends."""
         look(self.platform)
         assert name not in self.active()
         condition, _, subject = name.partition(" ")
@@ -86,7 +86,7 @@ def watching(settings: Settings, hook: Webhook, limits: Path) -> Watch:
 
 @pytest.fixture
 def watch(tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> Watch:
-    """A new platform, of which nothing is told yet."""
+    """A new platform without alerts."""
     monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)
     (tmp_path / "inbox").mkdir()
     made = watching(tiny_settings(tmp_path / "inbox", tmp_path), hook, tmp_path / "limits.toml")
@@ -95,7 +95,7 @@ def watch(tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> Wat
 
 
 def test_a_night_without_calibration(processed: Settings, hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real night of the tiny telescope, seen some hours later: its tables are rejected, and restored."""
+    """The real night of the tiny telescope, some hours later: its tables are rejected and restored."""
     monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)
     watch = watching(processed, hook, tmp_path / "limits.toml")
 
@@ -106,7 +106,7 @@ def test_a_night_without_calibration(processed: Settings, hook: Webhook, tmp_pat
     watch.limits("inbox_silent_min = 10080\n")
     look(watch.platform)
     assert not {"no_calibration", "transit_unsolved 3C454.3 2026-01-25T22:27"} & watch.active().keys()
-    watch.found("off noise", alerts.WARNING, "tile_image:rms of the last 3 observations")  # eight antennas are no telescope
+    watch.found("off noise", alerts.WARNING, "tile_image:rms of the last 3 observations")  # the noise of eight antennas is too high
     (tables,) = caltable_registry.sets(watch.archive)
     caltable_registry.reject(watch.archive, tables.set_id, "antenna 5 swapped")
     with watch.archive.publish("subband_group", "2026-01-25T22:35", [], settings={}, code_version="1", run_id="r") as draft:
@@ -119,7 +119,7 @@ def test_a_night_without_calibration(processed: Settings, hook: Webhook, tmp_pat
             "mjd_end": last.metadata["mjd_end"] + 300 / 86400,
         }
     clock("2026-01-26T01:00:00")
-    watch.found("transit_unsolved 3C454.3 2026-01-25T22:27", alerts.WARNING, "there is no table of it in force")
+    watch.found("transit_unsolved 3C454.3 2026-01-25T22:27", alerts.WARNING, "no table set from it is in force")
     assert "no_calibration" not in watch.active()
     clock("2026-01-26T01:36:00")
     watch.found("no_calibration", alerts.WARNING, "no usable calibration for 3.0 h, since 2026-01-25 22:35")
@@ -181,7 +181,7 @@ def test_a_run_that_does_not_get_on(watch: Watch) -> None:
 
 
 def started(run: dg.DagsterRun) -> dg.EventLogEntry:
-    """What a run's process says first."""
+    """The first event of a run's process."""
     event = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name)
     return dg.EventLogEntry(
         error_info=None, level=20, user_message="", run_id=run.run_id, timestamp=time.time() - 1, job_name=run.job_name, dagster_event=event
@@ -205,7 +205,7 @@ def test_observations_that_wait_until_none_does(watch: Watch) -> None:
 
 
 def test_a_disk_that_fills(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is as it is: the limits move."""
+    """The disk cannot be changed, so the limits are."""
     monkeypatch.setattr(disks, "SMALL_DISK_PART", 1.0)
     usage = disks.disk(watch.archive.root, 0, None, datetime.now(UTC))
     assert usage is not None
@@ -219,7 +219,7 @@ def test_a_disk_that_fills(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Non
     path.write_text("disk_critical_gb = 0\ndisk_warn_gb = 0\ndisk_full_days = 0\n")
     watch.over("disk archive")
     path.write_text("disk_critical_gb = 0\ndisk_warn_gb = 0\ndisk_full_days = 36500\n")
-    if usage.free_bytes / 1e3 < 36500 * 10:  # the byte that was published fills no disk in a century
+    if usage.free_bytes / 1e3 < 36500 * 10:  # one published byte does not fill a disk within a century
         watch.found("disk archive", alerts.WARNING, "at the rate of the last 24 h")
 
 
@@ -352,9 +352,9 @@ def test_what_is_good_to_know(watch: Watch, asset: str, metadata: dict[str, Any]
 
 
 def test_every_condition_is_produced() -> None:
-    """By a test of this file, which looks for it by name, or of `test_alerts.py`."""
+    """By a test of this file, which is found by the name of the condition, or of `test_alerts.py`."""
     text = Path(__file__).read_text(encoding="utf-8")
-    here = set(re.findall(r'found\(\s*f?"([a-z_]+)', text)) | set(re.findall(r'"([a-z_]+)",\s+alerts\.', text))
+    in_this_file = set(re.findall(r'found\(\s*f?"([a-z_]+)', text)) | set(re.findall(r'"([a-z_]+)",\s+alerts\.', text))
     elsewhere = (Path(__file__).parent / "test_alerts.py").read_text(encoding="utf-8")
-    told = {name for name in ELSEWHERE if conditions.told()[name].title in elsewhere}
-    assert set(conditions.NAMES) - here - told == set()
+    produced = {name for name in ELSEWHERE if conditions.told()[name].title in elsewhere}
+    assert set(conditions.NAMES) - in_this_file - produced == set()

@@ -1,4 +1,4 @@
-"""One daemon for each Dagster home, and no run asked for that is in hand already."""
+"""One daemon for each Dagster home, and no request for a run that is already in progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_second_daemon_is_refused_and_the_next_one_is_not(tmp_path: Path) -> N
 
 
 def test_another_hosts_daemon_is_refused_for_the_same_archive(tmp_path: Path) -> None:
-    """Each host has a home of its own."""
+    """Each host has a separate home."""
     homes = [tmp_path / name for name in ("alpha", "beta")]
     for home in (*homes, tmp_path / "archive"):
         home.mkdir()

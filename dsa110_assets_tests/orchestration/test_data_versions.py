@@ -1,4 +1,4 @@
-"""What Dagster's pages call stale is what the archive calls stale, for both compare the bytes of the inputs."""
+"""Dagster's pages and the archive agree on what is stale, because both compare the bytes of the inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def every_partition(archive: Archive) -> list[Key]:
 
 
 def by_dagster(instance: dg.DagsterInstance, keys: list[Key]) -> set[Key]:
-    """What the asset pages show as out of date: they ask this resolver."""
+    """The partitions that the asset pages show as stale. The pages use this resolver."""
     resolver = CachingStaleStatusResolver(instance, defs.resolve_asset_graph(), LoadingContextForTest(instance))
     found = {key: resolver.get_status(dg.AssetKey(key[0]), key[1]) for key in keys}
     assert StaleStatus.MISSING not in found.values()
@@ -50,14 +50,14 @@ def test_a_version_is_the_digest_of_what_was_published(processed: Settings) -> N
         for product in archive.products():
             record = instance.get_latest_data_version_record(dg.AssetKey(product.asset), partition_key=product.partition)
             assert record is not None
-            told = record.event_log_entry.tags or {}
-            assert told[reporting.VERSION_TAG] == product.digest
+            tags = record.event_log_entry.tags or {}
+            assert tags[reporting.VERSION_TAG] == product.digest
             inputs = set(graph.specifications()[product.asset].inputs)
-            assert inputs == {tag.rpartition("/")[2] for tag in told if tag.startswith("dagster/input_data_version/")}
+            assert inputs == {tag.rpartition("/")[2] for tag in tags if tag.startswith("dagster/input_data_version/")}
 
 
 def beyond_dagster(asset: Asset, source: str) -> bool:
-    """Dagster does not follow an input of which a partition has a hundred partitions or more: of a night there are 288 windows."""
+    """Whether Dagster ignores this input: it does so where a partition has a hundred input partitions or more. A night has 288 windows."""
     return asset.grain == "night" and source in asset.inputs and graph.specifications()[source].grain == "observation"
 
 
@@ -87,8 +87,8 @@ def test_equal_bytes_made_again_make_nothing_stale_for_either(processed: Setting
     with Archive(processed.archive) as archive, instances.open_instance(processed.dagster_home) as instance:
         keys = every_partition(archive)
         job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
-        again = job.execute_in_process(run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")])
-        assert again.success
+        remade = job.execute_in_process(run_config=QUIET, instance=instance, asset_selection=[dg.AssetKey("source_catalog")])
+        assert remade.success
         current = archive.current("source_catalog")
         assert current is not None
         assert current.version == 2

@@ -1,4 +1,4 @@
-"""The definitions: every asset on its grid, light to load, and what each asset tells about itself."""
+"""The definitions: every asset with its partitions and metadata, and quick loading."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GRAPH = defs.resolve_asset_graph()
 
 
 def bare(tmp_path: Path) -> dict[str, str]:
-    """An environment without any setting, in which a stray write would show."""
+    """An environment without settings whose HOME is empty, so that a stray write would show."""
     keep = {k: v for k, v in os.environ.items() if not k.startswith(("DSA110_", "DAGSTER_"))}
     return {**keep, "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -66,8 +66,8 @@ def test_every_asset_comes_after_what_it_is_made_from() -> None:
 
 
 def test_checks_of_five_minute_assets_are_unpartitioned_and_never_block_and_coarse_hard_ones_do() -> None:
-    for name, known in specifications().items():
-        for rule in known.rules:
+    for name, specification in specifications().items():
+        for rule in specification.rules:
             node = GRAPH.get(dg.AssetCheckKey(dg.AssetKey(name), rule.check))
             grain = specifications()[name].grain
             assert (node.partitions_def is not None) == (grain in ("hour", "night", "request"))
@@ -81,7 +81,7 @@ def test_the_season_starts_where_the_settings_say_and_tonight_has_a_partition() 
 
 
 def test_loading_touches_no_disk_needs_no_setting_and_is_quick(tmp_path: Path) -> None:
-    """Its own time is CPU time in the process, best of three: other work on the machine must not count."""
+    """The time is CPU time of the process, the best of three, so that other work on the machine does not count."""
     script = (
         "import time, dagster, sqlalchemy; began = time.process_time(); "
         "import dsa110_assets.definitions as d; d.defs.get_repository_def(); "

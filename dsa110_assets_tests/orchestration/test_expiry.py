@@ -1,4 +1,4 @@
-"""Dagster's history is bounded, on SQLite and on PostgreSQL: old runs go with their logs, unfinished ones and what was made stay."""
+"""Dagster's history is bounded, on SQLite and PostgreSQL: old runs and their logs go; unfinished runs and materializations stay."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_old_runs_go_and_what_they_made_stays_known(engine_url: str | None, tmp_
     job = dg.Definitions([tile_image], jobs=[dg.define_asset_job("job", selection="*")], executor=dg.in_process_executor)
     definition = job.resolve_job_def("job")
     with instances.open_instance(home) as instance:
-        waiting = instance.create_run_for_job(definition, status=dg.DagsterRunStatus.STARTED).run_id  # older than all, and not done
+        waiting = instance.create_run_for_job(definition, status=dg.DagsterRunStatus.STARTED).run_id  # the oldest, and unfinished
         old = [
             definition.execute_in_process(instance=instance, partition_key=key, raise_on_error=False, tags={"a": "b"}).run_id
             for key in KEYS[:2]
@@ -43,7 +43,7 @@ def test_old_runs_go_and_what_they_made_stays_known(engine_url: str | None, tmp_
         assert instance.get_runs(dg.RunsFilter(tags={"a": "b"})) == []
         assert not any(place.exists() for place in output)
         assert not any((home / history.EVENTS / f"{run_id}.db").exists() for run_id in old)
-        left = (*old, young) if engine_url is not None else (young,)  # in SQLite each run's are a file
+        left = (*old, young) if engine_url is not None else (young,)  # in SQLite the events of each run are a separate file
         assert [len(instance.all_logs(run_id, of_type=dg.DagsterEventType.STEP_START)) for run_id in left] == [0] * (len(left) - 1) + [1]
         assert instance.get_materialized_partitions(asset) == {KEYS[0], KEYS[2]}
         known = instance.fetch_materializations(dg.AssetRecordsFilter(asset, asset_partitions=[KEYS[0]]), limit=1).records

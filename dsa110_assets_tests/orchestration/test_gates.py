@@ -1,4 +1,4 @@
-"""HARD rules stop what follows: before publishing for observations, by holding the product for hours and nights."""
+"""HARD rules stop everything after them: for observations before publishing, for hours and nights by holding the product."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BAD, GOOD = "2026-01-25T22:25", ["2026-01-25T22:20", "2026-01-25T22:30"]
 def test_an_observation_that_breaks_a_hard_rule_is_never_visible_and_stops_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The measurement set really written is judged; only what is said about one of them is changed."""
+    """The measurement sets really written are judged; only the problems reported for one of them are changed."""
     from dsa110_assets.visibilities import measurement_set as ms
 
     original = ms.problems
@@ -38,20 +38,20 @@ def test_an_observation_that_breaks_a_hard_rule_is_never_visible_and_stops_alone
     assert "hard_four: FIELD: REFERENCE_DIR differs from PHASE_DIR" in failure.reason
     archive = Archive(settings.archive)
     assert [p.partition for p in archive.products("measurement_set", state=None)] == GOOD
-    told = archive.index.read(counters.read)
-    assert told[counters.REFUSALS] == {("measurement_set", "hard_four"): {"": 1.0}}
-    assert told[counters.FAILURES] == {("measurement_set", "SilentWrongnessError"): {"": 1.0}}
+    counted = archive.index.read(counters.read)
+    assert counted[counters.REFUSALS] == {("measurement_set", "hard_four"): {"": 1.0}}
+    assert counted[counters.FAILURES] == {("measurement_set", "SilentWrongnessError"): {"": 1.0}}
     with instances.open_instance(settings.dagster_home) as dagster:
         records = dagster.event_log_storage.get_asset_check_execution_history(
             dg.AssetCheckKey(dg.AssetKey("measurement_set"), "hard_four"), limit=20
         )
-        said = [
+        evaluations = [
             (e.passed, e.metadata["partition"].value)
             for r in records
             if r.status.value != "PLANNED" and r.event and r.event.dagster_event
             for e in [r.event.dagster_event.asset_check_evaluation_data]
         ]
-        assert sorted(said, key=str) == [(False, BAD), *((True, key) for key in GOOD)]
+        assert sorted(evaluations, key=str) == [(False, BAD), *((True, key) for key in GOOD)]
         assert BAD not in dagster.get_materialized_partitions(dg.AssetKey("measurement_set"))
     monkeypatch.undo()
     assert process(settings, through="measurement_set").ok
@@ -82,7 +82,7 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
         assert (records[0].partition, records[0].status.value) == (hour, "FAILED")
     again = process(processed, through="source_measurements")
     assert again.made == ()
-    assert [one.error_class for one in again.failed] == ["Held"]  # told each time: it is still not done
+    assert [one.error_class for one in again.failed] == ["Held"]  # reported each time, because it is still not made
 
 
 def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: Settings) -> None:

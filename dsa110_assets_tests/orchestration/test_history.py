@@ -1,4 +1,4 @@
-"""Dagster's runs read without Dagster are what Dagster itself reads, on SQLite and on PostgreSQL."""
+"""Dagster's runs read without Dagster equal what Dagster itself reads, on SQLite and PostgreSQL."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ PARTITIONS = dg.StaticPartitionsDefinition(list(KEYS))
 
 @dg.asset(partitions_def=PARTITIONS)
 def tile_image(context: dg.AssetExecutionContext) -> None:
-    """Ends otherwise for each partition: with a reason of ours, with a fault, waiting, and well."""
+    """Ends differently for each partition: with an error of the platform, with another exception, waiting, and successfully."""
     with policy.as_dagster_errors(retry_number=99):
         if context.partition_key == KEYS[0]:
             raise BadDataError("Größe: 'no such' \"file\"")
@@ -38,7 +38,7 @@ def home(engine_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_failed_is_told_as_dagster_itself_tells_it(home: Path, tmp_path: Path) -> None:
-    """A home that is not there, and storage that Dagster has not made yet, have no runs."""
+    """A missing home, and storage that Dagster has not made yet, have no runs."""
     archive = Archive.create(tmp_path / "archive")
     assert history.runs(home) == history.failed(home, archive) == []
     job = dg.Definitions([tile_image], jobs=[dg.define_asset_job("job", selection="*")], executor=dg.in_process_executor)
@@ -56,10 +56,10 @@ def test_what_failed_is_told_as_dagster_itself_tells_it(home: Path, tmp_path: Pa
             assert run.began_at is not None
             assert run.began_at.timestamp() == record.start_time
             failures = instances.events(instance, run.run_id, dg.DagsterEventType.STEP_FAILURE)
-            wanted = [policy.failure(one.dagster_event.step_failure_data) for one in failures if one.dagster_event is not None]
-            assert history.reasons(home, run.run_id) == wanted
-    told = {one.partition: one.reason for one in history.failed(home, archive)}
-    assert told == {KEYS[0]: "BadDataError: Größe: 'no such' \"file\"", KEYS[1]: "ValueError: the cause"}
+            expected = [policy.failure(one.dagster_event.step_failure_data) for one in failures if one.dagster_event is not None]
+            assert history.reasons(home, run.run_id) == expected
+    reasons = {one.partition: one.reason for one in history.failed(home, archive)}
+    assert reasons == {KEYS[0]: "BadDataError: Größe: 'no such' \"file\"", KEYS[1]: "ValueError: the cause"}
     assert [run.partition for run in history.runs(home, [history.FAILED], newest=1)] == [KEYS[2]]
     with archive.publish("tile_image", KEYS[0], [], settings={}, code_version="1", run_id="r") as draft:
         (draft.path / "x").write_text("x")
@@ -67,7 +67,7 @@ def test_what_failed_is_told_as_dagster_itself_tells_it(home: Path, tmp_path: Pa
 
 
 def test_the_heartbeat_is_that_of_the_part_that_has_been_silent_longest(home: Path) -> None:
-    """A part that is no longer configured does not count: it was silent for a day when the others still beat."""
+    """A part that is no longer configured does not count: it has been silent for a day while the others still give signs of life."""
     from dagster._daemon.types import DaemonHeartbeat
 
     assert history.heartbeat(home) is None

@@ -1,4 +1,4 @@
-"""Several hosts: signs of life, whose runs are ended, where runs go, and who may publish."""
+"""Several hosts: signs of life, ending runs of lost hosts, routing of runs, and which host may publish."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def archive(tmp_path: Path, engine_url: str | None) -> Iterator[Archive]:
 
 
 def publish(archive: Archive, follows: int | None = None, meanwhile: Callable[[], object] = lambda: None, asset: str = "tile_image") -> str:
-    """A product of one window; `meanwhile` happens while it is written."""
+    """Publish a product of one window, and call `meanwhile` while it is written. Return its id."""
     with archive.publish(asset, WINDOW, [], settings={}, code_version="1", run_id="r", follows=follows) as draft:
         (draft.path / "data").write_text(uuid.uuid4().hex)
         meanwhile()
@@ -41,7 +41,7 @@ def publish(archive: Archive, follows: int | None = None, meanwhile: Callable[[]
 
 
 def test_who_comes_second_publishes_nothing(archive: Archive) -> None:
-    """A host stood still while another took up its work and published: back, it leaves no row and no file."""
+    """A host was stopped while another one resumed its work and published. When it continues, it leaves no row and no file."""
     follows = archive.version("tile_image", WINDOW)
     with pytest.raises(SupersededError, match="version 1 was published"):
         publish(archive, follows, meanwhile=lambda: publish(archive, follows))
@@ -52,7 +52,7 @@ def test_who_comes_second_publishes_nothing(archive: Archive) -> None:
 
 
 def test_it_is_the_transaction_that_decides(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other publishes between the last look and the row: what is renamed already is removed again."""
+    """The other process publishes between the last check and the row: the folder that was already renamed is removed again."""
     from dsa110_assets.archive import files
 
     def at(name: str, asset: str) -> None:
@@ -68,7 +68,7 @@ def test_it_is_the_transaction_that_decides(archive: Archive, monkeypatch: pytes
 
 
 def test_many_at_once_publish_once(archive: Archive) -> None:
-    """Eight that began with the same last version, none knowing of another."""
+    """Eight threads that began with the same last version, unaware of each other."""
     together, done, superseded = threading.Barrier(8), list[str](), list[SupersededError]()
 
     def one() -> None:
@@ -93,7 +93,7 @@ def test_what_follows_a_rejected_version_is_published(archive: Archive) -> None:
 
 
 def age(root: Path, name: str, seconds: float) -> None:
-    """As if a process had been silent for so long, by the file server's clock."""
+    """Make a process look silent for so many seconds, by the file server's clock."""
     then = time.time() - seconds
     os.utime(root / beats.DIRECTORY / name, (then, then))
 
@@ -110,7 +110,7 @@ def test_a_process_is_lost_once_it_is_silent_for_long(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is not brought back by what it left running."""
+    """A thread that it left running does not restore its sign of life."""
     monkeypatch.setattr(beats, "BEAT_S", 0.02)
     beats.keep(tmp_path, "omega", {"slots": 2})
     thread = next(one for one in threading.enumerate() if one.name == "beat omega")
@@ -121,7 +121,7 @@ def test_a_worker_that_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_process_goes_on_giving_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also after its file was removed under it."""
+    """This holds even after its file was removed."""
     monkeypatch.setattr(beats, "BEAT_S", 0.02)
     beats.keep(tmp_path, "alpha", {"slots": 2})
     for harm in (lambda: age(tmp_path, "alpha", 1e4), (tmp_path / beats.DIRECTORY / "alpha").unlink):
@@ -141,14 +141,14 @@ def test_files_of_processes_that_ended_are_removed_by_the_next(tmp_path: Path) -
 
 
 def run_of(host: str, queue: str = "", status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> dg.DagsterRun:
-    """A run that a process of this host claimed, or, without a host, that nobody did yet."""
+    """A run that a process of this host claimed or, without a host, that no process has claimed yet."""
     run_id = str(uuid.uuid4())
     tags = {instances.LAUNCHER_TAG: f"{host}/7/boot.1/{run_id}"} if host else {}
     return dg.DagsterRun("j", run_id=run_id, status=status, tags=tags | ({routing.QUEUE_TAG: queue} if queue else {}))
 
 
 def test_runs_of_a_silent_host_are_ended_and_its_queue_is_left(tmp_path: Path) -> None:
-    """The number 7 is some process of this host, too: of another's nothing is asked of the kernel."""
+    """Process id 7 exists on this host too: the kernel must not be asked about processes of other hosts."""
     starting = dg.DagsterRunStatus.STARTING
     for name in ("alive.7.boot.1", "alive", "gone.7.boot.1", "gone"):
         beats.keep(tmp_path, name)
@@ -159,7 +159,7 @@ def test_runs_of_a_silent_host_are_ended_and_its_queue_is_left(tmp_path: Path) -
     with dg.DagsterInstance.ephemeral() as instance:
         for one in (alive, gone, never, waits, waits_there, run_of("", "imaging", starting), run_of("", "", starting)):
             instance.add_run(one)
-        assert instances.close_orphans(instance) == []  # without an archive nothing is known of other hosts
+        assert instances.close_orphans(instance) == []  # without an archive the state of other hosts cannot be determined
         assert set(instances.close_orphans(instance, tmp_path)) == {gone.run_id, never.run_id, waits_there.run_id}
         for one in (gone, waits_there):  # a retry inherits the tags
             ended = instance.get_run_by_id(one.run_id)
@@ -177,7 +177,7 @@ def test_queues_follow_from_the_specifications() -> None:
 
 
 def test_the_order_is_the_same_at_dagster_and_at_the_broker() -> None:
-    """At Dagster the greater number is first, at Celery over Redis the smaller."""
+    """For Dagster the greater number comes first, for Celery over Redis the smaller."""
     tags = [LIVE, FOLLOWING, LATER, backfill.TAGS]
     assert sorted(tags, key=lambda one: -int(one["dagster/priority"])) == tags
     assert sorted(tags, key=lambda one: int(one[routing.PRIORITY_TAG])) == tags
@@ -185,14 +185,14 @@ def test_the_order_is_the_same_at_dagster_and_at_the_broker() -> None:
 
 
 def holding(host: str) -> tuple[dg.DagsterInstance, Archive]:
-    """What is asked of Dagster and the archive, where this host made every measurement set."""
+    """Stand-ins for the Dagster instance and archive used by routing, in which this host made every measurement set."""
     run = SimpleNamespace(tags={instances.LAUNCHER_TAG: f"{host}/7/boot.1/run"})
     product = SimpleNamespace(run_id="run")
-    found: tuple[dg.DagsterInstance, Archive] = (
+    stand_ins: tuple[dg.DagsterInstance, Archive] = (
         SimpleNamespace(get_run_by_id=lambda run_id: run),  # type: ignore[assignment]
         SimpleNamespace(current=lambda asset, partition: product if asset == "measurement_set" else None),
     )
-    return found
+    return stand_ins
 
 
 def asked(hosts: routing.Hosts, host: str, assets: tuple[str, ...] = FOLLOWING_STEP, partition: str = WINDOW) -> str:
@@ -204,8 +204,8 @@ def test_an_observation_goes_on_where_its_measurement_set_is(tmp_path: Path) -> 
     beats.keep(tmp_path, "beta", {"queues": ["ingest"], "slots": 2})
     beats.keep(tmp_path, "alpha.7.boot.1")
     hosts = routing.Hosts.now(tmp_path, [run_of("alpha", routing.of_host("alpha", "imaging"))])
-    assert asked(hosts, "alpha", ("caltables",), "2026-01-25") == "solving"  # a night's has many inputs
-    assert asked(hosts, "beta") == "imaging"  # serves no images
+    assert asked(hosts, "alpha", ("caltables",), "2026-01-25") == "solving"  # a step of a night has many inputs
+    assert asked(hosts, "beta") == "imaging"  # beta does not serve the imaging queue
     assert asked(hosts, "gone") == "imaging"
     assert asked(hosts, "alpha") == routing.of_host("alpha", "imaging")
     assert asked(hosts, "alpha") == "imaging"  # its places are taken
@@ -222,7 +222,7 @@ def test_a_lock_that_is_held_for_longer_than_any_stage_takes_is_told(tmp_path: P
 
 
 def test_a_lock_of_a_process_that_is_silent_holds_up_nobody(tmp_path: Path) -> None:
-    """It is stopped, or its host is, and the file server still waits for it; a lock of one that lives is waited for."""
+    """The file server keeps the lock of a process that is stopped, or whose host is. It is ignored; the lock of a live process is not."""
     with Archive.create(tmp_path) as archive:
         me = instances.beat(instances.launcher(""))
         with execute.partition_lock(archive, "tile_image", WINDOW):

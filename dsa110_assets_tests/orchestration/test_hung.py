@@ -1,4 +1,4 @@
-"""Runs that make no progress: real processes that are stopped, wait for a child, or keep the interpreter, and what ends them."""
+"""Runs that make no progress: real processes that are stopped, wait for a child, or block the interpreter, and how they are ended."""
 
 from __future__ import annotations
 
@@ -48,27 +48,29 @@ while True:
 
 
 class Run:
-    """A run as its launcher leaves it: started, at a step, with a process of its own that holds a lock and has a child."""
+    """A run as its launcher leaves it: started, in a step, with a separate process that holds a lock and has a child."""
 
     def __init__(self, instance: dg.DagsterInstance, lock: Path, how: str, tags: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen([sys.executable, "-c", WORK, how, str(lock)], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.child = int(self.process.stdout.readline())
         run_id = str(uuid.uuid4())
-        known = {instances.LANE_TAG: instances.LIVE, requests.REQUEST_TAG: REQUEST, requests.PARTITION_TAG: KEY, **(tags or {})}
+        all_tags = {instances.LANE_TAG: instances.LIVE, requests.REQUEST_TAG: REQUEST, requests.PARTITION_TAG: KEY, **(tags or {})}
         launcher = instances.launcher(run_id).split("/")
         launcher[1:3] = [str(self.process.pid), instances._started(self.process.pid)]
         self.run_id, self.instance = run_id, instance
         started = dg.DagsterRunStatus.STARTED
         instance.add_run(
-            dg.DagsterRun(job_name="observations", run_id=run_id, status=started, tags=known | {instances.LAUNCHER_TAG: "/".join(launcher)})
+            dg.DagsterRun(
+                job_name="observations", run_id=run_id, status=started, tags=all_tags | {instances.LAUNCHER_TAG: "/".join(launcher)}
+            )
         )
         self.event(dg.DagsterEventType.STEP_START)
         if how == "stopped":
             self.process.send_signal(signal.SIGSTOP)
 
     def event(self, kind: dg.DagsterEventType) -> None:
-        """An event of its step."""
+        """Record an event of its step."""
         event = dg.DagsterEvent(event_type_value=kind.value, job_name="observations", step_key=ASSET)
         entry = dg.EventLogEntry(
             error_info=None, level=20, user_message="", run_id=self.run_id, timestamp=time.time(), step_key=ASSET, dagster_event=event
@@ -82,18 +84,18 @@ class Run:
         return found
 
     def lives(self) -> bool:
-        """Whether its process or its child is still there."""
+        """Whether its process or its child still exists."""
         return any(instances._started(pid) for pid in (self.process.pid, self.child))
 
     def ends(self) -> bool:
-        """Whether both are no more before long: on a busy machine a killed process takes its time to go."""
+        """Whether both end within 30 s; on a busy machine a killed process takes some time to disappear."""
         until = time.monotonic() + 30.0
         while self.lives() and time.monotonic() < until:
             time.sleep(0.01)
         return not self.lives()
 
     def told(self) -> str:
-        """Why it failed."""
+        """The reason of its failure."""
         return str(instances.events(self.instance, self.run_id, dg.DagsterEventType.RUN_FAILURE)[-1].message)
 
     def close(self) -> None:
@@ -109,7 +111,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def platform(tmp_path: Path) -> Platform:
-    """An archive with one observation, whose raw files are known."""
+    """A platform with one observation, whose manifest names its raw file."""
     assert graph.ASSETS
     (tmp_path / "inbox").mkdir()
     raw = tmp_path / "inbox" / "a_sb00.hdf5"
@@ -123,7 +125,7 @@ def platform(tmp_path: Path) -> Platform:
 
 
 def ended(platform: Platform, instance: dg.DagsterInstance, run: Run, began_s: float, limit_s: float = LIMIT_S) -> hung.Watch:
-    """Look again and again, as the sensor does, until the run has been ended; nothing happens before its limit."""
+    """Look repeatedly, as the sensor does, until the run has been ended; assert that this does not happen before its limit."""
     watch, now_s = hung.Watch(), began_s
     while run.now.status != dg.DagsterRunStatus.FAILURE:
         watch = hung.restored(json.loads(json.dumps(asdict(watch)))) if watch.looked_s else watch
@@ -175,7 +177,7 @@ def test_what_computes_without_an_event_has_the_patience_of_its_asset_and_more_i
 ) -> None:
     clock = {"cpu_s": 0.0}
 
-    def busy(pid: int) -> float:  # the looks of this test are fifteen seconds apart only by its own clock
+    def busy(pid: int) -> float:  # in this test the looks are fifteen seconds apart only on a simulated clock
         clock["cpu_s"] += 10.0
         return clock["cpu_s"]
 

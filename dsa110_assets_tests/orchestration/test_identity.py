@@ -1,4 +1,4 @@
-"""A file is its bytes: a copy, `touch` or a restored backup makes nothing anew, another byte does."""
+"""A file is identified by its bytes: after a copy, `touch` or a restored backup nothing is made again, after a changed byte it is."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FIRST = "2026-01-25T22:20"
 
 @pytest.fixture
 def copied(processed: Settings, tiny_run: Path, tmp_path: Path) -> Settings:
-    """A processed archive over an inbox of copies: the same bytes, other times of change, another directory."""
+    """A processed archive over an inbox of copies: the same bytes with other modification times in another directory."""
     place = tmp_path / "copies"
     place.mkdir()
     for path in tiny_run.glob("*.hdf5"):
@@ -47,7 +47,7 @@ def test_a_touched_inbox_makes_nothing(copied: Settings) -> None:
 
 
 def test_another_byte_is_another_file(copied: Settings) -> None:
-    """Of the same size, in one subband: its observation is made anew, the others are not."""
+    """The changed file has the same size, in one subband: its observation is made again, the others are not."""
     changed = sorted(copied.inbox.glob("*_sb01.hdf5"))[0]
     with h5py.File(changed, "r+") as file:
         file["Data/visdata"][5] *= 1.5
@@ -58,7 +58,7 @@ def test_another_byte_is_another_file(copied: Settings) -> None:
 
 
 def test_a_live_look_compares_for_so_long_and_no_longer(copied: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A restored backup of a month is not read in one tick; what was not compared waits and says so."""
+    """A restored backup of a month is not read in one tick; files not yet compared wait, with this reason."""
     with Archive(copied.archive) as archive:
 
         def look() -> looking.Inbox:
@@ -73,12 +73,12 @@ def test_a_live_look_compares_for_so_long_and_no_longer(copied: Settings, monkey
         monkeypatch.setattr(looking, "COMPARE_S", 60.0)
         seen = look()
         assert (seen.candidates, seen.settled, seen.waiting) == ((), 12, ())
-        monkeypatch.setattr(looking, "COMPARE_S", -1.0)  # what was read once is not read again
+        monkeypatch.setattr(looking, "COMPARE_S", -1.0)  # files that were compared once are not read again
         assert look().settled == 12
 
 
 def test_touched_between_two_steps(settings: Settings) -> None:
-    """A measurement set is made of the files that its manifest names, whatever their times of change are now."""
+    """A measurement set is made from the files that its manifest names, whatever their modification times are now."""
     assert process(settings, through="subband_group").ok
     before = versions(settings)
     for path in settings.inbox.glob("*.hdf5"):

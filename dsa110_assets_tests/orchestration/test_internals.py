@@ -1,4 +1,4 @@
-"""What is used of Dagster beyond its public names stands in one module, and is where that module says."""
+"""Private names of Dagster are used in one module only, and exist where that module expects them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MODULE = Path(internals.__file__)
 
 
 def private(path: Path) -> list[tuple[str, str]]:
-    """(module, name) of what a file imports from Dagster's private modules."""
+    """(module, name) of every import of a file from Dagster's private modules."""
     found = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("dagster._"):
@@ -31,10 +31,10 @@ def test_no_other_module_imports_what_is_private() -> None:
 
 
 def test_each_is_where_it_was_and_is_used_for_the_reason_told() -> None:
-    here = private(MODULE)
-    for module, name in here:
+    imported = private(MODULE)
+    for module, name in imported:
         assert hasattr(import_module(module), name) or find_spec(f"{module}.{name}"), f"Dagster has moved {name} out of {module}"
-    inside = {"cli", "daemon_controller_from_instance", "instigation_logger"}
-    assert {name for _, name in here} - inside | {"run_daemon", "write_run_lines"} == set(internals.REASONS)
-    elsewhere = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path != MODULE)
-    assert [name for name in internals.REASONS if name not in elsewhere] == []
+    used_here = {"cli", "daemon_controller_from_instance", "instigation_logger"}
+    assert {name for _, name in imported} - used_here | {"run_daemon", "write_run_lines"} == set(internals.REASONS)
+    other_sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path != MODULE)
+    assert [name for name in internals.REASONS if name not in other_sources] == []

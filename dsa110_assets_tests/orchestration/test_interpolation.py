@@ -1,4 +1,4 @@
-"""Gains between two transits, as the platform plans them: what a later transit makes stale, and what a rejected set does."""
+"""Gains interpolated between two transits in planning: what becomes stale through a later transit and through a rejected set."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def with_interpolation(settings: Settings) -> Settings:
 
 @pytest.fixture
 def season(tmp_path: Path) -> Settings:
-    """Observations every three hours for three days, not calibrated yet: records without data."""
+    """Uncalibrated observations every three hours for three days, as records without data."""
     settings = with_interpolation(tiny_settings(tmp_path / "inbox", tmp_path))
     archive = Archive.create(settings.archive)
     record(archive, "sky_model", None)
@@ -52,7 +52,7 @@ def record(archive: Archive, asset: str, partition: str | None, **metadata: obje
 
 
 def solve(archive: Archive, night: str) -> str:
-    """The night's transit, a sidereal day after the one before; the set's id."""
+    """Record the table set of the night's transit, a sidereal day after the previous one. Return the set's id."""
     mid = FIRST_MJD + NIGHTS.index(night) * DAY
     with archive.publish("caltables", night, (), settings={}, code_version="1", run_id="r", engines={}) as draft:
         (draft.path / "B.cal").write_text(night)
@@ -64,7 +64,7 @@ def solve(archive: Archive, night: str) -> str:
 
 
 def calibrate(archive: Archive, settings: Settings) -> set[str]:
-    """Record what calibrating all that is missing or stale would make; the observations."""
+    """Record the products that calibrating all missing or stale observations would make. Return these observations."""
     made = set()
     for key in WINDOWS:
         found, current = RECIPE.find(archive, settings, key), archive.current("calibrated_ms", key)
@@ -72,18 +72,18 @@ def calibrate(archive: Archive, settings: Settings) -> set[str]:
         if current and RECIPE.stale(archive, current, settings, found) is None:
             continue
         made.add(key)
-        told = {"caltable_set": found.prepared.nearest.set_id, "caltable_sets": [one.set_id for one in found.prepared.sets]}
+        figures = {"caltable_set": found.prepared.nearest.set_id, "caltable_sets": [one.set_id for one in found.prepared.sets]}
         with archive.publish(
             "calibrated_ms", key, found.ids, settings=RECIPE.settings(settings, found), code_version=RECIPE.code_version, run_id="r",
             engines={},
         ) as draft:  # fmt: skip
             (draft.path / "x").write_text(f"{key} {found.prepared.reason}")
-            draft.metadata.update(told)
+            draft.metadata.update(figures)
     return made
 
 
 def between(first_h: float, last_h: float) -> set[str]:
-    """The windows that many hours after the first transit."""
+    """The windows between so many hours after the first transit."""
     hours = {key: 24 * (timegrid.datetime_to_mjd(timegrid.parse_key(key)) - FIRST_MJD) for key in WINDOWS}
     return {key for key, after_h in hours.items() if first_h < after_h < last_h}
 
@@ -93,13 +93,13 @@ def products(archive: Archive) -> dict[str, Product]:
 
 
 def test_a_later_transit_makes_stale_exactly_what_lies_between(season: Settings, tmp_path: Path) -> None:
-    """And night by night comes to the same as all at once: to the same inputs, settings and bytes."""
+    """Calibrating night by night gives the same inputs, settings and bytes as calibrating all at once."""
     shutil.copytree(season.archive, tmp_path / "other", symlinks=True)
     archive, other = Archive(season.archive), Archive(tmp_path / "other")
     day_h = 24 * DAY
     solve(archive, NIGHTS[0])
     assert calibrate(archive, season) == set(WINDOWS)
-    solve(archive, NIGHTS[1])  # later ones have a nearer set now
+    solve(archive, NIGHTS[1])  # for later observations this set is nearer
     assert calibrate(archive, season) == between(0, 1e9)
     solve(archive, NIGHTS[2])
     assert calibrate(archive, season) == between(day_h, 1e9)
@@ -109,13 +109,13 @@ def test_a_later_transit_makes_stale_exactly_what_lies_between(season: Settings,
     assert calibrate(other, season) == set(WINDOWS)
     one_by_one, together = products(archive), products(other)
     for key in WINDOWS:
-        for told in ("inputs", "settings", "digest"):
-            assert getattr(one_by_one[key], told) == getattr(together[key], told), key
+        for field in ("inputs", "settings", "digest"):
+            assert getattr(one_by_one[key], field) == getattr(together[key], field), key
     assert {key for key in WINDOWS if "caltable_sets" in together[key].settings} == between(0, 2 * day_h)
 
 
 def test_rejecting_a_set_makes_stale_what_was_made_with_it(season: Settings) -> None:
-    """The middle one: what lay around it is interpolated between no others, for they are two days apart."""
+    """After the middle set is rejected, observations around it are not interpolated between the others, which are two days apart."""
     archive = Archive(season.archive)
     first, middle, last = (solve(archive, night) for night in NIGHTS)
     calibrate(archive, season)
@@ -140,8 +140,8 @@ def test_without_the_setting_only_what_was_interpolated_is_made_again(season: Se
 
 
 def test_an_observation_between_two_sets_says_so(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a transit of the next night with the very same tables, which leave the data as they were: but for gains of the middle of
-    the transit instead of its last minute's, of two antennas."""
+    """A transit of the next night has identical tables, so that the data stay the same, except that the gains of two antennas are those
+    of the middle of the transit instead of its last minute."""
     archive, settings, key = Archive(processed.archive), with_interpolation(processed), OBSERVATIONS[2]
     (first,) = caltable_registry.sets(archive)
     tables, before = archive.get(first.product_id), products(archive)[key]
@@ -159,14 +159,14 @@ def test_an_observation_between_two_sets_says_so(processed: Settings, monkeypatc
     assert report.failed == ()
     assert [(one.asset, one.partition) for one in report.made] == [("calibrated_ms", key)]
     made = products(archive)[key]
-    told = made.metadata
-    assert (told["caltable_set"], told["caltable_sets"]) == (first.set_id, [first.set_id, second])
+    figures = made.metadata
+    assert (figures["caltable_set"], figures["caltable_sets"]) == (first.set_id, [first.set_id, second])
     assert {first.product_id, draft.product.id} < set(made.inputs)
-    age_h = told["caltable_age_h"]
-    assert told["caltable_ages_h"] == pytest.approx([age_h, 24 * DAY - age_h])
-    assert told["caltable_weights"] == pytest.approx([1 - age_h / 24 / DAY, age_h / 24 / DAY])
-    assert (told["receptors_not_interpolated"], told["receptors_of_one_set"], told["n_receptors_interpolated"]) == ([], [], 16)
-    assert (told["calibrator"], told["anchor"]) == (before.metadata["calibrator"], before.metadata["anchor"])
+    age_h = figures["caltable_age_h"]
+    assert figures["caltable_ages_h"] == pytest.approx([age_h, 24 * DAY - age_h])
+    assert figures["caltable_weights"] == pytest.approx([1 - age_h / 24 / DAY, age_h / 24 / DAY])
+    assert (figures["receptors_not_interpolated"], figures["receptors_of_one_set"], figures["n_receptors_interpolated"]) == ([], [], 16)
+    assert (figures["calibrator"], figures["anchor"]) == (before.metadata["calibrator"], before.metadata["anchor"])
     was, now = (measurement_set.read(next(product.path.glob("*.ms"))) for product in (before, made))
     gains = caltables.read(next(path for path in first.paths if path.name == "G.cal"))
     off = float(np.abs(gains.values / gains.values[-1:] - 1)[~gains.flags].max())
@@ -176,5 +176,5 @@ def test_an_observation_between_two_sets_says_so(processed: Settings, monkeypatc
     monkeypatch.setenv("DSA110_CHOOSE__INTERPOLATE", "true")
     found = open_archive(processed.archive).caltables(at=key)
     assert [(one.set_id, one.weight) for one in found.sets] == [
-        (first.set_id, pytest.approx(told["caltable_weights"][0])), (second, pytest.approx(told["caltable_weights"][1])),
+        (first.set_id, pytest.approx(figures["caltable_weights"][0])), (second, pytest.approx(figures["caltable_weights"][1])),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What runs count is what the archive and Dagster's history say of them."""
+"""The counters of runs agree with the archive and Dagster's history."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def counted(archive: Archive) -> Read:
 
 
 def of_products(archive: Archive) -> Read:
-    """What the products' rows say, added up here."""
+    """The counters computed here from the products' rows."""
     numbers, sizes, checks = Counter[tuple[str, ...]](), Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
     for product in archive.products(state=None):
         numbers[product.asset,] += 1
@@ -41,7 +41,7 @@ def of_products(archive: Archive) -> Read:
 
 
 def test_counters_are_what_the_archive_holds(processed: Settings) -> None:
-    """Also after another run of nothing new, and after the index was made anew from the files."""
+    """This holds also after a run that makes nothing, and after the index was rebuilt from the files."""
     with Archive(processed.archive) as archive:
         found = counted(archive)
         assert {name: found[name] for name in of_products(archive)} == of_products(archive)
@@ -54,8 +54,8 @@ def test_counters_are_what_the_archive_holds(processed: Settings) -> None:
                 )
                 assert counters.buckets(parts)[-1] == ("+Inf", len(windows)), labels
         late = {labels[0]: parts["sum"] for labels, parts in found[counters.LATENCY].items()}
-        told = front.latencies(archive, "2026-01-25", "2026-01-25")
-        assert late["tile_image"] == pytest.approx(sum(told.values()), abs=1e-3)  # of the same times, added in another order
+        latencies = front.latencies(archive, "2026-01-25", "2026-01-25")
+        assert late["tile_image"] == pytest.approx(sum(latencies.values()), abs=1e-3)  # the same times, added in another order
         assert late["hour_mosaic"] < late["night_report"]
     process(processed)
     with Archive(processed.archive) as archive:
@@ -78,7 +78,7 @@ def test_two_portals_tell_the_same_and_a_restart_takes_nothing_back(processed: S
 
 
 def test_queue_time_is_dagsters(processed: Settings) -> None:
-    """Of each run, from its being asked for to its beginning, as Dagster's own records have them."""
+    """The queue time of each run, from its request to its start, equals that in Dagster's records."""
     with Archive(processed.archive) as archive:
         parts = counted(archive)[counters.QUEUED][instances.PROCESS,]
     with instances.open_instance(processed.dagster_home) as dagster:
@@ -89,7 +89,7 @@ def test_queue_time_is_dagsters(processed: Settings) -> None:
 
 
 def test_failures_and_retries_are_counted(processed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tile for which there is no memory is tried again and fails by its class."""
+    """A tile for which memory is short is retried, and then fails with the class of the error."""
     monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=2, wait_s=0.0))
     tile = "tile_image"
     with Archive(processed.archive) as archive:
@@ -109,4 +109,4 @@ def test_failures_and_retries_are_counted(processed: Settings, tmp_path: Path, m
         (counters.ATTEMPTS, tile, "retried"): 2, (counters.ATTEMPTS, tile, "failed"): 1, (counters.RETRIES, tile): 2,
         (counters.FAILURES, tile, "ResourceError"): 1,
     }  # fmt: skip
-    assert after[counters.DURATION] == before[counters.DURATION]  # of what was made alone
+    assert after[counters.DURATION] == before[counters.DURATION]  # durations are counted only for products that were made

@@ -1,4 +1,4 @@
-"""What memory there is: of the machine, of control groups as systems show them, of the setting."""
+"""The available memory: limited by the machine, by control groups as different systems show them, and by the setting."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path,
 
 
 def write(group: Path, **figures: object) -> None:
-    """Files of a control group; '__' in a name is a dot."""
+    """Write files of a control group; '__' in a name stands for a dot."""
     group.mkdir(parents=True, exist_ok=True)
     for name, value in figures.items():
         (group / name.replace("__", ".")).write_text(f"{value}\n")

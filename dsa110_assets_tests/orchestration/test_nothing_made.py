@@ -1,4 +1,4 @@
-"""A run that makes nothing says why where a person looks; what was accepted by hand is taken up."""
+"""A run that makes nothing states the reason where a person looks; an observation accepted by hand is processed."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
         job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
         done = job.execute_in_process(run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey(asset)])
         assert done.success  # nothing to do is no failure
-        (told,) = [e.asset_observation_data.asset_observation for e in done.all_events if e.event_type_value == "ASSET_OBSERVATION"]
-        assert (told.asset_key, told.partition) == (dg.AssetKey(asset), key)
-        assert told.description is not None
-        assert reason in told.description
+        (observation,) = [e.asset_observation_data.asset_observation for e in done.all_events if e.event_type_value == "ASSET_OBSERVATION"]
+        assert (observation.asset_key, observation.partition) == (dg.AssetKey(asset), key)
+        assert observation.description is not None
+        assert reason in observation.description
         run = dagster.get_run_by_id(done.run_id)
         assert run is not None
         assert reason[:60] in run.tags[reporting.NOTHING_TAG]
@@ -64,13 +64,13 @@ def test_a_held_input_is_named_with_its_reason(processed: Settings) -> None:
         with archive.publish("hour_mosaic", HOUR, made.inputs, settings={}, code_version="2", run_id="r") as draft:
             (draft.path / "x").write_text("x")
             draft.metadata["held"] = "noise_map: off by 2"
-        told = plan.lacking(archive, processed, "source_measurements", HOUR)
-    assert told == "hour_mosaic-20260125T2200-v2 is held (noise_map: off by 2)"
+        reason = plan.lacking(archive, processed, "source_measurements", HOUR)
+    assert reason == "hour_mosaic-20260125T2200-v2 is held (noise_map: off by 2)"
 
 
 @pytest.mark.row(53, cases="told or taken up")
 def test_an_observation_accepted_by_hand_is_taken_up_however_old_it_is(settings: Settings) -> None:
-    """The inbox holds it for done, for a manifest names its files."""
+    """The inbox sensor considers it done, because a manifest names its files."""
     process(settings, through="sky_model")
     platform, key = Platform(settings), OBSERVATIONS[0]
     job = graph.over(platform).resolve_implicit_global_asset_job_def()
@@ -90,12 +90,12 @@ def test_an_observation_accepted_by_hand_is_taken_up_however_old_it_is(settings:
         (request,) = second.run_requests or ()
         assert (request.partition_key, request.job_name) == (key, "observations")
         assert request.asset_selection == [dg.AssetKey("measurement_set")]
-        asked = dg.DagsterRun(
+        run = dg.DagsterRun(
             job_name="observations", run_id=str(uuid.uuid4()), status=dg.DagsterRunStatus.STARTED,
             tags={**request.tags, requests.PARTITION_TAG: key}, asset_selection=frozenset(request.asset_selection),
         )  # fmt: skip
-        dagster.add_run(asked)
+        dagster.add_run(run)
         third = tick(second.cursor)
         assert third.run_requests == []
-        dagster.report_run_failed(asked, "for good")
+        dagster.report_run_failed(run, "for good")
         assert tick(third.cursor).run_requests == [], "what failed rests"

@@ -1,7 +1,7 @@
-"""The live platform on a night with holes: what is asked for, in which order, what is waited for, what is left alone.
+"""The live platform on a night with holes: what is requested, in which order, what is waited for, and what is ignored.
 
-Products are records with the figures that their followers look at; what is asked for is decided by the real planner over a real archive,
-and by what a real Dagster instance knows of runs.
+Products are records with the figures that downstream steps read. The real planner decides the requests, from a real archive and the
+runs of a real Dagster instance.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Asked = dict[str, set[str | None]]
 
 
 class Scene:
-    """An archive and an instance in which things happen, and ticks of the planner with its cursor carried on."""
+    """An archive and a Dagster instance in which tests publish and run, and ticks of the planner that keep its cursor."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance, patch: pytest.MonkeyPatch) -> None:
         self.settings, self.instance, self.now, self.cursor, self.told = settings, instance, NOON, "", ""
@@ -50,12 +50,12 @@ class Scene:
         patch.setattr(calibrators, "known", lambda archive: ())
 
     def make(self, asset: str, *partitions: str | None, run_id: str = "r", **figures: Any) -> Product:
-        """Publish these partitions as the asset would be now."""
+        """Publish these partitions as the asset would make them now. Return the last product."""
         for partition in partitions:
-            specified = specifications()[asset]
+            specification = specifications()[asset]
             found = recipes.Ingredients(facts={"files": ["f"]}) if asset == "subband_group" else self._found(asset, partition)
             with self.archive.publish(
-                asset, partition, found.ids, settings=specified.settings(self.settings, found), code_version=specified.code_version,
+                asset, partition, found.ids, settings=specification.settings(self.settings, found), code_version=specification.code_version,
                 run_id=run_id,
             ) as draft:  # fmt: skip
                 (draft.path / "data").write_text(str(figures.pop("text", "x")))
@@ -74,18 +74,18 @@ class Scene:
         return found
 
     def tick(self, minutes: float = 1.0) -> Asked:
-        """What is asked for, by the first asset of each run."""
+        """The requested partitions, by the first asset of each run."""
         self.now += timedelta(minutes=minutes)
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
         result = planner.planner_sensor(context, platform=Platform(self.settings))
         assert isinstance(result, dg.SensorResult)
         self.cursor, self.requests = str(result.cursor), list(result.run_requests or ())
         self.told = str(result.skip_reason.skip_message if result.skip_reason else "")
-        asked: Asked = {}
+        requested: Asked = {}
         for request in self.requests:
             assert request.asset_selection
-            asked.setdefault(request.asset_selection[0].to_user_string(), set()).add(request.partition_key)
-        return asked
+            requested.setdefault(request.asset_selection[0].to_user_string(), set()).add(request.partition_key)
+        return requested
 
     def run(
         self, *assets: str, partition: str | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED, **tags: str
@@ -98,13 +98,13 @@ class Scene:
         return self.instance.add_run(run)
 
     def launch(self, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED, **tags: str) -> None:
-        """Runs of everything that the last tick asked for."""
+        """Launch the runs that the last tick requested."""
         for request in self.requests:
             names = [key.to_user_string() for key in request.asset_selection or ()]
             self.run(*names, partition=request.partition_key, status=status, **request.tags, **tags)
 
     def end(self) -> None:
-        """Every run that is under way succeeds."""
+        """Let every unfinished run succeed."""
         for run in instances.unfinished(self.instance):
             self.instance.report_engine_event("ended", run)
             self.instance.run_storage.handle_run_event(run.run_id, dg.DagsterEvent("PIPELINE_SUCCESS", run.job_name), datetime.now(UTC))
@@ -124,17 +124,17 @@ def _figures(partition: str | None) -> Mapping[str, Any]:
 @pytest.fixture
 def scene(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     with dg.DagsterInstance.ephemeral() as instance:
-        one = Scene(settings, instance, monkeypatch)
-        assert one.tick() == {"source_catalog": {None}}
+        new_scene = Scene(settings, instance, monkeypatch)
+        assert new_scene.tick() == {"source_catalog": {None}}
         for name in CATALOGUES:
-            one.make(name, None)
-        assert one.tick() == {}
-        yield one
+            new_scene.make(name, None)
+        assert new_scene.tick() == {}
+        yield new_scene
 
 
 @pytest.fixture
 def calibrated(scene: Scene) -> Scene:
-    """With the observations imaged, all but the last, of which only the group is there."""
+    """The scene with all observations imaged but the last, which has only its group."""
     scene.make("subband_group", *PRESENT)
     scene.make("measurement_set", *PRESENT[:-1])
     scene.make("caltables", NIGHT)
@@ -167,7 +167,7 @@ def test_nothing_in_hand_is_asked_for_whoever_started_it(scene: Scene) -> None:
 
 
 def test_history_is_left_alone_until_the_platform_makes_something_there(scene: Scene) -> None:
-    """A backfill, or a step started by hand, is followed; `dsa110 process` goes on by itself."""
+    """A backfill, or a step started by hand, is followed up; `dsa110 process` makes what follows by itself."""
     old = "2026-01-25T22:25"
     scene.make("subband_group", old)
     assert scene.tick() == {}
@@ -179,7 +179,7 @@ def test_history_is_left_alone_until_the_platform_makes_something_there(scene: S
     assert scene.tick() == {"measurement_set": {old}}
     tags = scene.requests[0].tags
     assert tags[instances.LANE_TAG] == instances.BACKFILL
-    assert int(backfill.TAGS["dagster/priority"]) < int(tags["dagster/priority"]) < 0  # before more is filled in, after what is live
+    assert int(backfill.TAGS["dagster/priority"]) < int(tags["dagster/priority"]) < 0  # before further backfilling, after live runs
     scene.launch()
     assert scene.tick() == {}
     scene.make("measurement_set", old)
@@ -222,7 +222,7 @@ def test_a_tile_that_is_still_to_come_is_waited_for(calibrated: Scene, upstream:
 
 
 def test_a_tile_of_the_next_hour_is_waited_for_if_it_is_among_the_first(calibrated: Scene) -> None:
-    """An hour's mosaic has two tiles of either neighbour."""
+    """An hour's mosaic includes two tiles of each neighbouring hour."""
     scene = calibrated
     for asset in ("measurement_set", "calibrated_ms", "tile_image"):
         scene.make(asset, PRESENT[-1])
@@ -235,7 +235,7 @@ def test_a_tile_of_the_next_hour_is_waited_for_if_it_is_among_the_first(calibrat
 
 @pytest.mark.parametrize(("error", "again_s"), [(BadDataError, 86400.0), (TransientError, 60.0), (ValueError, 86400.0)])
 def test_a_failed_observation_holds_up_nothing_and_rests_by_its_error(calibrated: Scene, error: type[Exception], again_s: float) -> None:
-    """Doubled each time it fails again, up to half an hour or what the first pause was."""
+    """The pause doubles with each further failure, up to the greater of half an hour and the first pause."""
     scene = calibrated
     assert scene.tick() == {"measurement_set": {PRESENT[-1]}}
     name, steps = (
@@ -250,9 +250,9 @@ def test_a_failed_observation_holds_up_nothing_and_rests_by_its_error(calibrated
             **{requests.FAILED_TAG: name, requests.ERROR_TAG: error.__name__},
         )
         ended_s = datetime.now(UTC).timestamp()  # by Dagster's own clock
-        for later_s, asked in ((-30.0, "hour_mosaic"), (30.0, "measurement_set")):
+        for later_s, expected in ((-30.0, "hour_mosaic"), (30.0, "measurement_set")):
             past = requests.past(scene.instance, [name], ended_s + pause_s + later_s)
-            assert [step.asset for step in planner.ready(steps, past, set(), scene.now)] == [asked]
+            assert [step.asset for step in planner.ready(steps, past, set(), scene.now)] == [expected]
 
 
 def test_what_failed_is_asked_for_at_once_when_it_would_be_made_of_something_else(calibrated: Scene) -> None:
@@ -306,13 +306,13 @@ def test_the_running_night_is_left_alone_but_for_its_calibration(calibrated: Sce
 
 
 def test_an_hour_never_made_does_not_wait_for_tiles_that_are_improved(calibrated: Scene) -> None:
-    """Tables made anew make observations stale: they are calibrated again, and the hour of the present comes first."""
+    """Tables that are made again make observations stale. These are calibrated again, and the present hour comes first."""
     scene = calibrated
     for asset in ("measurement_set", "calibrated_ms", "tile_image"):
         scene.make(asset, PRESENT[-1])
     scene.make("caltables", NIGHT, text="with another transit")
-    asked = scene.tick()
-    assert asked == {"calibrated_ms": set(PRESENT), "hour_mosaic": {HOUR}}
+    requested = scene.tick()
+    assert requested == {"calibrated_ms": set(PRESENT), "hour_mosaic": {HOUR}}
     assert [request.tags[instances.LANE_TAG] for request in scene.requests] == ["live"] + ["backfill"] * len(PRESENT)
     assert scene.requests[0].asset_selection == [dg.AssetKey(asset) for asset in PHASES[4][1]]
 
@@ -345,7 +345,7 @@ def test_a_product_stamped_before_and_indexed_after_the_last_tick_is_seen(calibr
 
 
 def test_a_run_says_at_what_it_failed_and_with_which_error(settings: Settings) -> None:
-    """So that what is asked for later knows: the same rests, anything else does not."""
+    """Later requests use this: the same request pauses, any other does not."""
     (settings.inbox / "sources.csv").write_text("this is no catalogue")
     broken = settings.model_copy(update={"catalogues": (settings.inbox / "sources.csv",)})
     archive = Archive.create(settings.archive)

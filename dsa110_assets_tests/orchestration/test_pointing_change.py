@@ -1,4 +1,4 @@
-"""The pointing changes within an hour: no tile is left out of its mosaic without a word."""
+"""The pointing changes within an hour: every tile left out of the mosaic is named."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_tiles_that_point_elsewhere_are_named_also_when_they_come_later(settings
     assert recipe.stale(archive, draft.product, settings, found) == "settings changed: left_out"
     figures = imaging.left_out(archive, found.facts["left_out"])
     assert figures["n_left_out"] == 5
-    (said,) = [
+    (verdict,) = [
         v for v in rules.judge("hour_mosaic", {**figures, "pointing_dec_deg": 16.27}, Thresholds()) if v.check == "one_strip"
     ]  # fmt: skip
-    assert not said.passed
-    assert said.severity == rules.ERROR
-    assert said.reason.startswith("5 of the hour's tiles point elsewhere than its mosaic at 16.27 deg and are not in it: ")
-    assert all(f"{name} at 21.30 deg" in said.reason for name in later)
+    assert not verdict.passed
+    assert verdict.severity == rules.ERROR
+    assert verdict.reason.startswith("5 of the hour's tiles point elsewhere than its mosaic at 16.27 deg and are not in it: ")
+    assert all(f"{name} at 21.30 deg" in verdict.reason for name in later)
 
 
 def test_an_hour_of_one_strip_says_so(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The class of an error decides: retried with growing waits, or failed at once with its reason."""
+"""The class of an error decides whether a step is retried with growing waits, or fails at once with its reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_an_error_is_retried_or_failed_by_its_class(cls: type[errors.DsaError], 
     if cls in RETRIED:
         assert isinstance(caught.value, dg.RetryRequested)
         assert caught.value.max_retries == policy.TREATMENTS[cls].max_retries > 0
-        # who waits at a terminal is told what for
+        # a person who waits at a terminal sees the reason
         assert f"{cls.__name__}: the reason; tried again in {caught.value.seconds_to_wait:.0f} s" in caplog.messages
     else:
         assert isinstance(caught.value, dg.Failure)
@@ -45,8 +45,8 @@ def test_the_last_attempt_fails_with_its_class_reason_and_number(cls: type[error
     assert [policy.last_attempt(cls("x"), number) for number in (last - 1, last)] == [False, True]
     with pytest.raises(dg.Failure) as caught, policy.as_dagster_errors(last):
         raise cls("the reason")
-    told = {key: value.value for key, value in caught.value.metadata.items()}
-    assert told == {history.ERROR_CLASS: cls.__name__, "reason": "the reason", "attempts": last + 1}
+    metadata = {key: value.value for key, value in caught.value.metadata.items()}
+    assert metadata == {history.ERROR_CLASS: cls.__name__, "reason": "the reason", "attempts": last + 1}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_waits_double_and_jitter_stays_within_a_fifth() -> None:
 
 
 def test_an_outage_of_a_minute_is_outlasted() -> None:
-    """The shortest the waits can come out, were every attempt to fail at once."""
+    """The waits sum to more than a minute even at their shortest and if every attempt fails at once."""
     rule = policy.TREATMENTS[errors.TransientError]
     assert sum(0.8 * rule.wait_s * 2**number for number in range(rule.max_retries)) > 60
 

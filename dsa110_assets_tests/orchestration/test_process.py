@@ -1,4 +1,4 @@
-"""`process`: makes everything, twice nothing more, and a fault in one place stays there."""
+"""`process` makes everything, makes nothing in a second run, and confines a fault to its place."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def made(report: ProcessReport) -> set[tuple[str, str | None]]:
 
 
 def contents(archive: Archive) -> dict[tuple[str, str | None], tuple[int, tuple[str, ...]]]:
-    """What is current: version and inputs of every asset's partition."""
+    """Version and inputs of every current product, by asset and partition."""
     return {(p.asset, p.partition): (p.version, p.inputs) for p in archive.products()}
 
 
@@ -47,9 +47,9 @@ def test_everything_is_made_and_dagster_knows_it(finished_run: tuple[Settings, P
         event = dagster.get_latest_materialization_event(dg.AssetKey("tile_image"))
         assert event is not None
         assert event.asset_materialization is not None
-        told = event.asset_materialization.metadata
-        assert {"rms_jy", "seconds", "caltable_age_h", "path", "inputs", "preview", "product"} <= set(told)
-        assert float(told["rms_jy"].value) > 0  # type: ignore[arg-type]
+        metadata = event.asset_materialization.metadata
+        assert {"rms_jy", "seconds", "caltable_age_h", "path", "inputs", "preview", "product"} <= set(metadata)
+        assert float(metadata["rms_jy"].value) > 0  # type: ignore[arg-type]
 
 
 def test_fits_headers_say_where_an_image_is_from(finished_run: tuple[Settings, ProcessReport]) -> None:
@@ -106,13 +106,13 @@ def test_a_rejected_table_makes_just_its_dependents_stale_and_one_run_settles_it
     assert {one.product.asset for one in stale.stale(archive)} == AFTER_CALIBRATION
 
     waiting = process(processed)
-    assert not waiting.ok  # no other table is there: the observations wait, visibly, and nothing wrong is made
+    assert not waiting.ok  # there are no other tables: the observations visibly wait, and nothing wrong is made
     assert {item.what for item in waiting.waiting} == {f"calibrated_ms {key}" for key in OBSERVATIONS}
     assert not {asset for asset, _ in made(waiting)} & {"caltables", "calibrated_ms", "tile_image"}
 
     caltable_registry.restore(archive, only.set_id)
-    solved_anew = tiny_settings(processed.inbox, processed.archive.parent, solve={"gain_solint_s": 120.0})
-    report = process(solved_anew)
+    solved_again = tiny_settings(processed.inbox, processed.archive.parent, solve={"gain_solint_s": 120.0})
+    report = process(solved_again)
     assert report.ok
     assert {asset for asset, _ in made(report)} == AFTER_CALIBRATION | {"caltables"}
     after = contents(archive)
@@ -134,7 +134,7 @@ def test_a_truncated_group_is_put_aside_and_the_others_are_made(settings: Settin
     records = quarantine.quarantined(archive)
     assert set(broken) <= {path for one in records for path in one.paths}
     assert all(one.reason for one in records)
-    assert len(report.quarantined) == 3  # two files, and the group that is left with too few
+    assert len(report.quarantined) == 3  # two files, and the group, which has too few left
     again = process(settings, through="tile_image")
     assert (again.quarantined, again.made) == ((), ())
 
@@ -170,9 +170,9 @@ KILLS = [
 def test_killed_anywhere_a_second_run_ends_with_the_same_products(
     point: str, through: str, request: pytest.FixtureRequest, finished_run: tuple[Settings, ProcessReport]
 ) -> None:
-    """SIGKILL at a named point inside publishing, in a process of its own; then once more, undisturbed.
+    """SIGKILL at a named point of publishing, in a separate process; then a second, undisturbed run.
 
-    The later points start from a finished archive in which just that product was rejected: sooner there.
+    To be quick, the later points start from a finished archive in which only that product was rejected.
     """
     asset = point.partition("/")[0]
     early = through == "measurement_set"
@@ -192,21 +192,21 @@ def test_killed_anywhere_a_second_run_ends_with_the_same_products(
     assert killed.returncode == -signal.SIGKILL
     assert process(settings, through=through).ok
     archive = Archive(settings.archive)
-    wanted = {k for k in contents(Archive(finished_run[0].archive)) if not early or k[0] in EARLY}
-    assert set(contents(archive)) == wanted
+    expected = {k for k in contents(Archive(finished_run[0].archive)) if not early or k[0] in EARLY}
+    assert set(contents(archive)) == expected
     assert all(archive.verify(product) == [] for product in archive.products(asset))
     assert process(settings, through=through).made == ()
     with instances.open_instance(settings.dagster_home) as dagster:
         unfinished = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING])
         assert dagster.get_runs(filters=unfinished) == []
-        for name, key in wanted:
-            known = dagster.get_latest_materialization_event(dg.AssetKey(name))
-            assert known is not None
+        for name, key in expected:
+            event = dagster.get_latest_materialization_event(dg.AssetKey(name))
+            assert event is not None
             assert key is None or key in dagster.get_materialized_partitions(dg.AssetKey(name))
 
 
 def test_started_in_the_background_it_still_ends_on_sigterm(settings: Settings) -> None:
-    """A shell has SIGINT ignored there, and Dagster leaves SIGTERM as it finds SIGINT."""
+    """A shell starts background jobs with SIGINT ignored, and Dagster then gives SIGTERM the same handler as SIGINT."""
     before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         assert process(settings, through="source_catalog").made

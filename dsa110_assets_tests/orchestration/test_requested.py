@@ -1,4 +1,4 @@
-"""Mosaics on request: as good as the hour's, kept, renewed, deleted, refused; never an input of science."""
+"""Requested mosaics: as good as the hour's; kept, renewed, deleted or refused; never an input of science products."""
 
 from __future__ import annotations
 
@@ -80,28 +80,32 @@ def test_about_a_calibrator_it_is_centred_and_its_fluxes_are_those_of_the_hour_a
     processed: Settings, tiny_run: Path, tmp_path: Path
 ) -> None:
     _, tiles, made = requested_mosaics.request(processed, "near", Asked(calibrator="3C454.3", timespan_min=12, radius_deg=0.9), "ann")
-    one = calibrators.find("3C454.3")
+    calibrator = calibrators.find("3C454.3")
     assert [tile.partition for tile in tiles] == ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
     assert made is not None
     header = fits.getheader(made.path / "mosaic.fits")
     # the grid's middle pixel is the calibrator, which is the brightest there by far
     assert header["NAXIS1"] == header["NAXIS2"] == 2 * (int(header["CRPIX1"]) - 1) + 1
     centre = WCS(header).celestial.wcs_pix2world(header["CRPIX1"], header["CRPIX2"], 1)
-    np.testing.assert_allclose(centre, [one.ra_deg, one.dec_deg], atol=1e-9)
+    np.testing.assert_allclose(centre, [calibrator.ra_deg, calibrator.dec_deg], atol=1e-9)
     image = fits.getdata(made.path / "mosaic.fits").squeeze()
     row, column = np.unravel_index(np.nanargmax(image), image.shape)
     assert max(abs(row + 1 - header["CRPIX2"]), abs(column + 1 - header["CRPIX1"])) <= 1
 
     truth = json.loads((tiny_run / "truth.json").read_text())["sources"]
-    near = [s for s in truth if np.hypot((s["ra_deg"] - one.ra_deg) * np.cos(np.deg2rad(one.dec_deg)), s["dec_deg"] - one.dec_deg) < 0.8]
+    near = [
+        s
+        for s in truth
+        if np.hypot((s["ra_deg"] - calibrator.ra_deg) * np.cos(np.deg2rad(calibrator.dec_deg)), s["dec_deg"] - calibrator.dec_deg) < 0.8
+    ]
     bright = sorted(near, key=lambda s: -s["flux_jy"])[:4]
-    where = [(s["ra_deg"], s["dec_deg"]) for s in bright]
+    positions = [(s["ra_deg"], s["dec_deg"]) for s in bright]
     with Archive(processed.archive) as archive:
         hour = archive.current("hour_mosaic", HOUR)
         assert hour is not None
-        theirs, errors = fluxes(hour.path, where, tmp_path)
-    ours, _ = fluxes(made.path, where, tmp_path)
-    # the same tiles on another grid: the resampler's interpolation is good to 0.5 %, and noise is common to both
+        theirs, errors = fluxes(hour.path, positions, tmp_path)
+    ours, _ = fluxes(made.path, positions, tmp_path)
+    # the same tiles on another grid: the resampler is accurate to 0.5 %, and the noise is common to both
     np.testing.assert_allclose(ours, theirs, atol=float(errors.max()), rtol=0.005)
     off_hour, off_ours = (np.abs(f - [s["flux_jy"] for s in bright]) for f in (theirs, ours))
     assert np.all(off_ours <= off_hour + 0.005 * np.abs(theirs) + errors)
@@ -116,7 +120,7 @@ def test_the_quick_tier_has_coarser_pixels_and_the_same_sky(processed: Settings)
     pixels = [abs(fits.getheader(one.path / "mosaic.fits")["CDELT1"]) * 3600 for one in (first, second)]
     assert pixels[1] == pytest.approx(first.metadata["beam_minor_arcsec"] / 3)
     assert pixels[1] > pixels[0]
-    # between pixels at three a beam a peak is at most 15 % low, and never high but for noise
+    # with three pixels per beam a peak between pixels is at most 15 % low, and high only by noise
     assert 0.85 < second.metadata["peak_jy"] / first.metadata["peak_jy"] < 1.02
 
 
@@ -140,14 +144,14 @@ def test_a_request_survives_the_loss_of_index_and_dagster_and_is_renewed_with_it
     report = process(processed)
     assert report.ok
     assert known_to_dagster(processed) == ["@week"]
-    anew = mosaic_of(processed, "week")
-    assert (anew.version, anew.inputs != made.inputs) == (2, True)
+    renewed = mosaic_of(processed, "week")
+    assert (renewed.version, renewed.inputs != made.inputs) == (2, True)
     with instance.open_instance(processed.dagster_home) as dagster:
         assert dagster.get_materialized_partitions(dg.AssetKey("requested_mosaic")) == {"@week"}
     # nothing of science is made from it
     with Archive(processed.archive) as archive:
-        assert archive.dependents(made.id) == archive.dependents(anew.id) == []
-        assert {p.id for p in archive.products(state=None)} - {made.id, anew.id} >= before["products"].keys()
+        assert archive.dependents(made.id) == archive.dependents(renewed.id) == []
+        assert {p.id for p in archive.products(state=None)} - {made.id, renewed.id} >= before["products"].keys()
     assert not [asset.name for asset in spec.assets().values() if requested.ASSET in asset.inputs]
 
 
@@ -176,7 +180,7 @@ def test_deleted_it_leaves_no_data_and_is_made_anew_if_asked_for_again(processed
         requested_mosaics.delete(processed, "brief")
     assert [one.id for one in requested_mosaics.delete(processed, "brief")] == [made.id]
     place = processed.archive / "requested_mosaic" / "name=brief"
-    assert [path.name for path in place.iterdir() if path.name != ".lock"] == ["v0001.state.json"]  # the record of what was there
+    assert [path.name for path in place.iterdir() if path.name != ".lock"] == ["v0001.state.json"]  # the record of the deleted product
     assert known_to_dagster(processed) == []
     with Archive(processed.archive) as archive:
         assert requested.requests(archive) == []
@@ -191,8 +195,8 @@ def test_deleted_it_leaves_no_data_and_is_made_anew_if_asked_for_again(processed
 @pytest.mark.parametrize(
     ("name", "asked", "told"),
     [
-        ("Virgo", ALL, "'Virgo' is no name of a requested mosaic: use up to 31 lower-case letters"),
-        ("../x", ALL, "is no name of a requested mosaic"),
+        ("Virgo", ALL, "'Virgo' is not a valid name of a requested mosaic: use up to 31 lower-case letters"),
+        ("../x", ALL, "is not a valid name of a requested mosaic"),
         ("x", Asked(), "given is none"),
         ("x", Asked(since=SINCE), "give both since and until"),
         ("x", Asked(since=SINCE, until=SINCE), "until 2026-01-25T22:00 is not after since 2026-01-25T22:00"),
@@ -221,7 +225,7 @@ def test_a_name_stays_that_of_one_request(processed: Settings) -> None:
     tile = some_tile(processed)
     first = requested_mosaics.request(processed, "mine", Asked(tiles=(tile,)), "ann")
     again = requested_mosaics.request(processed, "mine", Asked(tiles=(tile,)), "bob")
-    assert (again[0], again[2]) == (first[0], first[2])  # up to date, and still asked for by ann
+    assert (again[0], again[2]) == (first[0], first[2])  # up to date, and still the request of ann
     with pytest.raises(ConfigurationError, match=r"the requested mosaic mine is of 1 tiles, science; choose another name for"):
         requested_mosaics.request(processed, "mine", ALL, "bob")
 
@@ -229,16 +233,16 @@ def test_a_name_stays_that_of_one_request(processed: Settings) -> None:
 def test_the_launchpad_asks_for_a_new_one_and_makes_trials_of_it(processed: Settings) -> None:
     with instance.open_instance(processed.dagster_home) as dagster:
         partitions.tell(dagster, "@from_web", "@unknown", "from_web")
-    asked = {"request": {"since": HOUR, "until": "2026-01-25T23:00", "by": "ann"}}
-    assert by_hand(processed, requested.ASSET, "@from_web", asked).success
+    config_of_request = {"request": {"since": HOUR, "until": "2026-01-25T23:00", "by": "ann"}}
+    assert by_hand(processed, requested.ASSET, "@from_web", config_of_request).success
     made = mosaic_of(processed, "from_web")
-    assert by_hand(processed, requested.ASSET, "@from_web", {}).success  # made anew, as the button says
+    assert by_hand(processed, requested.ASSET, "@from_web", {}).success  # made again, as the button says
     assert mosaic_of(processed, "from_web").version == made.version + 1
     assert by_hand(processed, requested.ASSET, "@from_web", {"trial": "coarse", "coadd": {"pixel_arcsec": 60.0}}).success
     assert mosaic_of(processed, "from_web").version == made.version + 1
     found = requested_by(processed)
     assert found == {"from_web": "ann"}
-    for partition, config, told in (
+    for partition, config, message in (
         ("@unknown", {}, "no mosaic 'unknown' was requested; there is from_web"),
         ("@unknown", {"request": {"since": "noon", "until": "2026-01-25T23:00"}}, "since='noon' is no time"),
         ("@unknown", {"request": {"calibrator": "3C454.3", "centre_deg": [1.0]}}, "centre_deg=[1.0]: write right ascension"),
@@ -247,7 +251,7 @@ def test_the_launchpad_asks_for_a_new_one_and_makes_trials_of_it(processed: Sett
         done = by_hand(processed, requested.ASSET, partition, config)
         (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
         assert failure.user_failure_data is not None
-        assert told in str(failure.user_failure_data.description)
+        assert message in str(failure.user_failure_data.description)
     assert requested_by(processed) == found
 
 
@@ -266,10 +270,10 @@ def test_the_shell_and_python_make_list_show_and_delete(
     assert len(json.loads(capsys.readouterr().out)[0]["tiles"]) == 3
     assert not (processed.archive / "requested_mosaic").exists()
     assert main(["requested", "make", "std", *batch, "--json"]) == 1  # 3C286 was not seen that night; the other one is made
-    told = capsys.readouterr()
-    (made,) = json.loads(told.out)
+    captured = capsys.readouterr()
+    (made,) = json.loads(captured.out)
     assert made["product"]["id"] == "requested_mosaic-@std_3c454_3-v1"
-    assert "1 made; not made: std_3c286: no usable tile_image" in told.err
+    assert "1 made; not made: std_3c286: no usable tile_image" in captured.err
     assert main(["requested", "list", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert (row["request"]["name"], row["request"]["by"]) == ("std_3c454_3", "ann")
@@ -292,12 +296,12 @@ def test_the_shell_and_python_make_list_show_and_delete(
 
 
 def test_a_calibrator_that_transits_twice_in_a_day_is_asked_for_by_the_time(processed: Settings) -> None:
-    """One whose transit is just after midnight of a day transits again just before its end: `at` says which."""
+    """A calibrator that transits just after midnight transits again just before the end of the day: `at` chooses the transit."""
     with Archive(processed.archive) as archive:
         day = timegrid.parse_key("2026-03-01")
-        one = calibrators.find(_just_after(day))
+        calibrator = calibrators.find(_just_after(day))
         early, late = (
-            requesting._when(archive, Asked(calibrator=one.name, at=day + timedelta(hours=hour), timespan_min=2)) for hour in (1, 23)
+            requesting._when(archive, Asked(calibrator=calibrator.name, at=day + timedelta(hours=hour), timespan_min=2)) for hour in (1, 23)
         )
         middles = [since + (until - since) / 2 + timedelta(seconds=timegrid.GROUP_S / 2) for since, until in (early, late)]
         assert [f"{middle:%Y-%m-%d}" for middle in middles] == ["2026-03-01", "2026-03-01"]
@@ -306,7 +310,7 @@ def test_a_calibrator_that_transits_twice_in_a_day_is_asked_for_by_the_time(proc
 
 
 MOST_D = 1 - 1 / timegrid.SIDEREAL_RATIO
-"""By so much [d] a sidereal day is shorter than a UTC day."""
+"""The difference of a UTC day and a sidereal day [d]."""
 
 
 def _just_after(day: Any) -> str:

@@ -1,4 +1,4 @@
-"""Every rule passes on good figures, fails on bad ones, and never passes in silence."""
+"""Every rule passes on good figures, fails on bad ones, and never passes without figures."""
 
 from __future__ import annotations
 
@@ -111,13 +111,13 @@ BAD = [
     ("tile_image", "rms", {"rms_jy": 1.1}),
     ("tile_image", "references", {"reference_missing": 6.0}),
     ("tile_image", "dynamic_range", {"dynamic_range": 4.0}),
-    # 2 % and 3 errors of half a per cent; 10 % and as much
+    # limits of 2 % plus 3 errors of 0.5 %, and of 10 % plus the same
     ("tile_image", "flux_ratio", {"flux_ratio": 0.964}),
     ("tile_image", "flux_ratio", {"flux_ratio": 1.036}),
     ("tile_image", "flux_ratio", {"flux_ratio_error": float("nan")}),
     ("tile_image", "flux_scale", {"flux_ratio": 0.884}),
     ("tile_image", "flux_scale", {"flux_ratio": 1.116}),
-    # 0.05 of a beam of 20 arcsec and 3 errors of 0.1
+    # the limit is 0.05 of a beam of 20 arcsec plus 3 errors of 0.1 arcsec
     ("tile_image", "astrometry", {"astrometry_ra_arcsec": 1.31}),
     ("tile_image", "astrometry", {"beam_minor_arcsec": 42.0, "astrometry_dec_arcsec": -2.31}),
     ("tile_image", "position", {"astrometry_ra_arcsec": 5.31}),
@@ -158,7 +158,7 @@ def failed(asset: str, figures: dict[str, Any]) -> dict[str, str]:
 
 
 class Noted:
-    """Thresholds that note which of them are read."""
+    """Thresholds that record which of them are read."""
 
     def __init__(self) -> None:
         self.read: set[str] = set()
@@ -170,7 +170,7 @@ class Noted:
 
 @pytest.mark.parametrize(("asset", "rule"), [(a, rule) for a, known in specifications().items() for rule in known.rules])
 def test_a_rule_names_the_thresholds_it_judges_by(asset: str, rule: rules.Rule) -> None:
-    """Those of a transit's tables are read when these are made; they fail two rules by what was said then."""
+    """The thresholds of a transit's tables are read when these are made; two rules fail by the reasons recorded then."""
     noted = Noted()
     for figures in [GOOD[asset], *(GOOD[asset] | change for a, check, change in BAD if (a, check) == (asset, rule.check))]:
         rule.judge(figures, noted)  # type: ignore[arg-type]
@@ -180,13 +180,13 @@ def test_a_rule_names_the_thresholds_it_judges_by(asset: str, rule: rules.Rule) 
 
 
 def test_a_failed_check_names_its_thresholds() -> None:
-    said = failed("tile_image", GOOD["tile_image"] | {"rms_over_radiometer": 9.0})["rms"]
-    assert said.endswith("; thresholds: min_rms_ratio = 0.9, max_rms_ratio = 1.25, max_tile_rms_jy = 1")
+    reason = failed("tile_image", GOOD["tile_image"] | {"rms_over_radiometer": 9.0})["rms"]
+    assert reason.endswith("; thresholds: min_rms_ratio = 0.9, max_rms_ratio = 1.25, max_tile_rms_jy = 1")
     assert rules.decided_by("max_rms_ratio", specifications().values()) == ["tile_image:rms"]
 
 
 def test_every_limit_of_a_product_belongs_to_a_rule() -> None:
-    """The others say when people are told (how often, `telling` says), how long things are kept, and when ingest pauses."""
+    """The others limit conditions of alerts, how often `telling` sends them, how long things are kept, and when ingest pauses."""
     others = {name for name in Thresholds.model_fields if not rules.decided_by(name, specifications().values())}
     others -= {name for condition in conditions.CONDITIONS.values() for name in condition.limits}
     assert all(
@@ -211,11 +211,13 @@ def test_a_bad_figure_fails_its_rule_and_says_why(asset: str, check: str, change
 
 
 def test_every_rule_has_a_case_in_which_it_fails() -> None:
-    assert {(asset, check) for asset, check, _ in BAD} == {(a, r.check) for a, known in specifications().items() for r in known.rules}
+    assert {(asset, check) for asset, check, _ in BAD} == {
+        (a, r.check) for a, specification in specifications().items() for r in specification.rules
+    }
 
 
 def needed(asset: str, rule: rules.Rule) -> list[str]:
-    """The figures that the rule names or asks for."""
+    """The figures that the rule names or reads."""
     figures = judges.Recorded(GOOD[asset])
     rule.judge(figures, Thresholds())
     return sorted({*figures.asked, *rule.figures})
@@ -259,7 +261,7 @@ def test_a_figure_that_is_not_a_number_fails(asset: str, check: str, name: str) 
 
 
 def test_every_rule_judges_products_as_they_are_recorded(finished_run: tuple[Any, Any]) -> None:
-    """What is made records every figure its rules ask for: nothing is unknown but what could not be measured."""
+    """Every product records all figures that its rules read, so that only figures that could not be measured are unknown."""
     with Archive(finished_run[0].archive) as archive:
         for asset in unasked():
             products = archive.products(asset)

@@ -1,4 +1,4 @@
-"""The inbox sensor: asks once for what is ready, waits for what is not, puts aside what never will be."""
+"""The inbox sensor requests each ready observation once, waits for incomplete ones, and quarantines those that never will be ready."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def tick(settings: Settings, instance: dg.DagsterInstance, cursor: str | None = 
 
 
 def launched(instance: dg.DagsterInstance, request: dg.RunRequest, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> None:
-    """What Dagster's daemon makes of a request."""
+    """Add the run that Dagster's daemon makes from a request."""
     tags = {**request.tags, "dagster/run_key": str(request.run_key), "dagster/partition": str(request.partition_key)}
     run = dg.DagsterRun(job_name="ingest", tags=tags, status=status)
     instance.add_run(run)
 
 
 def launch(instance: dg.DagsterInstance, result: dg.SensorResult) -> dg.SensorResult:
-    """What the daemon does after a tick; nothing of it is done yet."""
+    """Launch the requests of a tick, as the daemon does; the runs have not finished. Return the tick's result."""
     for request in result.run_requests or ():
         launched(instance, request)
     return result
@@ -77,13 +77,13 @@ def test_complete_observations_are_asked_for_once_oldest_first(settings: Setting
     second = tick(settings, instance, first.cursor)
     assert asked(second) == []
     assert set(json.loads(second.cursor or "")["open"]) == set(KEYS)
-    assert asked(tick(settings, instance)) == []  # nor when the cursor is lost
+    assert asked(tick(settings, instance)) == []  # not even when the cursor is lost
 
 
 def test_a_backlog_leaves_the_live_places_to_what_is_observed_now(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its runs take a place of those for what is filled in, before what was ordered there; only in the first hour they are live."""
+    """Runs of a backlog use the backfill lane, ahead of ordered backfills; only within the first hour are they live."""
     last_s = datetime.fromisoformat(KEYS[-1]).replace(tzinfo=UTC).timestamp()
     for now_s, lane in ((last_s + 600, "live"), (last_s + 86400, "backfill")):
         monkeypatch.setattr(looking, "now_s", lambda now_s=now_s: now_s)
@@ -105,7 +105,7 @@ def test_a_lost_cursor_asks_again_under_the_same_run_keys(settings: Settings, in
 def test_a_run_that_ended_without_its_manifest_is_asked_for_again_later_and_later(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, status: dg.DagsterRunStatus
 ) -> None:
-    """A run key used once is never the last word: killed, failed or cancelled, with or without the cursor."""
+    """A used run key does not block further requests, whether the run was killed, failed or cancelled, with or without the cursor."""
     keys, began_s, result = set(), looking.now_s(), tick(settings, instance)
     for attempt in range(3):
         assert asked(result) == KEYS
@@ -118,8 +118,8 @@ def test_a_run_that_ended_without_its_manifest_is_asked_for_again_later_and_late
         early = tick(settings, instance, cursor)
         assert asked(early) == []
         assert early.skip_reason is not None
-        assert "asked again in" in str(early.skip_reason.skip_message)
-        monkeypatch.setattr(looking, "now_s", lambda now_s=began_s + pause_s + 60: now_s)  # the turns so far took less
+        assert "requested again in" in str(early.skip_reason.skip_message)
+        monkeypatch.setattr(looking, "now_s", lambda now_s=began_s + pause_s + 60: now_s)  # 60 s is longer than the loop has taken so far
         result = tick(settings, instance, cursor)
     assert len(keys) == 3 * len(KEYS)
 
@@ -179,7 +179,7 @@ def test_a_truncated_file_may_still_be_growing_then_it_is_quarantined(
     early = launch(instance, tick(settings, instance))
     assert KEYS[1] not in asked(early)
     assert quarantine.quarantined(Archive(settings.archive)) == []
-    at(monkeypatch, settings.group_wait_s + 400)  # a group's length, and the wait
+    at(monkeypatch, settings.group_wait_s + 400)  # the length of a group, and the wait
     late = tick(settings, instance, early.cursor)
     assert asked(late) == [KEYS[1]]
     (record,) = quarantine.quarantined(Archive(settings.archive))
@@ -228,7 +228,7 @@ def test_known_headers_are_not_opened_again(
 def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
     processed: Settings, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The settled group's other files are opened again, for the new one may belong to it."""
+    """The other files of the settled group are opened again, because the new file may belong to it."""
     place = tmp_path / "inbox"
     shutil.copytree(processed.inbox, place)
     settings = tiny_settings(place, tmp_path)
@@ -241,7 +241,7 @@ def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
 
 
 class Usage:
-    """What shutil.disk_usage tells of a disk with 0.1 of 10,000 GB free, less than the threshold of the tests."""
+    """The result of shutil.disk_usage for a disk with 0.1 of 10,000 GB free, less than the threshold of the tests."""
 
     total, used, free = 10**13, 10**13 - 10**8, 10**8
 

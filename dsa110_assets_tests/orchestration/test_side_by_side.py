@@ -1,4 +1,4 @@
-"""`process` with observations made side by side: the same as one after another, whatever becomes of the forks."""
+"""`process` with observations made side by side gives the same as one after another, whatever happens to the forks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WITHIN_S = 120.0
 
 
 def launchers(settings: Settings) -> dict[str, set[int]]:
-    """The processes that ran the runs of each partition; '' for what has none."""
+    """The ids of the processes of the runs of each partition; '' stands for runs without one."""
     found: dict[str, set[int]] = {}
     with instances.open_instance(settings.dagster_home) as dagster:
         for run in dagster.get_runs():
@@ -48,22 +48,22 @@ def unfinished(settings: Settings) -> list[dg.DagsterRun]:
 
 @pytest.mark.slow
 def test_the_same_products_and_the_same_report(finished_run: tuple[Settings, ProcessReport], settings: Settings) -> None:
-    """To the last bit, with an image's one thread; told in the order of the observations, however they end."""
-    told: list[Progress] = []
-    report = process(settings, progress=told.append, side_by_side=TWO)
+    """Products agree to the last bit, with one thread per image. The report is in the order of the observations, however they end."""
+    updates: list[Progress] = []
+    report = process(settings, progress=updates.append, side_by_side=TWO)
     with Archive(settings.archive) as ours, Archive(finished_run[0].archive) as one_by_one:
-        apart, where = greatest_difference(ours, one_by_one)
-    assert apart == 0, where
-    wanted = finished_run[1]
-    assert [(made.asset, made.partition) for made in report.made] == [(made.asset, made.partition) for made in wanted.made]
+        distance, where = greatest_difference(ours, one_by_one)
+    assert distance == 0, where
+    expected = finished_run[1]
+    assert [(made.asset, made.partition) for made in report.made] == [(made.asset, made.partition) for made in expected.made]
     assert [(check.check, check.reason) for check in report.failed_checks] == [
-        (check.check, check.reason) for check in wanted.failed_checks
+        (check.check, check.reason) for check in expected.failed_checks
     ]
-    assert (report.failed, report.waiting, report.up_to_date) == (wanted.failed, wanted.waiting, wanted.up_to_date)
-    assert [now.done for now in told if now.phase == "tile_image"] == [0, 1, 2, 3]
-    by = launchers(settings)
-    assert by[""] == {os.getpid()}  # catalogues are made while the forks get ready
-    assert len(set.union(*(by[key] for key in OBSERVATIONS)) - {os.getpid()}) == 2
+    assert (report.failed, report.waiting, report.up_to_date) == (expected.failed, expected.waiting, expected.up_to_date)
+    assert [now.done for now in updates if now.phase == "tile_image"] == [0, 1, 2, 3]
+    processes = launchers(settings)
+    assert processes[""] == {os.getpid()}  # catalogues are made while the forks get ready
+    assert len(set.union(*(processes[key] for key in OBSERVATIONS)) - {os.getpid()}) == 2
     assert unfinished(settings) == []
     assert process(settings, side_by_side=TWO).made == ()
 
@@ -79,9 +79,9 @@ def test_one_that_fails_is_named_and_the_others_are_made(settings: Settings, inb
     for path in sorted(inbox.glob("2026-01-25T22:20*")):
         spoil_data(path)
     report = process(settings, through="measurement_set", side_by_side=TWO)
-    alone = process(tiny_settings(inbox, settings.archive.parent / "alone"), through="measurement_set")
+    one_by_one = process(tiny_settings(inbox, settings.archive.parent / "alone"), through="measurement_set")
     assert [(one.asset, one.partition, one.error_class) for one in report.failed] == [
-        (one.asset, one.partition, one.error_class) for one in alone.failed
+        (one.asset, one.partition, one.error_class) for one in one_by_one.failed
     ]
     assert {one.partition for one in report.failed} == {OBSERVATIONS[0]}
     assert {one.partition for one in report.made if one.asset == "measurement_set"} == set(OBSERVATIONS[1:])
@@ -89,15 +89,15 @@ def test_one_that_fails_is_named_and_the_others_are_made(settings: Settings, inb
 
 @pytest.mark.slow
 def test_a_fork_that_is_killed_costs_its_own_run(settings: Settings) -> None:
-    """Every fork dies while it publishes a set, as by the kernel for want of memory; once more, and all is as it should be."""
-    wanted = ("process", "--at-once", "2", "--through", "measurement_set")
-    done = killing.dsa110(settings, *wanted, DSA110_CRASH_AT="measurement_set/renamed:SIGKILL")
+    """Every fork is killed while it publishes a set, as by the kernel if memory is short. A second run makes everything."""
+    arguments = ("process", "--at-once", "2", "--through", "measurement_set")
+    done = killing.dsa110(settings, *arguments, DSA110_CRASH_AT="measurement_set/renamed:SIGKILL")
     assert done.returncode == EXIT_UNDONE, done.stderr
-    why = "its process was ended by SIGKILL: memory is short, perhaps; started again, the work goes on"
-    told = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
-    assert told == [f"failed: measurement_set {key}: ResourceError: {why}" for key in OBSERVATIONS]
+    why = "its process was ended by SIGKILL: memory is short, perhaps; start it again, and the work goes on"
+    failures = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
+    assert failures == [f"failed: measurement_set {key}: ResourceError: {why}" for key in OBSERVATIONS]
     assert unfinished(settings) == []
-    again = killing.dsa110(settings, *wanted)
+    again = killing.dsa110(settings, *arguments)
     assert again.returncode == 0, again.stderr
     with Archive(settings.archive) as archive:
         for asset in ("subband_group", "measurement_set"):
@@ -107,7 +107,7 @@ def test_a_fork_that_is_killed_costs_its_own_run(settings: Settings) -> None:
 
 @pytest.fixture
 def at_work(tiny_run: Path, tmp_path: Path) -> Iterator[tuple[Settings, subprocess.Popen[str], set[int]]]:
-    """A command whose two forks have each written a set and are stopped before they publish it, and these forks."""
+    """(settings, command, forks): the two forks have each written a measurement set and are stopped before they publish it."""
     settings = tiny_settings(tiny_run, tmp_path)
     with subprocess.Popen(
         [*COMMAND, "--at-once", "2", "--through", "measurement_set"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -120,7 +120,7 @@ def at_work(tiny_run: Path, tmp_path: Path) -> Iterator[tuple[Settings, subproce
 
 
 def two_stopped(command: subprocess.Popen[Any]) -> set[int]:
-    """The two processes below a command that are stopped; waits for them."""
+    """Wait until two child processes of a command are stopped. Return their ids."""
     pause = threading.Event()
     for _ in range(int(WITHIN_S / 0.05)):
         found = {pid for pid in descendants(command.pid) if is_stopped(pid)}
@@ -132,7 +132,7 @@ def two_stopped(command: subprocess.Popen[Any]) -> set[int]:
 
 
 def is_stopped(pid: int) -> bool:
-    with contextlib.suppress(OSError):  # it has ended since
+    with contextlib.suppress(OSError):  # the process has ended
         return process_stat(pid)[0] == "T"
     return False
 

@@ -1,4 +1,4 @@
-"""The daemon's own sign of life: given while its process gets on, missed when it does not, and nobody else is blamed for that."""
+"""The daemon's sign of life is given while its process makes progress and missed otherwise, and no other service is blamed for it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def beat(archive: Archive, name: str, age_s: float) -> None:
 
 
 def silent(archive: Archive, place: Path) -> dict[str, str]:
-    """Who is told of as silent, with the words."""
+    """The services that are reported as silent, with the description."""
     settings = tiny_settings(place / "inbox", place)
     found, _ = conditions.evaluate(Facts(archive, settings, LIMITS, now=NOW))
     return {one.subject: one.words for one in found if one.condition == "service_silent"}
@@ -42,10 +42,10 @@ def silent(archive: Archive, place: Path) -> dict[str, str]:
 
 def test_it_is_given_while_the_daemon_runs_and_not_missed_after(archive: Archive) -> None:
     """An archive that cannot be opened at first is tried again."""
-    asked, given = list[int](), threading.Event()
+    calls, given = list[int](), threading.Event()
 
     def opened() -> Archive:
-        asked.append(1)
+        calls.append(1)
         given.set()
         return archive
 
@@ -73,9 +73,9 @@ def test_an_archive_that_is_away_ends_no_daemon(caplog: pytest.LogCaptureFixture
     [
         (9.0, 9.0, set()),
         (9.0, 36.0, {"code server"}),
-        (36.0, 36.0, {"daemon"}),  # it asks the code server to look
-        (25.0, 36.0, set()),  # it left out two: the next look knows
-        (None, 36.0, {"code server"}),  # Dagster's own daemon gives none
+        (36.0, 36.0, {"daemon"}),  # the code server looks only when the daemon asks it to
+        (25.0, 36.0, set()),  # the daemon missed only two signs so far: the next look decides
+        (None, 36.0, {"code server"}),  # Dagster's original daemon gives no sign
     ],
 )
 def test_who_is_missed(archive: Archive, tmp_path: Path, daemon_s: float | None, code_server_s: float, told: set[str]) -> None:
@@ -102,14 +102,14 @@ def test_a_part_that_is_silent_is_missed_though_the_process_lives(
 ) -> None:
     others = {"SENSOR", "SCHEDULER", "BACKFILL"} - {part}
     home = with_parts(archive, tmp_path, {part: age_s, **dict.fromkeys(others, 0.0)})
-    told = signs.missed(archive, home, LIMITS, NOW)
-    assert told == (f"a part of it gave no sign of life for {missed} ({part})" if missed else "")
+    reason = signs.missed(archive, home, LIMITS, NOW)
+    assert reason == (f"a part of it gave no sign of life for {missed} ({part})" if missed else "")
 
 
 @pytest.mark.parametrize("where", ["home", "archive"])
 @pytest.mark.parametrize(("started_s", "told"), [(94.0, ""), (96.0, "a part of it gave no sign of life for 10 min (SENSOR)")])
 def test_the_first_minute_of_a_daemon_does_not_count(archive: Archive, tmp_path: Path, where: str, started_s: float, told: str) -> None:
-    """Its sensors' last sign is of the daemon before it, or of before it loaded the code."""
+    """The last sign of its sensors is from the previous daemon, or from before it loaded the code."""
     home = with_parts(archive, tmp_path, {"SENSOR": 600.0})
     lock = {"home": home / signs.LOCK, "archive": archive.root / f".{signs.LOCK}"}[where]
     lock.write_text("pid 1 on another-host")
@@ -118,7 +118,7 @@ def test_the_first_minute_of_a_daemon_does_not_count(archive: Archive, tmp_path:
 
 
 def with_parts(archive: Archive, place: Path, ages_s: dict[str, float]) -> Path:
-    """A Dagster home whose daemon lives and has parts with signs of life so old."""
+    """A Dagster home whose daemon is alive and whose parts gave signs of life so many seconds ago."""
     beat(archive, signs.DAEMON, 5.0)
     with instances.open_instance(place / "home") as instance:
         for name, age_s in ages_s.items():

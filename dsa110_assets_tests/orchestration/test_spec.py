@@ -1,4 +1,4 @@
-"""Specifications: what is derived from them, and what a wrong one says."""
+"""Specifications: what is derived from them, and the errors of wrong ones."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_phase_ends_where_the_grain_changes_and_what_was_registered_first_come
         ("catalogue", ("list",)), ("observation", ("set",)), ("night", ("tables",)), ("observation", ("image",)),
         ("hour", ("late",)), ("night", ("night",)),
     )  # fmt: skip
-    assert spec.assets()["night"].inputs == ("tables", "image", "late")  # all that is told of a night
+    assert spec.assets()["night"].inputs == ("tables", "image", "late")  # all reported assets of a night
 
 
 @pytest.mark.usefixtures("empty")
@@ -76,15 +76,17 @@ def test_a_name_is_given_once() -> None:
 
 
 def test_who_asks_before_the_graph_is_loaded_is_told_what_to_import() -> None:
-    ask = "from dsa110_assets.orchestration.planning import plan; from dsa110_assets.orchestration.specification import spec; spec.assets()"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=120)
+    code = (
+        "from dsa110_assets.orchestration.planning import plan; from dsa110_assets.orchestration.specification import spec; spec.assets()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "RuntimeError: no asset is known yet: import dsa110_assets.orchestration.graph first" in done.stderr
 
 
 def test_looking_at_the_inbox_does_not_load_the_assets() -> None:
-    """The planner is light: neither Dagster nor science comes with it."""
-    ask = "import sys; from dsa110_assets.orchestration.planning import plan; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, timeout=120, check=True)
+    """The planner is light: it imports neither Dagster nor the science packages."""
+    code = "import sys; from dsa110_assets.orchestration.planning import plan; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert not {"dagster", "pandas", "casacore", "numba"} & set(done.stdout.split())
 
 
@@ -132,16 +134,16 @@ def test_data_are_kept_as_long_as_the_specification_says_unless_a_threshold_does
 
 
 def row(asset: Asset) -> str:
-    """An asset's line in the README: its name, its partitions, what it is made from, and the head of its description."""
+    """An asset's line in the README: its name, its partitions, its inputs, and the first line of its description."""
     description = next(one.description for made in graph.ASSETS for one in made.specs if one.key.to_user_string() == asset.name)
     partitions = {"catalogue": "–", "observation": "5 minutes"}.get(asset.grain, asset.grain)
-    told = (description or "").partition("\n")[0].removesuffix(".")
-    above = "everything told of the night" if asset.name == "night_report" else ", ".join(f"`{name}`" for name in asset.inputs)
-    return f"| `{asset.name}` | {partitions} | {above or 'files'} | {told} |"
+    summary = (description or "").partition("\n")[0].removesuffix(".")
+    inputs = "everything told of the night" if asset.name == "night_report" else ", ".join(f"`{name}`" for name in asset.inputs)
+    return f"| `{asset.name}` | {partitions} | {inputs or 'files'} | {summary} |"
 
 
 def test_the_readme_has_the_table_of_the_specifications() -> None:
-    """Replace the lines between the markers by what the failure shows."""
+    """If this fails, replace the lines between the markers by those that the failure shows."""
     text = README.read_text(encoding="utf-8")
     written = text.partition("<!-- assets -->\n")[2].partition("<!-- end of assets -->")[0].splitlines()
     assert written == ["| asset | partition | made from | what it is |", "|---|---|---|---|", *map(row, KNOWN.values())]

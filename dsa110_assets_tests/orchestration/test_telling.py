@@ -1,4 +1,4 @@
-"""What is sent of alerts, to whom and when: by limits and channels, from how alerts stand."""
+"""Which messages about alerts are sent, to which channel and when, given the limits, channels and state of the alerts."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def decide(
     active: Sequence[Alert] = (), resolved: Sequence[Alert] = (), at: datetime = NOON, silences: Sequence[Silence] = (),
     risen: Sequence[int] = (), told: dict[str, datetime] | None = None, **channels: dict[str, Any],
 ) -> Decision:  # fmt: skip
-    given = channels or {"ops": {}}
+    options_by_channel = channels or {"ops": {}}
     post = telling.Post(
-        {name: Channel(**{"url": "https://example.org/x", **options}) for name, options in given.items()},
+        {name: Channel(**{"url": "https://example.org/x", **options}) for name, options in options_by_channel.items()},
         "https://portal",
         {"disk": telling.Told("the disk is filling", "disk-fills-up"), "quiet": telling.Told("good news", "good-news", tells_end=False)},
     )
@@ -94,11 +94,11 @@ def test_what_nobody_acknowledged_is_told_again(changes: dict[str, Any], after: 
 
 
 def test_what_comes_soon_after_waits_for_others_unless_it_is_critical() -> None:
-    known = {"told": {"disk": NOON}}
+    already_sent = {"told": {"disk": NOON}}
     before = alert(1, told_at=NOON)
-    assert sent(decide([before, alert(2)], at=NOON + minutes(4), **known)) == []
-    assert sent(decide([before, alert(2), alert(3)], at=NOON + minutes(5), **known)) == [("ops", "raised", [2, 3])]
-    assert sent(decide([before, alert(2, severity=CRITICAL)], at=NOON + minutes(1), **known)) == [("ops", "raised", [2])]
+    assert sent(decide([before, alert(2)], at=NOON + minutes(4), **already_sent)) == []
+    assert sent(decide([before, alert(2), alert(3)], at=NOON + minutes(5), **already_sent)) == [("ops", "raised", [2, 3])]
+    assert sent(decide([before, alert(2, severity=CRITICAL)], at=NOON + minutes(1), **already_sent)) == [("ops", "raised", [2])]
 
 
 def test_what_became_worse_is_told_at_once() -> None:
@@ -122,14 +122,14 @@ def test_a_silence_tells_nothing_and_what_is_still_so_is_told_when_it_ends() -> 
 
 def test_critical_is_escalated_once_when_nobody_acknowledged_it_in_time() -> None:
     channels: dict[str, dict[str, Any]] = {"ops": {}, "chief": {"escalation": True}}
-    one = alert(severity=CRITICAL, told_at=NOON)
-    known = {"told": {"disk": NOON}}
-    assert sent(decide([one], at=NOON + minutes(14), **known, **channels)) == []
-    decision = decide([one], at=NOON + minutes(15), **known, **channels)
+    critical = alert(severity=CRITICAL, told_at=NOON)
+    already_sent = {"told": {"disk": NOON}}
+    assert sent(decide([critical], at=NOON + minutes(14), **already_sent, **channels)) == []
+    decision = decide([critical], at=NOON + minutes(15), **already_sent, **channels)
     assert sent(decision) == [("chief", "escalated", [1])]
     assert decision.escalated == {1}
-    for known_one in (alert(severity=CRITICAL, told_at=NOON, acknowledged_at=NOON), alert(told_at=NOON)):
-        assert sent(decide([known_one], at=NOON + minutes(60), **known, **channels)) == []
+    for not_escalated in (alert(severity=CRITICAL, told_at=NOON, acknowledged_at=NOON), alert(told_at=NOON)):
+        assert sent(decide([not_escalated], at=NOON + minutes(60), **already_sent, **channels)) == []
     over = alert(severity=CRITICAL, told_at=NOON, escalated_at=NOON + minutes(15))
     assert sent(decide(resolved=[over], at=NOON + minutes(60), **channels)) == [("ops", "resolved", [1]), ("chief", "resolved", [1])]
 

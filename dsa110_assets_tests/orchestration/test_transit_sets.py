@@ -1,4 +1,4 @@
-"""What a night's table sets are together: whose validity gives way, which scales disagree, and what is told of them."""
+"""A night's table sets together: whose validity is shortened, which scales disagree, and what is reported about them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dsa110_assets.thresholds import Thresholds
 
 
 class Stored:
-    """Of an observation's measurement set, what choosing transits asks for."""
+    """Those attributes of an observation's measurement set that choosing transits reads."""
 
     def __init__(self, start_mjd: float) -> None:
         self.id = self.partition = f"{start_mjd:.6f}"
@@ -31,7 +31,7 @@ class Stored:
 
 def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float = 16.3, **figures: Any) -> TransitSet:
     calibrator = calibrators.find(name)
-    told = {
+    all_figures = {
         "mid_mjd": mid_mjd, "anchor": calibrator.anchor, "anchor_provisional": calibrator.variable, "field_group_count": 20,
         "field_flux_ratio": 1.001, "calibrator_flux_factor": 0.999, "calibrator_flux_set": False,
         "calibrator_offset_ra_arcsec": 0.0, "calibrator_offset_dec_arcsec": 0.0, "calibrator_major_arcsec": 0.0,
@@ -39,17 +39,17 @@ def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float =
     } | figures  # fmt: skip
     transit = Transit(calibrator, mid_mjd, 0.0, 1.0)
     amplitudes = {str(n): (amplitude * (1 + 0.1 * n), amplitude) for n in range(5)}
-    return TransitSet(name, Observed(Path(), name, dec_deg, ()), transit, (), told, (), amplitudes)
+    return TransitSet(name, Observed(Path(), name, dec_deg, ()), transit, (), all_figures, (), amplitudes)
 
 
 def judged(*sets: TransitSet) -> dict[str, str]:
     figures = transit_sets.night_figures(sets, ())
-    graph.specifications()  # which know the rules, also where this file is run alone
+    graph.specifications()  # loads the rules, so that this file can be run alone
     return {v.check: v.reason for v in rules.judge("caltables", figures, Thresholds()) if not v.passed}
 
 
 def test_a_standard_goes_before_others_of_its_strip_and_night() -> None:
-    """Where both are valid, choosing takes the nearest: so the listed one is not valid there."""
+    """Where both are valid, the nearest would be chosen. So the listed calibrator is not made valid there."""
     standard, listed = solved("3C138", 61066.2), solved("0318+164", 61066.1)
     both = [standard, listed]
     assert transit_sets.validity(standard, both, 0.5) == pytest.approx((61065.7, 61066.7))
@@ -65,27 +65,27 @@ def test_tables_are_valid_as_long_as_is_set() -> None:
 
 
 def test_which_transits_are_solved_is_set() -> None:
-    """A strip at 16.3 deg and a day of sets: 3C138 (8.5 Jy), and fainter ones of the list."""
+    """A day of measurement sets of the strip at 16.3 deg contains transits of 3C138 (8.5 Jy) and fainter calibrators of the list."""
     day = [Stored(61065.0 + k / 288) for k in range(288)]
     known = calibrators.load()
 
     def chosen(**options: Any) -> list[Transit]:
         return [t for _, t in observing.observed_transits(cast(list[Product], day), known, TransitOptions(**options))]
 
-    every = chosen(min_share=0.0)
-    assert len(every) > 3
+    all_transits = chosen(min_share=0.0)
+    assert len(all_transits) > 3
     assert [t.calibrator.standard for t in chosen(most=1)] == ["3C138"]
     assert len(chosen(min_share=0.0, most=3)) == 3
-    brightest = max(t.apparent_flux_jy for t in every)
-    assert chosen(min_share=0.5) == [t for t in every if t.apparent_flux_jy >= 0.5 * brightest]
+    brightest = max(t.apparent_flux_jy for t in all_transits)
+    assert chosen(min_share=0.5) == [t for t in all_transits if t.apparent_flux_jy >= 0.5 * brightest]
     assert {t.calibrator.name for t in chosen(min_share=0.0, max_dec_offset_deg=0.4)} == {
-        t.calibrator.name for t in every if abs(t.dec_offset_deg) <= 0.4
+        t.calibrator.name for t in all_transits if abs(t.dec_offset_deg) <= 0.4
     }
-    assert chosen(min_share=0.0, min_flux_jy=3.0) == [t for t in every if t.flux_jy >= 3.0]
+    assert chosen(min_share=0.0, min_flux_jy=3.0) == [t for t in all_transits if t.flux_jy >= 3.0]
 
 
 def test_sets_of_two_flux_scales_are_named() -> None:
-    """Amplitudes off by sqrt(1.15): the set of the calibrator that is 15 % brighter than its model, against the standard's."""
+    """Amplitudes differ by sqrt(1.15), because the calibrator is 15 % brighter than its model; the other set is of a standard."""
     wrong = solved("0318+164", 61066.1, 0.068 * math.sqrt(1.15))
     found = judged(solved("3C138", 61066.2), wrong)
     assert list(found) == ["one_scale"]

@@ -1,4 +1,4 @@
-"""Trials: made with other settings, seen by whoever asks for them, and never among science."""
+"""Trials are made with other settings, visible only on request, and never among science products."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ HOUR, NIGHT = "2026-01-25T22:00", "2026-01-25"
 
 
 def science(settings: Settings) -> dict[str, Any]:
-    """Everything about science that a trial could have changed, of the archive and of Dagster."""
+    """All state of science products, in the archive and in Dagster, that a trial could have changed."""
     with Archive(settings.archive) as archive, instance.open_instance(settings.dagster_home) as dagster:
         products = {p.id: (p.digest, p.state, p.metadata) for p in archive.products(state=None)}
         assert not [p for p in archive.products(state=None) if p.trial]
         sets = {one.set_id: one.status for one in caltable_registry.sets(archive)}
-        told = {}
+        dagster_state = {}
         for name in graph.specifications():
             event = dagster.get_latest_materialization_event(dg.AssetKey(name))
-            told[name] = (None if event is None else event.run_id, sorted(dagster.get_materialized_partitions(dg.AssetKey(name))))
+            dagster_state[name] = (None if event is None else event.run_id, sorted(dagster.get_materialized_partitions(dg.AssetKey(name))))
         return {
-            "products": products, "sets": sets, "counts": archive.count(), "held": archive.held(), "told": told,
+            "products": products, "sets": sets, "counts": archive.count(), "held": archive.held(), "told": dagster_state,
             "stale": [one.product.id for one in stale.stale(archive)],
         }  # fmt: skip
 
@@ -68,24 +68,24 @@ def test_a_tile_of_the_launchpad_is_a_trial_and_science_is_as_it_was(processed: 
     assert done.asset_materializations_for_node("tile_image") == []
     assert science(processed) == before
     with Archive(processed.archive) as archive:
-        ours, theirs = Trial(archive, "robust_0").current("tile_image", key), archive.current("tile_image", key)
-        assert ours is not None
-        assert theirs is not None
-        assert ours.id == theirs.id.replace("tile_image", "tile_image~robust_0")
-        assert ours.path.is_relative_to(archive.root / "trials" / "robust_0")
-        assert (ours.settings["imaging"]["robust"], theirs.settings["imaging"]["robust"]) == (0.0, processed.imaging.robust)
-        # a smaller robustness weighs long baselines more: the beam is narrower, and the noise higher
-        assert ours.metadata["beam_minor_arcsec"] < theirs.metadata["beam_minor_arcsec"]
-        assert ours.metadata["radiometer_jy"] > theirs.metadata["radiometer_jy"]
-        assert archive.lineage(ours.id).files() == archive.lineage(theirs.id).files()
-        assert archive.find(ours.path / "image.fits").id == ours.id
-        assert archive.verify(ours) == []
+        trial, of_science = Trial(archive, "robust_0").current("tile_image", key), archive.current("tile_image", key)
+        assert trial is not None
+        assert of_science is not None
+        assert trial.id == of_science.id.replace("tile_image", "tile_image~robust_0")
+        assert trial.path.is_relative_to(archive.root / "trials" / "robust_0")
+        assert (trial.settings["imaging"]["robust"], of_science.settings["imaging"]["robust"]) == (0.0, processed.imaging.robust)
+        # a smaller robust parameter gives long baselines more weight: the beam is narrower and the noise higher
+        assert trial.metadata["beam_minor_arcsec"] < of_science.metadata["beam_minor_arcsec"]
+        assert trial.metadata["radiometer_jy"] > of_science.metadata["radiometer_jy"]
+        assert archive.lineage(trial.id).files() == archive.lineage(of_science.id).files()
+        assert archive.find(trial.path / "image.fits").id == trial.id
+        assert archive.verify(trial) == []
     with instance.open_instance(processed.dagster_home) as dagster:
         (observed,) = dagster.fetch_observations(dg.AssetRecordsFilter(dg.AssetKey("tile_image")), limit=5).records
         seen = observed.event_log_entry.asset_observation
         assert seen is not None
         assert seen.partition == key
-        assert seen.metadata["product"].value == ours.id
+        assert seen.metadata["product"].value == trial.id
         assert "preview" in seen.metadata
 
 
@@ -111,7 +111,7 @@ def test_a_trial_goes_on_from_its_own_products_alone(processed: Settings, capsys
         assert {i.replace("~natural", "") for i in hour.inputs} == set(is_science.inputs)
     assert science(processed) == before
     again = trial_runs.make(processed, "natural", {}, "tile_image", "source_measurements", start, start + timegrid.OBSERVATION_WINDOW)
-    assert again == []  # up to date, with the settings the trial is known by
+    assert again == []  # up to date, with the recorded settings of the trial
     assert process(processed).made == ()
     assert science(processed)["products"] == before["products"]
 
@@ -120,11 +120,11 @@ def test_trials_of_every_asset_in_any_order_leave_science_as_it_was(processed: S
     requested_mosaics.request(processed, "some", requesting.Asked(tiles=(some_tile(processed),)), "ann")
     before, random = science(processed), np.random.default_rng(12)
     with Archive(processed.archive) as archive:
-        there = {name: [p.partition for p in archive.products(name)] for name in graph.specifications()}
-    names = [name for name in graph.specifications() if there[name]]
+        partitions = {name: [p.partition for p in archive.products(name)] for name in graph.specifications()}
+    names = [name for name in graph.specifications() if partitions[name]]
     assert len(names) == len(graph.specifications())
     for number, asset in enumerate(random.permutation(names)):
-        partition = there[asset][random.integers(len(there[asset]))]
+        partition = partitions[asset][random.integers(len(partitions[asset]))]
         assert by_hand(processed, asset, partition, {"trial": f"t{number % 3}"}).success, asset
     assert science(processed) == before
     assert process(processed).made == ()
@@ -163,8 +163,8 @@ def test_caltables_of_a_trial_calibrate_that_trial_alone(processed: Settings) ->
     ("config", "told"),
     [
         ({"imaging": {"robust": 0.0}}, "give it a name"),
-        ({"trial": "Robust 0", "imaging": {"robust": 0.0}}, "is no name of a trial"),
-        ({"trial": "../../x"}, "is no name of a trial"),
+        ({"trial": "Robust 0", "imaging": {"robust": 0.0}}, "is not a valid name of a trial"),
+        ({"trial": "../../x"}, "is not a valid name of a trial"),
         ({"trial": "steep", "imaging": {"robust": 3.0}}, "DSA110_IMAGING__ROBUST=3.0 is refused"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What systemd is told of the daemon: on a real socket, by its signs of life in a real Dagster home."""
+"""Messages to systemd about the daemon, on a real socket, from its signs of life in a real Dagster home."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT_S = 0.6
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The other end of NOTIFY_SOCKET; who waits there for longer than ten limits waits in vain."""
+    """The receiving end of NOTIFY_SOCKET; reading it times out after ten limits."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "n"))
         listening.settimeout(10 * LIMIT_S)
@@ -32,13 +32,13 @@ def heard(systemd: socket.socket) -> str:
 
 
 def until_silent(systemd: socket.socket) -> list[str]:
-    """What comes until nothing comes for ten limits."""
-    told = []
+    """All messages that arrive before ten limits pass without one."""
+    messages = []
     while True:
         try:
-            told.append(heard(systemd))
+            messages.append(heard(systemd))
         except TimeoutError:
-            return told
+            return messages
 
 
 def beat(home: Path, at: datetime) -> None:
@@ -50,14 +50,14 @@ def test_a_daemon_that_works_is_vouched_for_until_it_ends(systemd: socket.socket
     beat(tmp_path / "home", datetime.now(UTC) + timedelta(hours=1))
     with watchdog.watched(tmp_path / "home"):
         assert [heard(systemd) for _ in range(4)] == ["READY=1", *["WATCHDOG=1"] * 3]
-    told = [heard(systemd)]
-    while told[-1] != "STOPPING=1":
-        told.append(heard(systemd))
-    assert set(told[:-1]) <= {"WATCHDOG=1"}
+    messages = [heard(systemd)]
+    while messages[-1] != "STOPPING=1":
+        messages.append(heard(systemd))
+    assert set(messages[:-1]) <= {"WATCHDOG=1"}
 
 
 def test_one_that_gives_no_sign_of_life_is_not(systemd: socket.socket, tmp_path: Path) -> None:
-    """What an earlier daemon left behind is old, and held against nobody before his own limit is over."""
+    """The old sign of an earlier daemon does not count against a new daemon before the new one's limit is over."""
     beat(tmp_path / "home", datetime.now(UTC) - timedelta(days=1))
     with watchdog.watched(tmp_path / "home"):
         assert [heard(systemd), heard(systemd)] == ["READY=1", "WATCHDOG=1"]

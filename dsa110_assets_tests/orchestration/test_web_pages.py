@@ -1,6 +1,6 @@
-"""The pages in a browser: Dagster's over our graph, and the portal's, on the tiny run's real products.
+"""The pages in a browser: Dagster's pages of our graph, and the portal's, with the real products of the tiny run.
 
-Headless Chromium, driven through WebDriver. Asserted: the content is visible, and the console holds no error.
+Headless Chromium is driven through WebDriver. The tests assert that the content is visible and the console has no errors.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ OBSERVATION, HOUR, NIGHT = "2026-01-25T22:25", "2026-01-25T22:00", "2026-01-25"
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A headless Chromium with a profile of its own."""
+    """A headless Chromium with a separate profile."""
     with chromium(tmp_path_factory.mktemp("chromium")) as opened:
         yield opened
 
 
 @pytest.fixture(scope="module")
 def served(finished_run: tuple[Settings, ProcessReport], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """(the Dagster web server's address, the portal's) over the processed tiny run."""
+    """The addresses of Dagster's web server and of the portal, over the processed tiny run."""
     settings, _ = finished_run
     place, port, pages = tmp_path_factory.mktemp("servers"), free_port(), free_port()
     assert settings.dagster_home is not None
-    welcomed = settings.dagster_home / ".nux" / "nux.yaml"  # or an invitation to Dagster's newsletter covers every page
+    welcomed = settings.dagster_home / ".nux" / "nux.yaml"  # otherwise an invitation to Dagster's newsletter covers every page
     welcomed.parent.mkdir(exist_ok=True)
     welcomed.write_text("seen: 1")
     environment = {
@@ -84,7 +84,7 @@ def visit(browser: Any) -> Visit:
     from selenium.webdriver.support.ui import WebDriverWait
 
     def open_page(url: str, *texts: str) -> Any:
-        browser.get_log("browser")  # what an earlier page left
+        browser.get_log("browser")  # discard the log of earlier pages
         browser.get(url)
 
         def seen(opened: Any) -> bool:
@@ -124,7 +124,7 @@ def test_a_partition_shows_its_figures(served: tuple[str, str], visit: Visit) ->
 @pytest.mark.parametrize("asset", ["tile_image", "hour_mosaic"])
 def test_checks_are_shown_with_their_figures_plotted(served: tuple[str, str], visit: Visit, asset: str) -> None:
     page = visit(f"{served[0]}/assets/{asset}?view=checks", *(rule.check for rule in specifications()[asset].rules), "Succeeded")
-    if asset == "tile_image":  # of three observations; an hour alone is no plot
+    if asset == "tile_image":  # three observations are plotted; a single hour is not
         from selenium.webdriver.support.ui import WebDriverWait
 
         drawn = "return Array.from(document.querySelectorAll('canvas')).filter(c => c.width > 0).length"
@@ -158,7 +158,7 @@ def test_the_nights_report_opens(served: tuple[str, str], visit: Visit) -> None:
 
 
 def loaded_images(page: Any) -> int:
-    """How many pictures of the page have arrived and have pixels; one that is broken fails the test."""
+    """The number of images of the page that have loaded; fails if one of them is broken."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     script = "return Array.from(document.images).map(i => [i.complete, i.naturalWidth, i.src])"

@@ -1,4 +1,4 @@
-"""What ends the runs of a host's worker that are cancelled or given up: real processes with a lock and a child, as `test_hung` has them."""
+"""Ending of cancelled and abandoned runs of a host's worker, with real processes that hold a lock and have a child, as in `test_hung`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def begin(instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Callable[[str], Run]]:
-    """Begins runs whose processes are this one's, as those of a worker are the worker's."""
+    """Begins runs whose processes are children of this process, as those of a worker are of the worker."""
     begun = list[Run]()
 
     def one(how: str) -> Run:
@@ -39,7 +39,7 @@ def begin(instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Callable[[st
 
 
 def kill(run: Run) -> None:
-    """Its process, and the child that one that was interrupted leaves: in the platform `children.run` sees to that."""
+    """Kill its process, and the child that an interrupted process leaves; in the platform `children.run` kills that."""
     if instances._started(run.child):
         children.kill_tree(run.child)
     run.close()
@@ -73,7 +73,7 @@ def test_one_that_takes_signals_is_interrupted_at_once(instance: dg.DagsterInsta
 
 
 def test_a_run_that_was_given_up_is_left_to_its_own_end_first(instance: dg.DagsterInstance, begin: Callable[[str], Run]) -> None:
-    """The daemon reported it, as it does of a host that was silent: the process knows nothing of it, and the report stands."""
+    """The daemon reported the run as failed, as it does for a silent host. The process does not know this, and the report stands."""
     run = begin("child")
     living = workers.look(instance, os.getpid(), {}, 100.0)
     instance.report_run_failed(run.now, "its host was silent")
@@ -88,7 +88,7 @@ def test_a_run_that_was_given_up_is_left_to_its_own_end_first(instance: dg.Dagst
 
 
 def test_processes_of_others_are_left_alone(instance: dg.DagsterInstance, begin: Callable[[str], Run]) -> None:
-    """Those of other hosts, and on this one those that no worker began, such as a command's."""
+    """Processes of other hosts, and those on this host that no worker began, such as those of a command."""
     elsewhere, of_command = begin("child"), begin("child")
     tag = elsewhere.now.tags[instances.LAUNCHER_TAG]
     instance.add_run_tags(elsewhere.run_id, {instances.LAUNCHER_TAG: f"another-host/{tag.partition('/')[2]}"})
@@ -107,7 +107,7 @@ def test_processes_of_others_are_left_alone(instance: dg.DagsterInstance, begin:
 def test_a_cancelled_run_whose_process_is_gone_is_not_tried_again(
     instance: dg.DagsterInstance, begin: Callable[[str], Run], tmp_path: Path, host: str
 ) -> None:
-    """Killed before it could report, or on a host that lost its power: a failure would be begun anew."""
+    """The process was killed before it could report, or its host lost power. If the run counted as failed, it would be retried."""
     run = begin("child")
     instance.report_run_canceling(run.now)
     if host == "another":

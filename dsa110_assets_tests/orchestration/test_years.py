@@ -1,4 +1,4 @@
-"""Years of nights: a night is made from its own measurements and one earlier night's product, and says why it is stale."""
+"""Years of nights: a night is made from its measurements and one earlier night's product, with a reason when it is stale."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SOURCES = 40
 
 
 def measure(archive: Archive, settings: Settings, night: str, scale: float = 1.0, seed: int = 0, flare: str = "") -> Product:
-    """An hour's measurements of sources of known, constant fluxes, all of them off by a common factor; one may be up by half."""
+    """Publish an hour's measurements of sources of known, constant fluxes times a common `scale`; the source `flare` is 1.5 times that."""
     mjd = timegrid.datetime_to_mjd(timegrid.parse_key(night)) + 0.9
     flux = 10 ** np.random.default_rng(1).uniform(-0.5, 0.7, SOURCES)
     seen = scale * flux * (1 + 0.01 * np.random.default_rng([seed, int(mjd)]).standard_normal(SOURCES))
@@ -57,7 +57,7 @@ def measure(archive: Archive, settings: Settings, night: str, scale: float = 1.0
 
 
 def make(archive: Archive, settings: Settings, night: str) -> Product:
-    """The night's light curves as the asset makes them."""
+    """Publish the night's light curves as the asset makes them."""
     recipe, options = graph.specifications()["light_curves"], settings.ensemble
     found = recipe.find(archive, settings, night)
     assert found is not None
@@ -75,7 +75,7 @@ def make(archive: Archive, settings: Settings, night: str) -> Product:
 
 
 def search(archive: Archive, settings: Settings, night: str) -> Product:
-    """A record of the night's search as the asset would publish it."""
+    """Publish a record of the night's search as the asset would."""
     recipe = graph.specifications()["variability"]
     found = recipe.find(archive, settings, night)
     assert found is not None
@@ -87,9 +87,9 @@ def search(archive: Archive, settings: Settings, night: str) -> Product:
 
 
 def stale(archive: Archive, settings: Settings, asset: str, nights: Sequence[str]) -> dict[str, str]:
-    """Which of these nights are to be made, and why."""
-    told = {night: plan.reason_to_make(archive, settings, asset, night) for night in nights}
-    return {night: reason for night, reason in told.items() if reason}
+    """The reason to make each of these nights that is missing or stale."""
+    reasons = {night: plan.reason_to_make(archive, settings, asset, night) for night in nights}
+    return {night: reason for night, reason in reasons.items() if reason}
 
 
 NIGHTS = [f"2026-03-{day:02d}" for day in (1, 2, 3, 5, 6, 7)]
@@ -107,7 +107,7 @@ def season(settings: Settings) -> Archive:
 
 
 def test_inputs_and_sizes_of_a_night_do_not_grow(settings: Settings) -> None:
-    """Each has its hour and the night before it, across the one without observations; its rows are its own."""
+    """Inputs are the night's hour and the previous night, also across the one without observations; rows are only those of the night."""
     archive = season(settings)
     for before, night in zip([None, *NIGHTS], NIGHTS, strict=False):
         product = archive.current("light_curves", night)
@@ -116,9 +116,9 @@ def test_inputs_and_sizes_of_a_night_do_not_grow(settings: Settings) -> None:
         expected = [hour] if before is None else [f"light_curves-{before.replace('-', '')}-v1", hour]
         assert list(product.inputs) == expected
         assert len(pd.read_parquet(product.path / nightrows.FILE)) == SOURCES
-        found = archive.current("variability", night)
-        assert found is not None
-        assert found.inputs == (product.id,)
+        search_result = archive.current("variability", night)
+        assert search_result is not None
+        assert search_result.inputs == (product.id,)
     curve = Nights.of([p.path for p in recipes.nights_until(archive, NIGHTS[3])]).of_sources(["s07"])
     assert curve["epoch"].str[:10].tolist() == NIGHTS[:4]
     assert stale(archive, settings, "light_curves", NIGHTS) == {}
@@ -126,7 +126,7 @@ def test_inputs_and_sizes_of_a_night_do_not_grow(settings: Settings) -> None:
 
 
 def test_a_late_night_makes_stale_what_follows_it_and_says_why(settings: Settings) -> None:
-    """The night after it has another predecessor; the nights behind that only once what they read has changed."""
+    """The next night has a new predecessor; later nights become stale only once their inputs have changed."""
     archive = season(settings)
     measure(archive, settings, LATE, 1.03)
     assert stale(archive, settings, "light_curves", [*NIGHTS, LATE]) == {LATE: "missing"}
@@ -144,7 +144,7 @@ def test_a_late_night_makes_stale_what_follows_it_and_says_why(settings: Setting
 
 
 def test_a_night_measured_again_with_the_same_result_changes_nothing_later(settings: Settings) -> None:
-    """Equal bytes are the same input; a night of other fluxes is not, and the nights before it stay."""
+    """Equal bytes are the same input. Other fluxes make the next night stale, but not the nights before."""
     archive = season(settings)
     first = archive.current("light_curves", NIGHTS[2])
     assert first is not None
@@ -158,7 +158,7 @@ def test_a_night_measured_again_with_the_same_result_changes_nothing_later(setti
 
 
 def test_retention_may_take_measurements_of_nights_gone_by(settings: Settings) -> None:
-    """Once a night's light curves are made of them no later night needs them, and none is made again for want of them."""
+    """Once a night's light curves are made, no later night needs its measurements, and no night is made again because they are missing."""
     archive = season(settings)
     thresholds = Thresholds(retention_days={"source_measurements": 0.0})
     gone = [d.product for d in retention.retain(archive, thresholds, spec.consumers(graph.specifications()), dry_run=False) if d.remove]
@@ -175,9 +175,9 @@ def test_retention_may_take_measurements_of_nights_gone_by(settings: Settings) -
 
 
 def test_the_assets_themselves_follow_a_flare_over_the_nights(settings: Settings) -> None:
-    """Through Dagster: gains of 5 % are gone, constant sources are candidates in no night, the flare is one from its night on.
+    """Through Dagster: gain errors of 5 % are removed, constant sources are never candidates, and the flare is one from its night on.
 
-    Forty sources that scatter by 1 % in six nights: each night's search has any false candidate once in 100.
+    With forty sources that scatter by 1 % in six nights, a night's search has a false candidate once in 100.
     """
     with Archive.create(settings.archive) as archive:
         rng = np.random.default_rng(8)
@@ -200,7 +200,7 @@ def test_the_assets_themselves_follow_a_flare_over_the_nights(settings: Settings
         assert found[NIGHTS[-1]]["s11"] == "flare"
         curve = AnalystArchive(archive).light_curve("s11")
         ratio = curve["flux"].value / curve["flux"].value[0]
-        # 1 % of this source's own noise in both, 0.2 % of the corrections': four of 1.4 %
+        # 1 % noise of this source in both fluxes and 0.2 % of the corrections: four times 1.4 %
         np.testing.assert_allclose(ratio, [1, 1, 1, 1.5, 1, 1], rtol=0.057)
         assert stale(archive, settings, "light_curves", NIGHTS) == {}
         assert stale(archive, settings, "variability", NIGHTS) == {}
@@ -210,9 +210,9 @@ HOURS = ("20", "21", "22", "23")
 
 
 def measure_hour(archive: Archive, settings: Settings, hour: str, **found_in: str) -> Product:
-    """An hour's measurements as the asset would publish them: it passes on what was passed on to it, and what it finds by bin.
+    """Publish an hour's measurements as the asset would: it passes on the names that it received, and the names it finds, by sky bin.
 
-    What is passed on stands in the digest itself, so that it can be read here.
+    The names themselves are passed on instead of a digest, so that they can be read here.
     """
     recipe = graph.specifications()["source_measurements"]
     if archive.current("hour_mosaic", hour) is None:
@@ -221,9 +221,9 @@ def measure_hour(archive: Archive, settings: Settings, hour: str, **found_in: st
             draft.metadata["pointing_dec_deg"] = 16.0
     found = recipe.find(archive, settings, hour)
     assert found is not None
-    known = {one: found.facts.get(CARRIED, {}).get(one, "") for one in found.prepared}
-    for one, name in found_in.items():
-        known[one.removeprefix("h")] = " ".join(sorted({*known[one.removeprefix("h")].split(), name}))
+    known = {sky_bin: found.facts.get(CARRIED, {}).get(sky_bin, "") for sky_bin in found.prepared}
+    for sky_bin, name in found_in.items():
+        known[sky_bin.removeprefix("h")] = " ".join(sorted({*known[sky_bin.removeprefix("h")].split(), name}))
     with archive.publish(
         "source_measurements", hour, found.ids, settings=recipe.settings(settings, found), code_version=recipe.code_version, run_id="r"
     ) as draft:
@@ -233,8 +233,8 @@ def measure_hour(archive: Archive, settings: Settings, hour: str, **found_in: st
 
 
 def test_an_hour_names_as_few_inputs_in_any_night_and_is_stale_for_its_own_sky_alone(settings: Settings) -> None:
-    """Hours 20 to 23 UTC of six nights at 21.7 to 2 h of sidereal time: each sees four or five bins of 24, and so does its
-    neighbour. A name that turns up late in the first night's last hour, at 3 h, goes through the later nights' hours that see it.
+    """Hours 20 to 23 UTC of six nights, at 21.7 to 2 h of sidereal time, each see four or five of 24 bins, some shared with the next
+    hour. A name found late in the first night's last hour, at 3 h, is passed to the later nights' hours that see this bin.
     """
     archive = Archive.create(settings.archive)
     with archive.publish("source_catalog", None, (), settings={}, code_version="1", run_id="r") as draft:
@@ -268,15 +268,15 @@ def test_an_hour_names_as_few_inputs_in_any_night_and_is_stale_for_its_own_sky_a
 
 
 def test_what_was_last_seen_long_ago_is_found(settings: Settings) -> None:
-    """Nothing is observed for half a year of nights: the names of that sky are those of then; a held hour's are nobody's."""
+    """After half a year without observations of a part of the sky, its last names are still found; those of a held hour are ignored."""
     archive = Archive.create(settings.archive)
     with archive.publish("source_catalog", None, (), settings={}, code_version="1", run_id="r") as draft:
         (draft.path / "source_catalog.parquet").write_bytes(b"x")
-    (one, *_) = _sky_bins("2026-03-01T22:00", 16.0)
-    measure_hour(archive, settings, "2026-03-01T22:00", **{f"h{one}": "old"})
-    later = next(f"2026-09-01T{h:02d}:00" for h in range(24) if one in _sky_bins(f"2026-09-01T{h:02d}:00", 16.0))
-    assert measure_hour(archive, settings, later).metadata[CARRIED][one] == "old"
+    (sky_bin, *_) = _sky_bins("2026-03-01T22:00", 16.0)
+    measure_hour(archive, settings, "2026-03-01T22:00", **{f"h{sky_bin}": "old"})
+    later = next(f"2026-09-01T{h:02d}:00" for h in range(24) if sky_bin in _sky_bins(f"2026-09-01T{h:02d}:00", 16.0))
+    assert measure_hour(archive, settings, later).metadata[CARRIED][sky_bin] == "old"
     with archive.publish("source_measurements", "2026-08-31T23:00", (), settings={}, code_version="1", run_id="r") as draft:
         (draft.path / hourrows.FILE).write_bytes(b"x")
-        draft.metadata.update({CARRIED: {one: "wrong"}, HELD: "flux_scale: 2"})
+        draft.metadata.update({CARRIED: {sky_bin: "wrong"}, HELD: "flux_scale: 2"})
     assert stale(archive, settings, "source_measurements", [later]) == {}

@@ -1,8 +1,7 @@
-"""Subband files written here, straight from the description of the telescope's writer, as an independent
-truth.
+"""Subband files written directly from the description of the telescope's writer, as an independent truth.
 
 Nothing of dsa110_assets is used: frequencies come from the fine-channel formula, directions from ERFA's
-CIO-based chain (the package goes through astropy's equinox-based one), so agreement means both are right.
+CIO-based chain (the package uses astropy's equinox-based one), so agreement means both are right.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ INTEGRATION_S = 96 * 0.134217728
 
 
 def frequencies_hz(subband: int, n_channels: int) -> np.ndarray:
-    """Of the writer: 1530 MHz - (1024 + 384 s + per k + (per - 1)/2) x 30.517578125 kHz."""
+    """The writer's channel frequencies: 1530 MHz - (1024 + 384 s + per k + (per - 1)/2) x 30.517578125 kHz."""
     per = 384 // n_channels
     return 1530e6 - (1024 + 384 * subband + per * np.arange(n_channels) + (per - 1) / 2) * 30517.578125
 
@@ -60,7 +59,7 @@ def direction(hour_angle: float, dec: float) -> np.ndarray:
 
 @dataclass
 class Observation:
-    """What to write. Sources are (ra_rad, dec_rad, flux_jy) ICRS, without primary beam or smearing."""
+    """The observation to write. Sources are (ra_rad, dec_rad, flux_jy) ICRS, without primary beam or smearing."""
 
     mjd_start: float = 61065.9345
     n_antennas: int = 8
@@ -84,7 +83,7 @@ class Observation:
         return moment.strftime("%Y-%m-%dT%H:%M:%S")
 
     def positions(self) -> np.ndarray:
-        """An east-west and north-south spread of a kilometre, ECEF minus the site's."""
+        """Antenna positions spread over a kilometre east-west and north-south: ECEF minus the site's."""
         rng = np.random.default_rng(12)
         east, north = rng.normal(0, 400, (2, self.n_telescope))
         up = rng.normal(0, 3, self.n_telescope)
@@ -101,7 +100,7 @@ class Observation:
         return 2400000.5 + self.mjd_start + t * INTEGRATION_S / 86400
 
     def active(self) -> list[int]:
-        """0-based numbers of the antennas with data; the rest of the telescope is connected to nothing."""
+        """0-based numbers of the antennas with data; the others are not connected."""
         return self.antenna_order or list(range(1, self.n_antennas + 1))
 
     def baselines(self) -> tuple[np.ndarray, np.ndarray]:
@@ -190,7 +189,7 @@ class Observation:
             stokes_i = self.visibilities(subband).reshape(n_blts, freq.size)
             for p, code in enumerate(self.pols):
                 if code in (-5, -6):
-                    # XX and YY are told apart by a factor a test can look for; both are I in the end.
+                    # XX and YY differ by a factor that a test can look for; both are I in the end.
                     values[:, 0, :, p] = stokes_i * (1 if code == -5 else self.yy_over_xx)
             data = file.create_group("Data")
             data.create_dataset("visdata", data=values, chunks=True)

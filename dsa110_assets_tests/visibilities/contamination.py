@@ -1,4 +1,4 @@
-"""All interference of a group as a measurement set would order it: the truth that flags are held against."""
+"""All interference of a group in the order of a measurement set: the truth that flags are compared with."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def visibilities(options: SimulationOptions, group: ScheduledGroup) -> NDArray[n
 
 
 def gains(options: SimulationOptions, group: ScheduledGroup) -> NDArray[np.complex64]:
-    """g_1 conj(g_2) of what receptors see (time, baseline, channel, pol), ordered the same; 0 for the dead. Healthy gains."""
+    """g_1 conj(g_2) of the receptors (time, baseline, channel, pol), without gain faults, in the same order; 0 for dead receptors."""
     array = arrays.build(options)
     made = instrument.build(options, array)
     values = made.gains(group.night, group.times_mjd, band.band_frequencies_hz(options.subbands, options.channels))

@@ -1,4 +1,4 @@
-"""Averages against numpy's, and what averaging does to a source."""
+"""Averages against numpy's, and the effect of averaging on a source."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def test_times_and_uvw_are_of_the_bins(vis) -> None:  # type: ignore[no-untyped-
 
 
 def test_averaged_model_matches_averaged_data(observe, meridian_radec, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Predict first, average the prediction: smearing of the average is exact."""
+    """The prediction is averaged after it is made, so the smearing of the average is exact."""
     observation = observe(n_times=6, n_channels=8)
     ra, dec = meridian_radec(observation, observation.times_mjd().mean())
     observation.sources = [(ra + 0.02, dec - 0.01, 1.0)]

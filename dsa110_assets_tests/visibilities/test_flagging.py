@@ -1,4 +1,4 @@
-"""Each flagging step alone on data whose bad samples are known."""
+"""Each flagging step separately, on data whose bad samples are known."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def test_zeros_are_flagged(noisy) -> None:  # type: ignore[no-untyped-def]
     assert flagged.flags[3, 7, 20:25, 1].all()
     assert not flagged.flags[3, 7, 20:25, 0].any()
     assert report.causes["zeros"] == pytest.approx(5 / (24 * 28 * 32 * 2))
-    assert not noisy.flags[3, 7, 20:25].any()  # the input is left alone
+    assert not noisy.flags[3, 7, 20:25].any()  # the input is not changed
 
 
 def test_autos_are_flagged_and_kept(noisy) -> None:  # type: ignore[no-untyped-def]
@@ -69,7 +69,7 @@ def test_clip(noisy) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_dead_receptors(noisy) -> None:  # type: ignore[no-untyped-def]
-    """Antenna 3 writes zeros in XX in 98 % of its samples: dead; antenna 5 in 60 %: alive; YY not touched."""
+    """Antenna 3 writes zeros in 98 % of its XX samples and is dead; antenna 5 in 60 %, and is alive. YY is unaffected."""
     rng = np.random.default_rng(1)
 
     def kill(data) -> None:  # type: ignore[no-untyped-def]
@@ -112,7 +112,7 @@ def test_most_antennas_dead_does_not_kill_the_rest(noisy) -> None:  # type: igno
 
 
 def test_median_clip(noisy) -> None:  # type: ignore[no-untyped-def]
-    """7 sigma above a Rayleigh median is 0.058 at sigma 0.01; 0.1 is found, noise (chance 4e-8) is not."""
+    """7 sigma above a Rayleigh median is 0.058 at sigma 0.01: 0.1 is flagged, noise (chance 4e-8) is not."""
     rng = np.random.default_rng(4)
     hit = (rng.random(noisy.data.shape) < 0.01) & ~noisy.is_auto[:, None, None] & (noisy.weights > 0)
 
@@ -126,7 +126,7 @@ def test_median_clip(noisy) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_noise_free_sources_are_not_rfi(observe, meridian_radec, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Without noise the spread of amplitudes is nothing; a 10 Jy calibrator must not be clipped."""
+    """Without noise the spread of amplitudes is zero; a 10 Jy calibrator must not be clipped."""
     observation = observe(n_times=24, n_channels=8)
     ra, dec = meridian_radec(observation, observation.mjd_start)
     observation.sources = [(ra + 0.005, dec, 0.05), (ra - 0.01, dec, 0.01)]
@@ -142,7 +142,7 @@ def test_noise_free_sources_are_not_rfi(observe, meridian_radec, tmp_path) -> No
     ],
 )
 def test_extension(noisy, where, whole) -> None:  # type: ignore[no-untyped-def]
-    """More than half of a spectrum or of a time series flagged takes the whole of it, and nothing else."""
+    """If more than half of a spectrum or of a time series is flagged, all of it is flagged, and nothing else."""
 
     def zero(data) -> None:  # type: ignore[no-untyped-def]
         data[where] = 0
@@ -168,10 +168,10 @@ def test_a_channel_bad_on_most_baselines_is_flagged_on_all(noisy) -> None:  # ty
 
 @pytest.mark.parametrize(("engine", "cause", "lost"), [("own", "sumthreshold", 0.015), ("aoflagger", "aoflagger", 0.03)])
 def test_interference_is_found_and_noise_is_left(noisy, engine, cause, lost) -> None:  # type: ignore[no-untyped-def]
-    """A carrier of 8 sigma and a burst of 5 sigma over 16 channels are found, little of clean noise is lost.
+    """A carrier of 8 sigma and a burst of 5 sigma over 16 channels are flagged, and little clean noise is lost.
 
-    AOFlagger's strategy loses about 1 % of Gaussian noise at a base threshold of 1.2. So does the own engine on these
-    few channels (1.1 % measured on this noise alone): its backgrounds are of 32 samples of each 4-channel block.
+    AOFlagger's strategy loses about 1 % of Gaussian noise at a base threshold of 1.2. So does the package's own engine on these
+    few channels (1.1 % measured on this noise alone): its backgrounds come from 32 samples of each 4-channel block.
     """
     carrier, burst = np.s_[:, :, 30, :], np.s_[13, :, 16:32, :]
 
@@ -191,10 +191,10 @@ def test_interference_is_found_and_noise_is_left(noisy, engine, cause, lost) -> 
 
 
 def test_the_simulators_interference(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Against the simulator's own carriers and bursts: more is caught than by AOFlagger, less clean data are lost.
+    """With the simulator's carriers and bursts, the package's own engine catches more than AOFlagger and loses less clean data.
 
-    Caught: flagged samples among those with more than 1 sigma of noise; lost: among those without any interference,
-    of live receptors. A calibrator of 8 Jy (7 sigma a sample) drifts through the beam meanwhile.
+    Caught: flagged samples among those with interference above 1 sigma of noise; lost: flagged samples among those without any
+    interference, of live receptors. A calibrator of 8 Jy (7 sigma a sample) drifts through the beam meanwhile.
     """
     options = SimulationOptions(start="2026-01-26T04:52:00", groups=1, antennas=16, channels=8, seed=3, rfi_bursts=3.0, dead_receptors=0)
     simulate(tmp_path, options)
@@ -227,7 +227,7 @@ def test_the_simulators_interference(tmp_path) -> None:  # type: ignore[no-untyp
 
 
 def test_the_rank_operator_against_its_definition() -> None:
-    """Every interval of every random line, by brute force: flagged if in one whose flagged part is >= 1 - eta."""
+    """All intervals of random lines by brute force: a sample is flagged if an interval around it has a flagged part >= 1 - eta."""
     rng = np.random.default_rng(8)
     for part in (0.05, 0.3, 0.6):
         line = rng.random(60) < part
@@ -264,9 +264,9 @@ def test_nothing_but_missing_data(noisy) -> None:  # type: ignore[no-untyped-def
 
 
 def test_median_clip_of_many_rows_is_nearly_exact() -> None:
-    """With more rows than are sampled: the threshold is within 3 % of the one from all of them (3 sigma).
+    """With more rows than are sampled, the threshold is within 3 % (3 sigma) of the threshold from all rows.
 
-    Amplitudes just under the lower and just over the upper edge of that band decide it.
+    Amplitudes just below the lower and just above the upper edge of that range test this.
     """
     rng = np.random.default_rng(11)
     data = (rng.normal(size=(24, 1000, 3, 2)) + 1j * rng.normal(size=(24, 1000, 3, 2))).astype(np.complex64)

@@ -1,4 +1,4 @@
-"""No amplitude is too high by itself: neither what the brightest sources give nor what a correlator's scale makes of it."""
+"""No amplitude is flagged merely for being high, whether from the brightest sources or from the correlator's scale."""
 
 import dataclasses
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_bright_sources_are_left(tmp_path: Path, source: str) -> None:
 
 @pytest.mark.row(37)
 def test_interference_beside_a_bright_source_is_found(tmp_path: Path) -> None:
-    """In Virgo A's field as in an empty one, but for its weakest edges, which a source of 215 Jy could be itself."""
+    """Interference in Virgo A's field is found as in an empty field, except its weakest edges, which a source of 215 Jy could cause."""
     satellite = parse("satellite:*:power_jy=1000")
     flags = []
     for name, options in (("empty", OPTIONS), ("bright", with_source(*SOURCES["Virgo A"]))):
@@ -65,7 +65,7 @@ def test_interference_beside_a_bright_source_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exponent", [-10, 5, 20])
 @pytest.mark.row(37, cases="scales with the same flags")
 def test_the_correlators_scale_is_arbitrary(tmp_path: Path, exponent: int) -> None:
-    """A thousandth to a million times larger: the same flags, to the last one (powers of two round nothing)."""
+    """Data scaled by a thousandth to a million get exactly the same flags (powers of two cause no rounding)."""
     options = dataclasses.replace(OPTIONS, rfi_tones=2, rfi_bursts=2.0, dead_receptors=2)
     vis = observed(tmp_path, options)
     plain, report = flagging.flag(vis)

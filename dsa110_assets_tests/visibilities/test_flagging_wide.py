@@ -1,4 +1,4 @@
-"""Wide and moving interference: the statistic against its definition, and kinds of interference, found and left."""
+"""Wide and moving interference: the statistic against its definition, and the interference that is flagged and left."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def observed(folder: Path, options: SimulationOptions) -> Visibilities:
 
 @dataclass
 class Case:
-    """What flagging makes of one kind: parts of samples, and how much noisier an image is than from noise alone."""
+    """The result of flagging one kind of interference: fractions of samples, and an image's rms over that from noise alone."""
 
     caught: float
     lost: float
@@ -54,7 +54,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Visibilities:
 
 @pytest.fixture(scope="module")
 def judge(clean: Visibilities, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Case]:
-    """Plant faults' interference in the clean observation, flag it, compare with the truth and with noise alone."""
+    """Add the faults' interference to the clean observation, flag it, and compare with the truth and with noise alone."""
     empty = dataclasses.replace(OPTIONS, population=False, variables=False, calibrator="none")
     noise = observed(tmp_path_factory.mktemp("noise"), empty)
     group = schedule(OPTIONS)[0]
@@ -69,12 +69,12 @@ def judge(clean: Visibilities, tmp_path_factory: pytest.TempPathFactory) -> Call
         bad, amplitude = flagged.flags[:, cross].any(axis=-1), np.abs(truth[:, cross])
         use = ~flagged.flags & cross[:, None, None]
         both = noise.data / gains + truth[..., None]
-        alone = image_rms(noise, noise.data / gains, use)
+        noise_rms = image_rms(noise, noise.data / gains, use)
         everything = np.broadcast_to(cross[:, None, None], use.shape)
         strong = amplitude > SIGMA_JY
         return Case(
             caught=float(bad[strong].sum() / max(np.count_nonzero(strong), 1)), lost=float(bad[amplitude == 0].mean()),
-            noise=image_rms(noise, both, use) / alone, noise_unflagged=image_rms(noise, both, everything) / alone,
+            noise=image_rms(noise, both, use) / noise_rms, noise_unflagged=image_rms(noise, both, everything) / noise_rms,
         )  # fmt: skip
 
     return make
@@ -102,26 +102,26 @@ def image_rms(frame: Visibilities, data: NDArray[np.complex64], use: NDArray[np.
     ],
 )  # fmt: skip
 def test_wide_interference_is_found(judge: Callable[..., Case], text: str) -> None:
-    """Of samples with more interference than a sigma of noise at most 2 % are left; an image is no noisier than 3 %.
+    """At most 2 % of the samples with interference above a sigma of noise are left, and an image is at most 3 % noisier.
 
-    Left are the integration at either end, of which interference takes a part, and edge cells: of 8 cells and 17
-    integrations 1 in 100. Edges are found to the channel: one of them, of the 33 at most that have interference, is left of
-    what is just too weak. Of clean channels 1 in 740 is taken for interference at 3 sigma, with those behind it, up to a cell
-    of 4 and the 4 its differences reach: at 2 edges 2 x 8 x 8 / 740 = 0.17 of the 95 clean channels, 0.2 %; and a sigma above
-    usual beside it, 1 in 6 at each of 2 edges: 0.35 %, if all that is to be told of the edge is one sum over the time.
+    Left are the first and last integration, which interference covers in part, and edge cells: 1 in 100 for 8 cells and 17
+    integrations. Edges are found to the channel: one channel, of the 33 at most that have interference, is just too weak and is
+    left. Of clean channels 1 in 740 is taken for interference at 3 sigma, with those behind it, up to a cell of 4 and the 4 that its
+    differences reach: at 2 edges 2 x 8 x 8 / 740 = 0.17 of the 95 clean channels, 0.2 %. A channel beside the interference is also
+    flagged if it is a sigma above usual, 1 in 6 at each of 2 edges: 0.35 %, if only one sum over time judges the edge.
     """
-    found = judge(text)
-    assert found.caught > 0.98
-    assert found.lost < 0.005
-    assert found.noise < 1.03
-    assert found.noise_unflagged > found.noise
+    case = judge(text)
+    assert case.caught > 0.98
+    assert case.lost < 0.005
+    assert case.noise < 1.03
+    assert case.noise_unflagged > case.noise
 
 
 @pytest.mark.parametrize("text", ["radar:*", "comb:*", "hopping:*"])
 def test_narrow_and_short_interference_is_found(judge: Callable[..., Case], text: str) -> None:
-    """At least as much is found as by AOFlagger, and less than a tenth as much of the clean data lost: 0.5 %. Between hops that
-    is 1 in 6 of 66 channels in 2801, those that are a sigma above usual, and 0.2 % that single baselines flag. What baselines
-    and antennas by themselves leave, the array finds: an image is no noisier than 3 %."""
+    """At least as much interference is found as by AOFlagger, and less than a tenth as much clean data is lost: 0.5 %. Between hops
+    this consists of 1 in 6 of 66 channels in 2801, those a sigma above usual, and 0.2 % that single baselines flag. The whole array
+    finds what single baselines and antennas leave: an image is at most 3 % noisier."""
     own, peer = judge(text), judge(text, engine="aoflagger")
     assert own.caught >= peer.caught - 0.001
     assert own.lost < 0.1 * peer.lost
@@ -131,82 +131,83 @@ def test_narrow_and_short_interference_is_found(judge: Callable[..., Case], text
 
 
 def test_hops_within_steady_interference_free_none_of_it(judge: Callable[..., Case]) -> None:
-    """The backgrounds of amplitudes hold a satellite of 200 s of 309, so they do not tell of it between hops. Where these are
-    added, no more of both is left than of the satellite alone: 2 %, and an image no noisier than 3 %."""
-    found = judge("satellite:*", "hopping:*")
-    assert found.caught > 0.98
-    assert found.noise < 1.03
+    """The amplitude backgrounds contain a satellite that lasts 200 of 309 s, so they cannot show it between hops. With hops added, no
+    more of both is left than of the satellite alone: 2 %, and an image is at most 3 % noisier."""
+    case = judge("satellite:*", "hopping:*")
+    assert case.caught > 0.98
+    assert case.noise < 1.03
 
 
 @pytest.mark.parametrize("wide", ["wide_rfi:*:power_jy=100", "satellite:*:power_jy=30", f"wide_rfi:*:power_jy=3,{ALWAYS}"])
 @pytest.mark.parametrize("cell", [15, 16, 19])
 def test_a_carrier_hides_no_wide_interference(judge: Callable[..., Case], clean: Visibilities, wide: str, cell: int) -> None:
-    """A carrier on the border of two cells, in the middle of 35 MHz or at their edge: the differences of four cells hold it, so
-    that none is left to tell of what is wide. No more is left, or lost, than without it: 2 %, 0.5 % and an image no noisier than 3 %."""
+    """A carrier lies on the border of two cells, in the middle of the 35 MHz or at their edge. The differences of four cells contain it,
+    so none of them can show the wide interference. No more is left, or lost, than without it: 2 % and 0.5 %; an image is at most 3 %
+    noisier."""
     border = clean.frequencies_hz[4 * cell - 1 : 4 * cell + 1].mean() / 1e6
     centre = clean.frequencies_hz[63:65].mean() / 1e6
-    found = judge(f"{wide},centre_mhz={centre:.4f}", f"wide_rfi:*:power_jy=300,width_mhz=2,centre_mhz={border:.4f},{ALWAYS}")
-    assert found.caught > 0.98
-    assert found.lost < 0.005
-    assert found.noise < 1.03
+    case = judge(f"{wide},centre_mhz={centre:.4f}", f"wide_rfi:*:power_jy=300,width_mhz=2,centre_mhz={border:.4f},{ALWAYS}")
+    assert case.caught > 0.98
+    assert case.lost < 0.005
+    assert case.noise < 1.03
 
 
 @pytest.mark.parametrize("wide", ["wide_rfi:*:power_jy=100", "satellite:*:power_jy=100"])
 @pytest.mark.parametrize("tones", [2, 6, 12])
 def test_carriers_anywhere_hide_no_wide_interference(judge: Callable[..., Case], wide: str, tones: int) -> None:
-    """Two carriers are a simulation's default; twelve take most cells out of the search by antennas. At most 2 % of both kinds are
-    left, and an image is no noisier than 5 %. Edges in such cells are told by fewer differences, so up to 2 % of clean data go."""
-    found = judge(wide, rfi_tones=tones)
-    assert found.caught > 0.98
-    assert found.lost < 0.02
-    assert found.noise < 1.05
+    """Two carriers are the simulation's default; twelve remove most cells from the search by antennas. At most 2 % of both kinds are
+    left, and an image is at most 5 % noisier. Edges in such cells are located by fewer differences, so up to 2 % of clean data are lost."""
+    case = judge(wide, rfi_tones=tones)
+    assert case.caught > 0.98
+    assert case.lost < 0.02
+    assert case.noise < 1.05
 
 
 def test_a_comb_hides_no_wide_interference(judge: Callable[..., Case]) -> None:
-    """Lines every 10 MHz, seven channels here, take every cell out of the search by antennas: what lies between tells. Some 5 % of
-    the clean data go with the satellite's edges, as far as from one line to the next."""
-    found = judge("satellite:*", "comb:*")
-    assert found.caught > 0.98
-    assert found.lost < 0.1
-    assert found.noise < 1.03
+    """Lines every 10 MHz, seven channels here, remove every cell from the search by antennas; the channels between the lines show the
+    satellite. Some 5 % of the clean data are lost at the satellite's edges, up to the distance from one line to the next."""
+    case = judge("satellite:*", "comb:*")
+    assert case.caught > 0.98
+    assert case.lost < 0.1
+    assert case.noise < 1.03
 
 
 def test_what_is_left_raises_the_noise_by_little(judge: Callable[..., Case]) -> None:
-    """From 1 to 500 Jy. Found is what is 6 sigma above noise in the largest windows, for all the time and 8 cells:
-    6 x sqrt(70/36 / (276 baselines x 8 samples x 192 cells)) = 1.3 % of the noise power, over some gaps 2 %; sidelobes and
-    averaging leave a third of the amplitude, so that is reached at 0.6 Jy of sigma 1.06. Above it is found but for edges, below
+    """From 1 to 500 Jy. Interference is found if it is 6 sigma above noise in the largest windows, which span all the time and 8 cells:
+    6 x sqrt(70/36 / (276 baselines x 8 samples x 192 cells)) = 1.3 % of the noise power, 2 % with some gaps. Sidelobes and
+    averaging leave a third of the amplitude, so this is reached at 0.6 Jy of sigma 1.06. Above that, all is found except edges, below
     10 % of the noise.
     """
     for power in (1, 5, 10, 50, 500):
         for text in (f"satellite:*:power_jy={power}", f"wide_rfi:*:power_jy={power},{ALWAYS}"):
-            found = judge(text)
-            assert found.noise < 1.1, text
-            assert found.lost < 0.005, text
+            case = judge(text)
+            assert case.noise < 1.1, text
+            assert case.lost < 0.005, text
 
 
 @pytest.mark.parametrize("power_jy", [0.15, 0.2, 0.3, 0.6])
 def test_weak_interference_that_stands_is_found(judge: Callable[..., Case], power_jy: float) -> None:
-    """Averaged over 24 integrations on the 136 of 276 baselines that see it: 6 sigma of 8 cells of 4 channels are
-    6 x sqrt(70/36 / (136 x 2 x 32)) = 9 % of the mean's noise power, which 0.1 Jy reaches and 0.15 Jy passes twice over. What
-    is left, the flanks outside its cells, is weaker: an image is no noisier than 3 %, and less noisy than with all samples;
-    at 0.15 Jy that is by no more than what is lost with a quarter of the samples."""
-    found = judge(f"wide_rfi:*:power_jy={power_jy},{ALWAYS}")
-    assert found.noise < 1.03
-    assert found.noise < found.noise_unflagged
-    assert found.lost < 0.005
+    """The data are averaged over 24 integrations on the 136 of 276 baselines that see the interference. 6 sigma of 8 cells of 4 channels
+    are 6 x sqrt(70/36 / (136 x 2 x 32)) = 9 % of the mean's noise power, which 0.1 Jy reaches and 0.15 Jy exceeds twice over. The
+    remainder, the flanks outside its cells, is weaker: an image is at most 3 % noisier, and less noisy than with all samples. At
+    0.15 Jy this gain is no larger than the loss from flagging a quarter of the samples."""
+    case = judge(f"wide_rfi:*:power_jy={power_jy},{ALWAYS}")
+    assert case.noise < 1.03
+    assert case.noise < case.noise_unflagged
+    assert case.lost < 0.005
 
 
 def test_what_is_too_weak_is_left(judge: Callable[..., Case]) -> None:
-    """A third of what can be found adds less than 2 % to the noise of an image: nothing is flagged for it."""
-    found = judge(f"wide_rfi:*:power_jy=0.03,{ALWAYS}")
-    assert found.noise_unflagged < 1.02
-    assert found.lost == 0
+    """Interference of a third of the detectable power adds less than 2 % to an image's noise, and nothing is flagged for it."""
+    case = judge(f"wide_rfi:*:power_jy=0.03,{ALWAYS}")
+    assert case.noise_unflagged < 1.02
+    assert case.lost == 0
 
 
 @pytest.mark.parametrize("sources", [0, 1, 2])
 def test_clean_data_are_left(sources: int, tmp_path: Path) -> None:
-    """Without interference less than half a percent is lost, with one or two sources of 20 Jy drifting through too;
-    the search for wide interference takes nothing: 6 sigma in some 1e5 windows are met once in 1e4 observations."""
+    """Without interference less than half a percent is lost, also with one or two sources of 20 Jy drifting through the beam.
+    The search for wide interference flags nothing: 6 sigma in some 1e5 windows occur once in 1e4 observations."""
     group = schedule(OPTIONS)[0]
     ra, dec = np.rad2deg(astrometry.meridian_icrs_rad([group.mjd_mid], np.deg2rad(OPTIONS.dec_deg))[0])
     fixed = FixedSource("one", ra + 0.3, dec + 0.2, 20.0), FixedSource("two", ra - 0.6, dec - 0.7, 20.0)
@@ -218,7 +219,7 @@ def test_clean_data_are_left(sources: int, tmp_path: Path) -> None:
 
 
 def test_powers_of_differences_against_their_definition() -> None:
-    """Six baselines, some samples flagged: the sums of every cell, one by one."""
+    """Six baselines, some samples flagged: the sums of every cell are computed one by one."""
     rng = np.random.default_rng(5)
     shape = 3, 6, 40, 2
     data = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
@@ -243,7 +244,7 @@ def test_powers_of_differences_against_their_definition() -> None:
 
 
 def test_powers_of_means_against_their_definition() -> None:
-    """Four baselines, a twentieth of the samples flagged: differences of means over time, for their noise that of one."""
+    """Four baselines, a twentieth of the samples flagged: differences of means over time, scaled to the noise of a single sample."""
     rng = np.random.default_rng(8)
     shape = 6, 4, 40, 2
     data = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
@@ -255,9 +256,9 @@ def test_powers_of_means_against_their_definition() -> None:
     for part in (np.arange(2), np.arange(2, 4)):
         rows = np.ascontiguousarray(flags[:, part]).reshape(6, 2, -1).view(np.uint8)
         state.add(part, np.ascontiguousarray(data[:, part]).reshape(6, 2, -1).view(np.float32), rows)
-    known = np.zeros((4, 40), np.bool_)
-    known[0, 11] = True
-    powers, counts = state.powers(8, 6, 1e-3, known)
+    narrowband = np.zeros((4, 40), np.bool_)
+    narrowband[0, 11] = True
+    powers, counts = state.powers(8, 6, 1e-3, narrowband)
     number = (~flags).sum(axis=0)
     mean = np.where(flags, 0, data).sum(axis=0) / np.maximum(number, 1)
     for cell, pol in np.ndindex(5, 2):
@@ -269,20 +270,20 @@ def test_powers_of_means_against_their_definition() -> None:
                 samples += 1
         assert counts[0, 0, cell, pol] == samples
         assert powers[0, 0, cell, pol] == pytest.approx(power, rel=1e-4)
-    assert not counts[1:].any()  # without a lag; whose phase turns; of a source too bright to tell
+    assert not counts[1:].any()  # a baseline without a lag; one whose phase turns; one with a source too bright
 
 
 def test_powers_of_all_baselines_against_their_definition() -> None:
-    """Six baselines, in units of the median of each one's cells; without differences that hold what two antennas know."""
+    """Six baselines, each in units of the median of its cells, without differences that include channels marked on two antennas."""
     rng = np.random.default_rng(11)
     shape, ant1, ant2 = (3, 6, 40, 2), np.array([0, 0, 0, 1, 1, 2], np.int32), np.array([0, 1, 2, 1, 2, 2], np.int32)
     data = (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(np.complex64)
     lengths = np.array([0, 100.0, 30.0, 0, 60.0, 0])
     state = coherence.Coherence(ant1, ant2, lengths, 0 * lengths, shape, 8, 1e6, 12.885)
     state.add(np.arange(6), data, np.zeros(shape, np.bool_))
-    known = np.zeros((3, 3, 40), np.bool_)
-    known[:2, 1, 17], known[0, 2, 30] = True, True  # the latter of one antenna alone
-    sums, numbers = state._edges.cells(known, np.ones(40), 8)
+    marked = np.zeros((3, 3, 40), np.bool_)
+    marked[:2, 1, 17], marked[0, 2, 30] = True, True  # the latter on one antenna only
+    sums, numbers = state._edges.cells(marked, np.ones(40), 8)
     expected, count = np.zeros((3, 5)), np.zeros((3, 5))
     for b, t, pol in np.ndindex(6, 3, 2):
         lag = int(state._lags[b])
@@ -302,8 +303,9 @@ def test_powers_of_all_baselines_against_their_definition() -> None:
 def test_edges_are_found_to_the_channel() -> None:
     """Noise of 28 baselines, 24 integrations and 96 channels, with 10 sigma in 28 of these for half of the time.
 
-    Marked were 8 channels more on either side, and 2 integrations: all are told to be clean but those that are 3 sigma above
-    usual, or one beside the interference, and nothing that has interference is: its first channel has 100 / 6 of the noise power.
+    The marks cover 8 more channels on either side, and 2 more integrations. These are all declared clean except those 3 sigma above
+    usual, or 1 sigma beside the interference. No sample with interference is declared clean: its first channel has 100 / 6 of the noise
+    power.
     """
     rng = np.random.default_rng(9)
     ant1, ant2 = (values.astype(np.int32) for values in np.triu_indices(8))
@@ -325,13 +327,13 @@ def test_edges_are_found_to_the_channel() -> None:
 
 
 def test_what_lies_between_hops_is_told_by_amplitudes() -> None:
-    """Noise of 28 baselines, 24 integrations and 96 channels; in every other, 10 sigma in two ranges 4 channels apart, which all
-    antennas see, and 1 sigma in the channel after the second, which none sees by itself.
+    """Noise of 28 baselines, 24 integrations and 96 channels. Every second integration has 10 sigma in two ranges 4 channels apart,
+    which all antennas see, and 1 sigma in the channel after the second range, which no antenna sees by itself.
 
-    Between them noise alone has an excess of -2 to 1 sigma in 82 % of 48 samples, with a scatter of 6 %: 60 % is 4 scatters less.
-    The channel after it has (1.28 - 0.89) / 0.46 sigma in the mean (a Rice distribution's), times sqrt(56) of 56 samples: 6.4,
-    with a scatter of 1.3, above 3 in 99 %: 90 % is 3 scatters of 12 samples less. If the background is above the samples that
-    are not marked, nothing is clean.
+    Between the ranges noise alone has an excess of -2 to 1 sigma in 82 % of 48 samples, with a scatter of 6 %: 60 % is 4 scatters less.
+    The channel after the second range has (1.28 - 0.89) / 0.46 sigma in the mean (of a Rice distribution), times sqrt(56) for 56
+    samples: 6.4, with a scatter of 1.3, above 3 in 99 %: 90 % is 3 scatters of 12 samples less. If the background is above the samples
+    that are not marked, nothing is clean.
     """
     rng = np.random.default_rng(10)
     ant1, ant2 = (values.astype(np.int32) for values in np.triu_indices(8))
@@ -360,7 +362,7 @@ def test_what_lies_between_hops_is_told_by_amplitudes() -> None:
 
 
 def test_the_scatter_of_noise_is_what_sigma_says() -> None:
-    """Of a mean of n powers of second differences: sqrt(70/36 / n), from 4000 spectra of noise (1.1 % error, 4 sigma)."""
+    """The mean of n powers of second differences scatters by sqrt(70/36 / n), from 4000 spectra of noise (1.1 % error, 4 sigma)."""
     rng = np.random.default_rng(6)
     noise = rng.normal(size=(4000, 2, 400)).view(np.float64)
     values = noise[:, 0] + 1j * noise[:, 1]
@@ -371,7 +373,7 @@ def test_the_scatter_of_noise_is_what_sigma_says() -> None:
 
 
 def test_windows_are_found_and_trimmed() -> None:
-    """Noise with a block of 5 integrations and 6 cells, 4 sigma above it in each: found, and at most two columns beyond."""
+    """A block of 5 integrations and 6 cells, each 4 sigma above the noise, is found, with at most two columns beyond it."""
     rng = np.random.default_rng(7)
     number = np.full((3, 24, 32), 400.0)
     sums = number * (1 + rng.normal(size=number.shape) * np.sqrt(70 / 36 / 400))
@@ -383,5 +385,5 @@ def test_windows_are_found_and_trimmed() -> None:
     outside = hits[1].copy()
     outside[8:13, 10:16] = False
     assert outside.sum() <= 10
-    sums[0] *= 5  # not the noise that autocorrelations say: not judged
+    sums[0] *= 5  # does not agree with the noise from the autocorrelations: not judged
     assert not coherence.search(sums, number, 6.0)[0].any()

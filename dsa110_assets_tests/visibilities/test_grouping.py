@@ -15,7 +15,7 @@ GROUP_D = 24 * 12.884901888 / 86400
 
 @pytest.fixture
 def header(observe, tmp_path):  # type: ignore[no-untyped-def]
-    """One real header, from which others are made without writing more files."""
+    """One real header, from which other headers are made without writing more files."""
     return uvh5.read_header(observe(n_times=1).write(tmp_path, 0))
 
 
@@ -63,16 +63,16 @@ def test_missing_subbands(header) -> None:  # type: ignore[no-untyped-def]
 def test_eighty_files_of_few_subbands_are_not_complete(header, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """The set of subbands counts, not the number of files."""
     headers = [at(header, s, header.mjd_start, directory=str(tmp_path / f"d{i}")) for s in range(8) for i in range(10)]
-    for one in headers:
-        one.path.parent.mkdir(exist_ok=True)
-        one.path.write_bytes(b"the same")
+    for copy in headers:
+        copy.path.parent.mkdir(exist_ok=True)
+        copy.path.write_bytes(b"the same")
     (group,) = grouping.group_headers(headers)
     assert group.missing() == tuple(range(8, 16))
     assert len(group.rejected) == 72
 
 
 def test_duplicates(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """The same bytes twice: one is used, the one taken before if any. Other bytes: nobody knows which, so neither is."""
+    """Of two files with the same bytes one is used: the one taken before, if any. If their bytes differ, neither is used."""
     observation = observe()
     files = [observation.write(tmp_path, s) for s in (0, 1)]
     copies = tmp_path / "copies"
@@ -112,8 +112,8 @@ def test_copies_that_cannot_be_compared_are_nobodys_fault(header) -> None:  # ty
 
 
 def test_the_same_path_twice_is_one_file(header) -> None:  # type: ignore[no-untyped-def]
-    one = at(header, 0, header.mjd_start)
-    (group,) = grouping.group_headers([one, one])
+    same = at(header, 0, header.mjd_start)
+    (group,) = grouping.group_headers([same, same])
     assert len(group.files) == 1
     assert group.rejected == ()
 
@@ -140,7 +140,7 @@ def test_a_subband_that_disagrees_is_rejected(header, change, reason: str) -> No
 
 
 def test_two_groups_in_one_window_after_a_restart(header) -> None:  # type: ignore[no-untyped-def]
-    """The fuller group is the partition's; the files of the other are accounted for, not lost."""
+    """The group with more files is the partition's; the files of the other are accounted for, not lost."""
     start = header.mjd_start // (5 / 1440) * (5 / 1440) + 1e-4
     full = [at(header, s, start + 200 / 86400, "2026-01-25T22:29:00") for s in range(16)]
     short = [at(header, s, start, "2026-01-25T22:26:00") for s in range(12)]

@@ -1,4 +1,4 @@
-"""The one-pass way from subband files to a flagged measurement set against the way in steps, bit for bit."""
+"""The one-pass ingest of subband files into a flagged measurement set against the same in steps, bit for bit."""
 
 import dataclasses
 import mmap
@@ -50,7 +50,7 @@ def assert_equal(a, b) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("engine", ["own", "none"])
 @pytest.mark.parametrize("memory_bytes", [np.inf, 300_000])
 def test_one_pass_is_the_same_as_steps(files, tmp_path, memory_bytes, engine) -> None:  # type: ignore[no-untyped-def]
-    """Whatever the memory: 300 kB are blocks of 4 to 5 baselines of 36."""
+    """The result does not depend on the memory: 300 kB make blocks of 4 to 5 of the 36 baselines."""
     options = FlaggingOptions(engine=engine)
     vis, expected = in_steps(files, options)
     _, report = ingest.ingest(files, tmp_path / "a.ms", n_subbands=3, options=options, memory_bytes=memory_bytes)
@@ -82,10 +82,10 @@ def test_threads_do_not_matter(files, tmp_path) -> None:  # type: ignore[no-unty
     _, report = ingest.ingest(files, tmp_path / "a.ms", n_subbands=3)
     try:
         numba.set_num_threads(1)
-        _, alone = ingest.ingest(files, tmp_path / "b.ms", n_subbands=3)
+        _, single_thread = ingest.ingest(files, tmp_path / "b.ms", n_subbands=3)
     finally:
         numba.set_num_threads(several)
-    assert report == alone
+    assert report == single_thread
     assert_equal(measurement_set.read(tmp_path / "a.ms"), measurement_set.read(tmp_path / "b.ms"))
 
 
@@ -99,7 +99,7 @@ def test_other_engines_take_it_whole(files, tmp_path, reader_engine) -> None:  #
 
 
 def test_our_files_are_casacores_byte_for_byte(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """casacore putting the same values again changes no byte of the columns' files, and reads what was put."""
+    """Writing the same values again with casacore changes no byte of the columns' files, and casacore reads these values."""
     vis, _ = in_steps(files, FlaggingOptions())
     weights = np.random.default_rng(3).uniform(0.5, 2, vis.weights.shape).astype(np.float32)
     path = tmp_path / "a.ms"
@@ -119,7 +119,7 @@ def test_our_files_are_casacores_byte_for_byte(files, tmp_path) -> None:  # type
 
 
 def test_what_was_mapped_is_read_again_once_forgotten(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Cells of one and a half pages: whole pages of the part are let go, all cells stay what they are on disk."""
+    """With cells of one and a half pages, the whole pages of the part are released, and all cells still read as on disk."""
     cells = np.random.default_rng(6).normal(size=(40, 768, 2)).astype(np.float32).view(np.complex64)[..., 0]
     path = tmp_path / "table.f0_TSM0"
     path.touch()
@@ -128,20 +128,20 @@ def test_what_was_mapped_is_read_again_once_forgotten(tmp_path) -> None:  # type
         column.put(0, cells[:24])
         column.put(24, cells[24:])
         column.settle()
-    seen = column.mapped().reshape(cells.shape)
-    assert seen.sum() == cells.sum()
+    mapped = column.mapped().reshape(cells.shape)
+    assert mapped.sum() == cells.sum()
     held = _resident_pages(path)
     assert held == 40 * 768 * 8 // mmap.PAGESIZE
-    ms_columns.forget(seen[3:])
+    ms_columns.forget(mapped[3:])
     assert _resident_pages(path) < held / 5
-    np.testing.assert_array_equal(seen, cells)
-    ms_columns.forget(cells)  # memory of another kind is left alone
-    ms_columns.forget(seen[:, ::2])
-    np.testing.assert_array_equal(seen, cells)
+    np.testing.assert_array_equal(mapped, cells)
+    ms_columns.forget(cells)  # memory of another kind is not touched
+    ms_columns.forget(mapped[:, ::2])
+    np.testing.assert_array_equal(mapped, cells)
 
 
 def _resident_pages(path: Path) -> int:
-    """Pages of a file that this process has in its memory."""
+    """The number of a file's pages that this process has in memory."""
     lines = iter(Path("/proc/self/smaps").read_text().splitlines())
     for line in lines:
         if line.endswith(str(path)):
@@ -150,7 +150,7 @@ def _resident_pages(path: Path) -> int:
 
 
 def test_a_column_laid_out_otherwise_is_left_to_casacore(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """A copy by casacore into another storage manager is read the same, through casacore."""
+    """A copy that casacore wrote with another storage manager is read through casacore, with the same result."""
     vis, _ = in_steps(files, FlaggingOptions())
     measurement_set.write(vis, tmp_path / "a.ms")
     with tables.table(str(tmp_path / "a.ms"), ack=False) as main:
@@ -197,7 +197,7 @@ def test_a_file_cut_short_while_it_is_read(files, tmp_path) -> None:  # type: ig
 
 @pytest.mark.row(38, cases="the same input twice with the same bytes")
 def test_the_same_files_are_the_same_bytes(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Whatever was in memory before: glibc fills it with another byte in every child."""
+    """The bytes do not depend on previous memory contents: glibc fills memory with another byte in every child process."""
     code = (
         "import sys; from pathlib import Path; from dsa110_assets.visibilities import ingest; "
         "ingest.ingest({n: Path(path) for n, path in enumerate(sys.argv[2:])}, Path(sys.argv[1]), n_subbands=2)"

@@ -1,4 +1,4 @@
-"""Subbands that stopped early, began late or have gaps: what they share is used, to the last bit."""
+"""Subbands that stopped early, began late or have gaps: the integrations they share are used, to the last bit."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ NONE = FlaggingOptions(engine="none", mad_sigma=0)
 
 @pytest.fixture
 def written(observe, meridian_radec, tmp_path):  # type: ignore[no-untyped-def]
-    """written(integrations of sb00, of sb01, ..) as (first, count) or a list of them: the files of one long observation."""
+    """written(integrations of sb00, of sb01, ..): the files of one long observation. Integrations are (first, count) or a list."""
     whole = observe(n_times=12)
     ra, dec = meridian_radec(whole, whole.mjd_start)
 
@@ -83,7 +83,7 @@ def test_what_all_subbands_have_is_kept(written, tmp_path, case: str) -> None:  
 
 
 def test_one_partition_whoever_began_late(written) -> None:  # type: ignore[no-untyped-def]
-    """The observation is that of its first integration, used or not: nothing moves when the late one comes."""
+    """The first integration, used or not, determines the observation's partition: a late subband does not change it."""
     files = written((1, 11), (0, 12))
     headers = [uvh5.read_header(path) for path in files.values()]
     (group,) = grouping.group_headers(headers)
@@ -93,7 +93,7 @@ def test_one_partition_whoever_began_late(written) -> None:  # type: ignore[no-u
 
 
 def test_a_subband_of_almost_nothing_is_left_out(written) -> None:  # type: ignore[no-untyped-def]
-    """Four integrations of one are no reason to lose eight of all others."""
+    """A subband with four integrations is left out, rather than eight integrations of all other subbands."""
     files = written((0, 12), (0, 4), (0, 11))
     (group,) = grouping.group_headers([uvh5.read_header(path) for path in files.values()])
     assert (set(group.files), group.n_times) == ({0, 2}, 11)
@@ -112,7 +112,7 @@ def test_files_that_share_nothing_are_refused(written) -> None:  # type: ignore[
 
 
 def test_a_subband_in_two_parts_is_used_where_it_has_more(written, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """A node restarted in between: its second file is accounted for, and is no dispute about the first."""
+    """A node restarted in between: its second file is accounted for, and does not make the first disputed."""
     files = written((0, 12), (0, 8))
     rest = tmp_path / "2026-01-25T22:27:40_sb01.hdf5"
     rest.write_bytes(written((0, 12), (9, 3))[1].read_bytes())

@@ -1,4 +1,4 @@
-"""Measurement sets: bit-exact round trips, pyuvdata's write_ms and read_ms as peers, and stock CASA."""
+"""Measurement sets: bit-exact round trips, comparison with pyuvdata's write_ms and read_ms, and with stock CASA."""
 
 import dataclasses
 import warnings
@@ -28,7 +28,7 @@ def observation(observe, meridian_radec):  # type: ignore[no-untyped-def]
 
 @pytest.fixture
 def vis(observation, tmp_path) -> Visibilities:  # type: ignore[no-untyped-def]
-    """Two of three subbands, some flags of its own, uneven weights."""
+    """Two of three subbands, with some flags and uneven weights."""
     (tmp_path / "in").mkdir()
     got = reader.read_group(observation.write_all(tmp_path / "in"), 3)
     rng = np.random.default_rng(2)
@@ -73,7 +73,7 @@ def test_model_column(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_times_start_at_the_headers_time(vis, observation, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Trap 24: TIME is seconds from MJD 0; OBSERVATION spans the integrations whole."""
+    """Trap 24: TIME is seconds from MJD 0; OBSERVATION spans the whole integrations."""
     measurement_set.write(vis, tmp_path / "a.ms")
     with tables.table(str(tmp_path / "a.ms"), ack=False) as main:
         # A double holds 5.3e9 s to 1 microsecond; the file's Julian date to 40.
@@ -112,9 +112,7 @@ def test_tables_hold_what_casa_needs(vis, tmp_path) -> None:  # type: ignore[no-
 
 
 def as_uvdata(vis: Visibilities, path: Path) -> UVData:
-    """pyuvdata's own reading of a subband, told where its phase centres are: what write_ms then writes is
-    the peer.
-    """
+    """A subband as pyuvdata reads it, with its phase centres set. The peer is what write_ms then writes."""
     uvd = UVData()
     uvd.read(str(path), file_type="uvh5", run_check=False)
     n_baselines, n_times = vis.ant1.size, vis.times_mjd.size
@@ -138,7 +136,7 @@ def as_uvdata(vis: Visibilities, path: Path) -> UVData:
     }
     uvd.Nphase = n_times
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pyuvdata is right to warn: the phases are not to be touched
+        warnings.simplefilter("ignore")  # pyuvdata is right to warn: the phases must stay as they are
         uvd.uvw_array = uvd.uvw_array.astype(float)
         uvd._set_app_coords_helper()
         uvd.set_uvws_from_antenna_positions(update_vis=False)
@@ -146,7 +144,7 @@ def as_uvdata(vis: Visibilities, path: Path) -> UVData:
 
 
 def test_agrees_with_pyuvdata_write_ms(observation, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """The sign convention of DATA and UVW is pyuvdata's: DATA exactly, UVW with its own phasing to polar
+    """The sign convention of DATA and UVW is pyuvdata's: DATA agrees exactly, UVW (by pyuvdata's own phasing) to polar
     motion.
     """
     path = observation.write(tmp_path, 0)
@@ -192,7 +190,7 @@ def test_pyuvdata_reads_ours(vis, tmp_path) -> None:  # type: ignore[no-untyped-
 
 @pytest.mark.parametrize(("unit", "told"), [("", "uncalib"), ("Jy", "Jy")])
 def test_the_data_say_their_unit(vis, tmp_path, unit: str, told: str) -> None:  # type: ignore[no-untyped-def]
-    """Where CASA has it, as pyuvdata reads it."""
+    """The unit is stored where CASA stores it, and pyuvdata reads it."""
     path = tmp_path / "a.ms"
     measurement_set.write(vis, path, unit=unit, model=np.ones(vis.data.shape[:3], np.complex64))
     with tables.table(str(path), ack=False) as main:
@@ -206,7 +204,7 @@ def test_the_data_say_their_unit(vis, tmp_path, unit: str, told: str) -> None:  
 
 
 def test_read_survives_what_stock_tools_drop_and_reorder(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Without our keyword, with shuffled rows and (n, 2, 1) directions the same visibilities come back."""
+    """The same visibilities are read without our keyword, with shuffled rows and with (n, 2, 1) directions."""
     measurement_set.write(vis, tmp_path / "a.ms")
     with tables.table(str(tmp_path / "a.ms"), ack=False) as main:
         shuffled = main.selectrows(np.random.default_rng(1).permutation(main.nrows()))
@@ -221,7 +219,7 @@ def test_read_survives_what_stock_tools_drop_and_reorder(vis, tmp_path) -> None:
 
 
 def turned_back(vis: Visibilities) -> Visibilities:
-    """Every baseline the other way round, its data conjugated."""
+    """The visibilities with every baseline reversed and its data conjugated."""
     return dataclasses.replace(vis, data=vis.data.conj(), ant1=vis.ant2, ant2=vis.ant1, uvw_m=-vis.uvw_m)
 
 
@@ -253,7 +251,7 @@ def test_a_set_in_another_order_is_read(vis, tmp_path) -> None:  # type: ignore[
 
 
 def test_autocorrelations_are_those_of_the_whole(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Straight from the column's file, and through casacore from a copy in another order of rows."""
+    """Read directly from the column's file, and through casacore from a copy with its rows in another order."""
     path, other = tmp_path / "a.ms", tmp_path / "b.ms"
     measurement_set.write(vis, path)
     with tables.table(str(path), ack=False) as main:
@@ -300,7 +298,7 @@ def _edit(path: Path, table: str, column: str, change) -> None:  # type: ignore[
     ],
 )
 def test_problems_are_found(vis, tmp_path, table: str, column: str, change, problem: str) -> None:  # type: ignore[no-untyped-def]
-    """Traps 21 and 23: each silent fault alone is named."""
+    """Traps 21 and 23: each silent fault is named."""
     measurement_set.write(vis, tmp_path / "a.ms")
     _edit(tmp_path / "a.ms", table, column, change)
     found = measurement_set.problems(tmp_path / "a.ms")
@@ -309,11 +307,11 @@ def test_problems_are_found(vis, tmp_path, table: str, column: str, change, prob
 
 @pytest.mark.casa
 def test_casa_images_a_source_where_it_is(observe, meridian_radec, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Traps 4, 13 and 22, and the sign: stock tclean of all 24 fields puts 1 Jy at its right place with its
+    """Traps 4, 13 and 22, and the sign: stock tclean of all 24 fields puts a source of 1 Jy at its position with its
     flux.
 
     Around the peak the dirty image is the direct Fourier sum of our visibilities (without the w term, as
-    gridded here) within the gridder's 1 %; the mirrored place has little.
+    gridded here) within the gridder's 1 %; there is little flux at the mirrored position.
     """
     observation = observe(n_times=24, n_antennas=8)
     ra, dec = meridian_radec(observation, observation.times_mjd().mean())

@@ -1,4 +1,4 @@
-"""Files that went through another program: read as what they are, or refused with what is wrong and what to do."""
+"""Files rewritten by another program: read correctly, or refused with the fault and a remedy."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -34,13 +34,13 @@ def files(observe, meridian_radec, tmp_path) -> dict[int, Path]:  # type: ignore
 
 @contextmanager
 def rewritten(path: Path) -> Iterator[dict[str, Any]]:
-    """The file's datasets {name: value}; what is made of them becomes the file."""
-    found: dict[str, Any] = {}
+    """Yield the file's datasets {name: value}, and write them back with the changes made to them."""
+    datasets: dict[str, Any] = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    yield found
+        file.visititems(lambda name, item: datasets.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    yield datasets
     with h5py.File(path, "w") as file:
-        for name, value in found.items():
+        for name, value in datasets.items():
             file[name] = value
 
 
@@ -50,7 +50,7 @@ def assert_same(a, b) -> None:  # type: ignore[no-untyped-def]
 
 
 def of_rows(order: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]) -> Callable[[dict[str, Any]], None]:
-    """Rows in the order of `order(time, ant1, ant2)`."""
+    """A change that puts rows in the order of `order(time, ant1, ant2)`."""
 
     def change(file: dict[str, Any]) -> None:
         rows = order(*(file[f"Header/{name}"] for name in ("time_array", "ant_1_array", "ant_2_array")))
@@ -99,7 +99,7 @@ def four_products(file: dict[str, Any]) -> None:
 
 
 def other_types(file: dict[str, Any]) -> None:
-    """Big-endian, wider or narrower numbers; one-element arrays for scalars; strings of variable length."""
+    """Big-endian, wider or narrower numbers; one-element arrays in place of scalars; strings of variable length."""
     for name in ("ant_1_array", "ant_2_array", "antenna_numbers"):
         file[f"Header/{name}"] = file[f"Header/{name}"].astype(">i2")
     for name in ("time_array", "freq_array", "antenna_positions"):
@@ -117,7 +117,7 @@ def other_types(file: dict[str, Any]) -> None:
 
 
 def other_numbers(file: dict[str, Any]) -> None:
-    """Antenna numbers with holes, out of order."""
+    """Antenna numbers with gaps, out of order."""
     number = np.random.default_rng(2).permutation(4000)[:12]
     for name in ("ant_1_array", "ant_2_array", "antenna_numbers"):
         file[f"Header/{name}"] = number[file[f"Header/{name}"]]
@@ -156,7 +156,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], None]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.row(34, cases="forms with the same samples")
 def test_other_forms_are_the_same_data(files, form: str) -> None:  # type: ignore[no-untyped-def]
-    """To the last bit, by the own reader (whole and a baseline at a time) and by pyuvdata."""
+    """To the last bit, with the package's own reader (whole and a baseline at a time) and with pyuvdata."""
     expected = reader.read_group(files, 2)
     for path in files.values():
         with rewritten(path) as file:
@@ -181,7 +181,7 @@ def test_the_peer_reads_other_forms_alike(files, form: str) -> None:  # type: ig
 
 
 def test_pairs_of_integers_are_complex_numbers(files) -> None:  # type: ignore[no-untyped-def]
-    """As correlators write them that do not scale to floats."""
+    """Correlators that do not scale to floats write them."""
     pairs = np.dtype([("r", "<i4"), ("i", "<i4")])
     for path in files.values():
         with rewritten(path) as file:
@@ -260,7 +260,7 @@ def test_read_and_written_by_pyuvdata(files, tmp_path, change, options) -> None:
     for subband, path in files.items():
         uvd = UVData()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it has much to say about float32 uvw and missing sidereal times
+            warnings.simplefilter("ignore")  # pyuvdata warns about float32 uvw and missing sidereal times
             uvd.read(str(path), file_type="uvh5", run_check=False)
             uvd.uvw_array = uvd.uvw_array.astype(float)
             change(uvd)
@@ -275,7 +275,7 @@ def test_read_and_written_by_pyuvdata(files, tmp_path, change, options) -> None:
 
 @pytest.mark.row(35)
 def test_phased_by_pyuvdata_is_refused(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Taken for unprojected, the visibilities were turned a second time; undone, they are right again."""
+    """If they were taken for unprojected, the visibilities would be phased a second time. With the phasing undone they are right."""
     path = tmp_path / "again" / files[0].name
     path.parent.mkdir()
     uvd = UVData()
@@ -294,7 +294,7 @@ def test_phased_by_pyuvdata_is_refused(files, tmp_path) -> None:  # type: ignore
 
 
 def put(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
-    """Another value: what `value` is, or what it makes of the one before."""
+    """A change that sets a dataset to `value`, or to `value(previous)` if it is a function."""
 
     def change(file: dict[str, Any]) -> None:
         file[f"Header/{name}"] = value(file[f"Header/{name}"]) if callable(value) else value
@@ -369,7 +369,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.row(35, cases="contradictions refused")
 def test_what_disagrees_with_itself_is_refused(files, what: str) -> None:  # type: ignore[no-untyped-def]
-    """With the file, the value, and a remedy."""
+    """The message has the file, the value, and a remedy."""
     change, reason = REFUSED[what]
     with rewritten(files[0]) as file:
         change(file)
@@ -383,7 +383,7 @@ def test_what_disagrees_with_itself_is_refused(files, what: str) -> None:  # typ
 @pytest.mark.parametrize("kept", ["phase_center_app_dec", "extra_keywords/phase_center_dec", "uvw_array"])
 @pytest.mark.row(35)
 def test_any_one_of_three_tells_the_declination(files, kept: str) -> None:  # type: ignore[no-untyped-def]
-    """float32 uvw of a kilometre are good to a tenth of an arcsecond."""
+    """float32 uvw of a kilometre give it to a tenth of an arcsecond."""
     with rewritten(files[0]) as file:
         for name in {"phase_center_app_dec", "extra_keywords/phase_center_dec", "uvw_array"} - {kept}:
             del file[f"Header/{name}"]
@@ -398,7 +398,7 @@ def test_the_zenith_itself_may_be_observed(observe, tmp_path) -> None:  # type: 
 
 @pytest.mark.row(35)
 def test_uvw_that_tell_nothing(files) -> None:  # type: ignore[no-untyped-def]
-    """Zeros, or the baselines as they are on the ground: no reason to refuse a file."""
+    """uvw that are zeros, or the baselines on the ground, are no reason to refuse a file."""
     for value in (lambda u: 0 * u, None):
         with rewritten(files[0]) as file:
             x = file["Header/antenna_positions"]

@@ -1,4 +1,4 @@
-"""From meridian phase centres to one: against direct computation, and without losing anything."""
+"""From meridian phase centres to a common one: against direct computation, and without loss."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def vis_and_source(observe, meridian_radec, tmp_path):  # type: ignore[no-untype
 
 
 def test_source_at_the_common_centre_has_no_phase(vis_and_source) -> None:  # type: ignore[no-untyped-def]
-    """Phased to its own ICRS position a source is flat: complex64 data give 3e-7 of 1.5 Jy."""
+    """A source phased to its ICRS position has no phase: complex64 data give 3e-7 of 1.5 Jy."""
     vis, observation = vis_and_source
     ra, dec, flux = observation.sources[0]
     phased = phasing.to_common_centre(vis, (ra, dec))
@@ -30,7 +30,7 @@ def test_source_at_the_common_centre_has_no_phase(vis_and_source) -> None:  # ty
 def test_source_is_at_its_lmn_in_the_middle_frame(vis_and_source) -> None:  # type: ignore[no-untyped-def]
     """Trap 21. V = S exp[2 pi i nu/c (ul + vm + w(n-1))] with ICRS l, m.
 
-    Aberration scales offsets by up to 1e-4 and ICRS l, m do not know: 0.9 degrees x 1e-4 = 1.6e-6 rad, times
+    Aberration scales offsets by up to 1e-4, which ICRS l, m do not include: 0.9 degrees x 1e-4 = 1.6e-6 rad, times
     |uvw| nu/c of 1.6 km = 8000 wavelengths: 0.08 radian; a sign error or a double rotation is radians.
     """
     vis, observation = vis_and_source

@@ -1,4 +1,4 @@
-"""Prediction against the visibilities ERFA made (conftest), and each factor against its own definition."""
+"""Prediction against the visibilities made with ERFA (conftest), and each factor against its definition."""
 
 import hashlib
 import os
@@ -51,7 +51,7 @@ def test_prediction_is_what_was_observed(made, centre: str) -> None:  # type: ig
 
 
 def test_one_jansky_at_the_pointing_is_one(made) -> None:  # type: ignore[no-untyped-def]
-    """Trap 13, with the beam on: only the integration at which it is on the meridian sees it whole."""
+    """Trap 13, with the beam on: the source has its full flux only in the integration at which it is on the meridian."""
     vis, _ = made
     ra, dec = vis.phase_centres_rad[2]
     model = predict(vis, sky_of([(ra, dec, 1.0)]))
@@ -91,8 +91,7 @@ def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # t
 
 
 def test_bandwidth_and_time_smearing(made) -> None:  # type: ignore[no-untyped-def]
-    """Smearing against the mean over the channel's width and the integration of the fringe with its delay and
-    rate.
+    """Smearing against the mean of the fringe, with its delay and rate, over the channel's width and the integration.
 
     The fringe is integrated numerically, with rates found by predicting the delays half a second apart: 1e-4.
     """
@@ -147,13 +146,13 @@ def test_sources_apart_add_up_to_the_whole(made) -> None:  # type: ignore[no-unt
     """Float32 sums in another order: 3.5 Jy x a few 1e-7."""
     vis, observation = made
     sky = sky_of(observation.sources, -0.7)
-    each = np.stack(list(predict_each(vis, sky)))
-    assert each.shape == (vis.times_mjd.size, len(sky), *vis.data.shape[1:3])
-    np.testing.assert_allclose(each.sum(axis=1), predict(vis, sky), atol=5e-6)
+    separate = np.stack(list(predict_each(vis, sky)))
+    assert separate.shape == (vis.times_mjd.size, len(sky), *vis.data.shape[1:3])
+    np.testing.assert_allclose(separate.sum(axis=1), predict(vis, sky), atol=5e-6)
     some = np.stack(list(predict_each(vis, sky, alone=1)))
     assert some.shape[1] == 2
-    np.testing.assert_allclose(some[:, 0], each[:, 0], atol=5e-6)
-    np.testing.assert_allclose(some[:, 1], each[:, 1:].sum(axis=1), atol=5e-6)
+    np.testing.assert_allclose(some[:, 0], separate[:, 0], atol=5e-6)
+    np.testing.assert_allclose(some[:, 1], separate[:, 1:].sum(axis=1), atol=5e-6)
 
 
 def frame_of(n_channels: int) -> Visibilities:
@@ -197,8 +196,8 @@ def direct(vis: Visibilities, sky: SkyModel, t: int) -> np.ndarray:
 def test_interpolation_over_channels_is_as_good_as_it_says(n_channels: int) -> None:
     """Sources from the centre to where the beam is a thousandth, spectra of all slopes, against the equation itself.
 
-    Of each source's apparent flux 4e-6 by interpolation (the worst case of _HALFWAY, at an eighth of a turn from node to
-    node), 2e-6 by the smearing's cubic and 1e-6 by single precision; the delays here and there are of one formula.
+    Errors, relative to each source's apparent flux: 4e-6 from interpolation (the worst case of _HALFWAY, at an eighth of a turn from
+    node to node), 2e-6 from the smearing's cubic and 1e-6 from single precision; both sides compute delays by the same formula.
     """
     rng = np.random.default_rng(7)
     vis, n = frame_of(n_channels), 24
@@ -206,10 +205,10 @@ def test_interpolation_over_channels_is_as_good_as_it_says(n_channels: int) -> N
     ra = vis.phase_centres_rad[0, 0] + away * np.cos(angle) / np.cos(vis.phase_centres_rad[0, 1])
     dec = vis.phase_centres_rad[0, 1] + away * np.sin(angle)
     sky = SkyModel(tuple(f"s{i}" for i in range(n)), ra, dec, rng.uniform(0.5, 2, n), rng.uniform(-2, 1, n))
-    found = predict(vis, sky)
+    predicted = predict(vis, sky)
     for t in range(2):
         bright = np.abs(direct(vis, sky, t)[vis.is_auto]).max()
-        np.testing.assert_allclose(found[t], direct(vis, sky, t), atol=7e-6 * bright)
+        np.testing.assert_allclose(predicted[t], direct(vis, sky, t), atol=7e-6 * bright)
 
 
 def three_sources(vis: Visibilities) -> SkyModel:
@@ -239,7 +238,7 @@ def predicted_digest() -> str:
 
 @pytest.mark.slow
 def test_fresh_and_cached_code_predict_the_same(tmp_path: Path) -> None:
-    """To the last bit, by a process that compiles the kernels and by the next, which finds them in numba's cache."""
+    """To the last bit, in a process that compiles the kernels and in the next, which loads them from numba's cache."""
     command = [sys.executable, "-c", f"from {__name__} import predicted_digest; print(predicted_digest())"]
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     root = Path(__file__).parents[2]

@@ -78,7 +78,7 @@ def test_scrambled_antennas_give_the_same_visibilities(near, tmp_path) -> None: 
     np.testing.assert_array_equal(plain.ant1, shuffled.ant1)
     np.testing.assert_array_equal(plain.ant2, shuffled.ant2)
     np.testing.assert_array_equal(plain.uvw_m, shuffled.uvw_m)
-    # conj(a - b) is the same number, but the fringe's sine was computed of the negated angle.
+    # conj(a - b) is the same number, but the fringe's sine was computed from the negated angle.
     np.testing.assert_allclose(plain.data, shuffled.data, atol=1e-6)
 
 
@@ -95,11 +95,11 @@ def test_both_engines_agree_exactly(near, tmp_path) -> None:  # type: ignore[no-
 
 
 def test_missing_subbands_are_flagged_placeholders_on_the_exact_grid(near, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """Trap 11: what stands in for a missing subband is on the true grid, flagged, of weight 0."""
+    """Trap 11: the placeholder of a missing subband is on the true grid, flagged, with weight 0."""
     vis = reader.read_group(near(subbands=(0, 2)).write_all(tmp_path), 4)
     assert vis.subbands_missing == (1, 3)
     np.testing.assert_array_equal(vis.frequencies_hz, band.band_frequencies_hz(4, 4))
-    absent = np.isin(np.arange(16), [*range(4), *range(8, 12)])  # sb03 lowest, sb01 third
+    absent = np.isin(np.arange(16), [*range(4), *range(8, 12)])  # sb03 is the lowest, sb01 the third from below
     assert vis.flags[:, :, absent].all()
     assert not vis.flags[:, :, ~absent].any()
     assert np.all(vis.weights[:, :, absent] == 0)
@@ -144,7 +144,7 @@ def test_wrong_requests(near, tmp_path) -> None:  # type: ignore[no-untyped-def]
     files = near().write_all(tmp_path)
     with pytest.raises(BadDataError, match="no subband files"):
         reader.read_group({}, 2)
-    with pytest.raises(BadDataError, match="holds subband 0, wanted 1"):
+    with pytest.raises(BadDataError, match="holds subband 0, expected 1"):
         reader.read_group({1: files[0]}, 2)
     with pytest.raises(BadDataError, match="wanted 1 of 1"):
         reader.read_group(files, 1)

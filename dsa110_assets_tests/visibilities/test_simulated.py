@@ -92,8 +92,8 @@ def test_a_missing_subband_is_the_only_difference(tmp_path) -> None:  # type: ig
     simulate(tmp_path / "b", SimulationOptions(**options, faults=(Fault("missing_subband", 0, 1),)))
     whole, gap = read(tmp_path / "a"), read(tmp_path / "b")
     assert gap.subbands_missing == (1,)
-    there = np.r_[0:4, 8:12]
-    np.testing.assert_array_equal(gap.data[:, :, there], whole.data[:, :, there])
+    present = np.r_[0:4, 8:12]
+    np.testing.assert_array_equal(gap.data[:, :, present], whole.data[:, :, present])
     assert gap.flags[:, :, 4:8].all()
     assert np.all(gap.weights[:, :, 4:8] == 0)
     np.testing.assert_array_equal(gap.frequencies_hz, whole.frequencies_hz)
@@ -127,10 +127,10 @@ def test_both_engines_agree_on_simulated_files(tmp_path) -> None:  # type: ignor
 
 
 def test_flagging_finds_the_simulators_interference(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """A realistic small array: dead antenna found, tones found, little else lost.
+    """A realistic small array: the dead antenna and the tones are found, and little else is lost.
 
-    The interference is what differs between two runs with and without it. Lines of sight in which a tone
-    adds less than 3 times the noise are invisible to any flagger and are not asked for.
+    The interference is the difference between runs with and without it. Where a tone adds less than 3 times the noise it is
+    invisible to any flagger and is not required to be found.
     """
     base = PLAIN | {
         "antennas": 12,

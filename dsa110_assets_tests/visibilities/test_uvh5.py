@@ -1,4 +1,4 @@
-"""Headers: what the telescope and its known variants write is read; everything else is refused with its
+"""Headers: files of the telescope and its known variants are read; everything else is refused with the
 reason.
 """
 
@@ -47,7 +47,7 @@ def test_pointing_per_row_and_from_the_keyword(observe, tmp_path) -> None:  # ty
     assert uvh5.read_header(path).pointing_dec_rad == np.radians(16.27)
     with h5py.File(path, "r+") as file:
         file["Header/phase_center_app_dec"] = np.full(n, 0.5)
-        file["Header/extra_keywords/phase_center_dec"][()] = 0.5  # what is told twice must agree: uvw tell 16.27
+        file["Header/extra_keywords/phase_center_dec"][()] = 0.5  # both statements of the declination must agree: uvw give 16.27
         del file["Header/uvw_array"]
         del file["Header/extra_keywords/applied_delays_ns"]
     header = uvh5.read_header(path)
@@ -59,9 +59,9 @@ def test_pointing_per_row_and_from_the_keyword(observe, tmp_path) -> None:  # ty
     ("name", "reason"),
     [
         ("2026-01-25T22:24:57_sb00_incomplete.hdf5", "still being written"),
-        ("2026-01-25T22:24:57_sb16.hdf5", "no subband file name"),
-        ("2026-01-25T22:24:57.hdf5", "no subband file name"),
-        ("notes.txt", "no subband file name"),
+        ("2026-01-25T22:24:57_sb16.hdf5", "not a subband file name"),
+        ("2026-01-25T22:24:57.hdf5", "not a subband file name"),
+        ("notes.txt", "not a subband file name"),
         ("2026-13-45T22:24:57_sb00.hdf5", "is no time"),
         ("2026-03-25T22:24:57_sb00.hdf5", "far from its name"),
         ("2026-01-25T22:24:57_sb01.hdf5", "named sb01"),
@@ -144,7 +144,7 @@ def test_missing_members(observe, tmp_path, name: str) -> None:  # type: ignore[
 
 
 def test_huge_shapes_are_refused_before_they_are_allocated(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
-    """A few kilobytes claim 8 TB: reading them would be the end of the process."""
+    """A file of a few kilobytes claims 8 TB: reading it would kill the process."""
     for name in ("Header/time_array", "Header/antenna_numbers", "Header/freq_array"):
         path = observe().write(tmp_path, 0)
         with h5py.File(path, "r+") as file:

@@ -1,4 +1,4 @@
-"""The asset graph as a drawing in the page, for Mermaid's script would be fetched from another host."""
+"""The asset graph as an SVG drawing in the page, because Mermaid's script would be fetched from another host."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dsa110_assets.orchestration.graph import specifications
 
 _MERMAID = re.compile(r"^```mermaid\n.*?^```$", re.MULTILINE | re.DOTALL)
 STEP, REACH, WIDTH = 28, 17, 520
-"""Pixels from one name to the next, of an arc for each name that it passes, and of the drawing."""
+"""In pixels: distance from one name to the next, width of an arc per name that it passes, and width of the drawing."""
 
 
 def instead_of_mermaid(markdown: str) -> str:
-    """The page with the graph of the specifications where it has a Mermaid block (a test holds both to be the same)."""
+    """The page with each Mermaid block replaced by the graph of the specifications (a test checks that both are the same)."""
     return _MERMAID.sub(lambda _: svg({name: asset.inputs for name, asset in specifications().items()}), markdown)
 
 
 def svg(inputs: Mapping[str, Sequence[str]]) -> str:
-    """The names one below the other, each after its inputs; an arc leads from each input down to what is made from it."""
+    """SVG with the names in a column, each below its inputs, and an arc from each input down to what is made from it."""
     high = {name: STEP * (place + 1) for place, name in enumerate(inputs)}
     middle = 30 + REACH * max((high[name] - high[above]) // STEP for name, several in inputs.items() for above in several)
     arcs = [_arc(middle, high[above], high[name]) for name, several in inputs.items() for above in several]
@@ -33,7 +33,7 @@ def svg(inputs: Mapping[str, Sequence[str]]) -> str:
 
 
 def _arc(right: int, top: int, end: int) -> str:
-    """A curve to the left from one height down to another; the farther apart, the wider."""
+    """A curve to the left from one height down to another. It is wider if they are farther apart."""
     left = right - 14 - REACH * (end - top) // STEP
     drawn = f"M{right},{top} C{left},{top} {left},{end} {right},{end}"
     return f'<path d="{drawn}" fill="none" opacity="0.5" marker-end="url(#made)"/>'

@@ -1,4 +1,4 @@
-"""GitHub's Markdown as Python-Markdown reads it: lists need an empty line before them, and four spaces a level."""
+"""Adapt GitHub's Markdown to Python-Markdown: lists need an empty line before them, and four spaces a level."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STEP = 4
 
 
 def adapted(text: str) -> str:
-    """The same page with its lists put so that both understand them alike."""
+    """The same page with lists written so that Python-Markdown reads them as GitHub does."""
     made: list[str] = []
     columns: list[int] = []  # at which the text of each open list item begins
     fence = ""

@@ -1,6 +1,6 @@
-"""Makes the book of the repository's own pages, where they lie, and of pages generated from the code (hooks of MkDocs).
+"""MkDocs hooks that make the book from the repository's pages, where they are, and from pages generated from the code.
 
-Pages keep their paths in the repository, so that a link that leads somewhere in the repository leads there in the book, too.
+Pages keep their paths in the repository, so that links between files of the repository also work in the book.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LINK = re.compile(r"\]\(([^)\s#]+)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Headings get the anchors that they have on GitHub; a page that no section of the navigation names is among the how-tos."""
+    """Give headings the anchors they have on GitHub, and add pages that no section of the navigation names to the how-tos."""
     config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
     placed = set(_named(config.nav))
     (how_to,) = [section["How-to"] for section in config.nav or [] if "How-to" in section]
@@ -34,7 +34,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def _named(nav: Any) -> Iterator[str]:
-    """The pages that a navigation names, with those of its sections."""
+    """The pages that a navigation names, including those of its sections."""
     if isinstance(nav, str):
         yield nav
     else:
@@ -47,7 +47,7 @@ def _pages() -> list[Path]:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """The theme's files, the repository's pages with what they link to, and the generated pages."""
+    """The theme's files, the repository's pages and the files they link to, and the generated pages."""
     kept = [file for file in files if file.src_dir != config.docs_dir]
     pages = _pages()
     kept += [_file(config, path) for path in (*pages, *sorted(set(_linked(pages)) - set(pages)))]
@@ -70,5 +70,5 @@ def _linked(pages: list[Path]) -> Iterator[Path]:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The text as Python-Markdown understands it, and the asset graph as a drawing: Mermaid's script would be fetched."""
+    """The page adapted to Python-Markdown, with the asset graph as a drawing, because Mermaid's script would be fetched."""
     return github.adapted(drawing.instead_of_mermaid(markdown))

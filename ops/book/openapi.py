@@ -1,4 +1,4 @@
-"""The HTTP API's description (OpenAPI), made by the portal itself, as a page."""
+"""A page made from the portal's own OpenAPI description of the HTTP API."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ PREFIX = "/api/v1"
 
 
 def link(text: str, page: str) -> str:
-    """A link from a page of the reference to one of the repository."""
+    """A link from a page of the reference to a page of the repository."""
     return f"[{text}](../../{page})"
 
 
 def description() -> dict[str, Any]:
-    """What `/api/v1/openapi.json` answers."""
+    """The content of `/api/v1/openapi.json`."""
     with tempfile.TemporaryDirectory() as place:
         Archive.create(Path(place)).close()
         return app.create(Context(open_archive(place))).openapi()
 
 
 def page() -> str:
-    """Every operation with its parameters, by tag; examples are on the page of the HTTP API."""
+    """The page of all operations with their parameters, by tag. Examples are on the page docs/http-api.md."""
     told = description()
     parts = [f"# HTTP API\n\n{told['info']['description']}\n\nExamples: {link('HTTP API', 'docs/http-api.md')}.\n"]
     for tag in told["tags"]:

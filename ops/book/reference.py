@@ -1,4 +1,4 @@
-"""The pages of the reference, made from the code: what is in it is in the book, and nothing else."""
+"""The pages of the reference, generated from the code so that they list exactly what the code has."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PYTHON = (
     "dsa110_assets.tools.convert", "dsa110_assets.tools.image", "dsa110_assets.tools.calibrate", "dsa110_assets.tools.apply",
     "dsa110_assets.tools.photometry", "dsa110_assets.tools.mosaic", "dsa110_assets.simulator.options", "dsa110_assets.errors",
 )  # fmt: skip
-"""What is offered to people who write Python; all else is the platform's own."""
+"""The public Python modules; all others are internal to the platform."""
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Every page: its name and its text."""
+    """Name and text of every page."""
     yield "commands", commands()
     yield "settings", all_settings()
     yield "thresholds", all_thresholds()
@@ -44,20 +44,20 @@ def pages() -> Iterator[tuple[str, str]]:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table of Markdown; what would end a cell is written otherwise."""
+    """A Markdown table; vertical bars inside cells are escaped."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in line) + " |" for line in lines) + "\n"
 
 
 def code(text: object) -> str:
-    """Text between backticks; nothing where there is none."""
+    """The text between backticks; empty for empty text."""
     return f"`{text}`" if str(text) else ""
 
 
 def commands() -> str:
-    """Every command with its arguments and options, as `--help` tells them."""
+    """All commands with their arguments and options, as in `--help`."""
     tree: Any = typer.main.get_command(app.build())
-    intro = f"# Commands\n\nWhat `--help` says of each. What they are for, by purpose: {openapi.link('Commands', 'docs/commands.md')}.\n"
+    intro = f"# Commands\n\nThe `--help` text of each command. Commands by purpose: {openapi.link('Commands', 'docs/commands.md')}.\n"
     return "\n".join([intro, *_of_group(tree, "dsa110")])
 
 
@@ -93,7 +93,7 @@ def _default(option: Any) -> str:
 
 
 def all_settings() -> str:
-    """Every setting with its default."""
+    """All settings with their defaults."""
     rows = settings.describe(settings.Settings.model_construct(inbox=None, archive=None))
     shown = [(code(row.name), code(row.value), row.kind, row.limits, row.help) for row in rows]
     intro = "# Settings\n\nEnvironment variables. `dsa110 settings` prints the values in force and where they come from.\n"
@@ -101,7 +101,7 @@ def all_settings() -> str:
 
 
 def all_thresholds() -> str:
-    """Every threshold with its default."""
+    """All thresholds with their defaults."""
     known = specifications().values()
     rows = [
         (code(name), code(value), unit, told, ", ".join(map(code, rules.decided_by(name, known))))
@@ -115,7 +115,7 @@ def all_thresholds() -> str:
 
 
 def assets() -> str:
-    """Every asset as its specification says."""
+    """All assets with the contents of their specifications."""
     parts = ["# Assets\n\nEach asset's specification: what it is made from, what shapes it, how long its data are kept.\n"]
     told = {key.to_user_string(): " ".join(text.split()) for one in ASSETS for key, text in one.descriptions_by_key.items()}
     for name, asset in specifications().items():
@@ -132,10 +132,10 @@ def assets() -> str:
 
 
 def checks() -> str:
-    """Every check of every asset, with its thresholds."""
+    """All checks of all assets, with their thresholds."""
     intro = (
         "# Checks\n\nA check that is *hard* keeps an observation's product from being published, and holds an hour's or night's. One of "
-        "severity WARN tells without counting against `dsa110 process`. A figure that is missing fails its check.\n"
+        "severity WARN only reports, without counting against `dsa110 process`. A figure that is missing fails its check.\n"
     )
     return "\n".join([intro, *(f"## {name}\n\n{_checks_of(asset)}" for name, asset in specifications().items() if asset.rules)])
 
@@ -152,8 +152,8 @@ def _checks_of(asset: Asset) -> str:
 
 
 def alerts() -> str:
-    """Every condition of which people are told, by topic, with its thresholds and what to do about it."""
-    parts = [f"# Alerts\n\nWhat people are told of. What to do about each: {openapi.link('runbook', 'ops/runbook.md')}.\n"]
+    """All alert conditions by topic, with their thresholds and a link to what to do."""
+    parts = [f"# Alerts\n\nThe conditions that raise alerts. What to do about each: {openapi.link('runbook', 'ops/runbook.md')}.\n"]
     for topic in conditions.TOPICS:
         rows = [
             (
@@ -170,14 +170,14 @@ def alerts() -> str:
 
 
 def metrics() -> str:
-    """Every metric with its help."""
+    """All metrics with their labels and help texts."""
     rows = sorted((code(name), ", ".join(map(code, labels)), told) for name, (labels, told) in served().items())
-    intro = "# Metrics\n\nWhat the portal tells Prometheus at `/metrics`. What is not known is a large age, or a series of its own.\n"
+    intro = "# Metrics\n\nWhat the portal serves to Prometheus at `/metrics`. An unknown value is a large age, or has a separate series.\n"
     return f"{intro}\n{table(('metric', 'labels', 'what it is'), rows)}"
 
 
 def served() -> dict[str, tuple[list[str], str]]:
-    """Labels and help of each metric that a portal over an empty archive tells, and of those about its newest image."""
+    """Labels and help of each metric that a portal serves: those of an empty archive, and those of the newest image."""
     found: dict[str, tuple[list[str], str]] = {name: ([], told) for name, told in portal_metrics.FIGURES.values()}
     with TemporaryDirectory() as place:
         root = Path(place) / "archive"
@@ -195,6 +195,6 @@ def served() -> dict[str, tuple[list[str], str]]:
 
 
 def python() -> str:
-    """What is offered in Python, for mkdocstrings to fill in."""
+    """The public Python modules, for mkdocstrings to fill in."""
     intro = f"# Python\n\nVersion {dsa110_assets.__version__}. Start with `open_archive()`; single stages are in `dsa110_assets.tools`.\n"
     return "\n".join([intro, *(f"## {name}\n\n::: {name}\n    options:\n      show_root_heading: false\n" for name in PYTHON)])

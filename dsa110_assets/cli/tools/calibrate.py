@@ -1,4 +1,4 @@
-"""`dsa110 calibrate` and `dsa110 apply`: tables from a measurement set, and onto one."""
+"""`dsa110 calibrate` and `dsa110 apply`: solve for tables from a measurement set, and apply tables to one."""
 
 from __future__ import annotations
 
@@ -28,30 +28,34 @@ def _field(name: str) -> Any:
 @app.command(epilog="Example: dsa110 calibrate out/20260125T2225.ms --calibrator 3C454.3 --out tables")
 def calibrate(
     ms: Annotated[Path, typer.Argument(help="A raw measurement set, as dsa110 convert makes it.")],
-    out: Annotated[Path, typer.Option(help="Directory to make.")],
+    out: Annotated[Path, typer.Option(help="Directory to create.")],
     calibrator: str | None = typer.Option(None, help="Calibrator by its VLA or 3C name; default: the best that transits in the data."),
     model: Annotated[Path | None, typer.Option(help="Solve against all sources of this catalogue instead.")] = None,
-    field_model: str = typer.Option("catalogue", help="catalogue: with the calibrator's field, corrected by the data; none: it alone."),
+    field_model: str = typer.Option(
+        "catalogue", help="catalogue: the calibrator and the sources around it, corrected by the data; none: only the calibrator."
+    ),
     catalogues: list[Path] | None = CATALOGUES,
-    delays: bool = typer.Option(False, "--delays", help="Split a delay per receptor off the bandpass: K.cal."),
-    skip_bandpass: bool = typer.Option(False, "--skip-bandpass", help="Gains alone, of data corrected by --before."),
-    before: Annotated[list[Path] | None, typer.Option(help="With --skip-bandpass: a table that goes before; repeatable.")] = None,
+    delays: bool = typer.Option(False, "--delays", help="Separate a delay per receptor from the bandpass: K.cal."),
+    skip_bandpass: bool = typer.Option(False, "--skip-bandpass", help="Solve only for gains, from data corrected by --before."),
+    before: Annotated[list[Path] | None, typer.Option(help="With --skip-bandpass: a table to apply first; repeatable.")] = None,
     skip_gains: bool = typer.Option(False, "--skip-gains", help="One bandpass for the whole transit, and no G.cal."),
-    second_gains: float | None = typer.Option(None, min=1, help="Make 2G.cal, gains that often [s], of data corrected by the others."),
+    second_gains: float | None = typer.Option(
+        None, min=1, help="Make 2G.cal: gains at this interval [s], from data corrected by the other tables."
+    ),
     solint: str = typer.Option("60", help="Length of a gain solution [s]; inf: one per transit."),
     min_snr_gain: float = _field("min_snr_gain"),
     min_snr_bandpass: float = _field("min_snr_bandpass"),
-    refant: str | None = typer.Option(None, help="Stations tried in turn as reference antenna, as in 103,104; default: the outriggers."),
+    refant: str | None = typer.Option(None, help="Stations tried in turn as reference antenna, such as 103,104; default: the outriggers."),
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
     force: bool = FORCE,
     dry_run: bool = DRY_RUN,
     as_json: bool = JSON,
 ) -> None:
-    """Solve for bandpass and gains; CASA tables and a report with plots in OUT: B.cal, G.cal, and K.cal or 2G.cal if asked for."""
+    """Solve for bandpass and gains; write CASA tables and a report with plots to OUT: B.cal, G.cal, and K.cal or 2G.cal on request."""
     if field_model not in ("catalogue", "none"):
         raise typer.BadParameter(f"--field-model {field_model!r}: catalogue or none")
     if calibrator and model:
-        raise typer.BadParameter("--calibrator or --model: one of them")
+        raise typer.BadParameter("--calibrator or --model: give only one of them")
     values: dict[str, Any] = {
         "gain_solint_s": math.inf if solint == "inf" else solint, "solve_delays": delays, "min_snr_gain": min_snr_gain,
         "min_snr_bandpass": min_snr_bandpass,
@@ -85,9 +89,9 @@ def apply_tables(
     ms: Annotated[Path, typer.Argument(help="A raw measurement set, as dsa110 convert makes it.")],
     tables: Annotated[list[Path], typer.Argument(help="CASA tables (K, B or G Jones), in the order in which they are applied.")],
     out: Annotated[Path, typer.Option(help="Measurement set to make.")],
-    average: int = typer.Option(0, min=0, help="Channels averaged into one; 0: as many as are no wider than 1 MHz together."),
+    average: int = typer.Option(0, min=0, help="Channels averaged into one; 0: as many as fit into 1 MHz."),
     average_times: int = typer.Option(1, min=1, help="Integrations averaged into one."),
-    keep_fields: bool = typer.Option(False, "--keep-fields", help="Average nothing, and leave every integration its phase centre."),
+    keep_fields: bool = typer.Option(False, "--keep-fields", help="Average nothing, and keep the phase centre of every integration."),
     force: bool = FORCE,
     dry_run: bool = DRY_RUN,
     as_json: bool = JSON,

@@ -1,4 +1,4 @@
-"""`dsa110 convert`: subband files to measurement sets."""
+"""`dsa110 convert`: convert subband files to measurement sets."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def convert(
     since: str | None = typer.Option(None, help="Only groups that start at this UTC time or later."),
     until: str | None = typer.Option(None, help="Only groups that start before this UTC time."),
     calibrator: str | None = typer.Option(None, help="Only groups in which this calibrator (VLA or 3C name) transits."),
-    around: float = typer.Option(0.0, min=0, help="With --calibrator: also groups within so many minutes of the transit [min]."),
-    find_only: bool = typer.Option(False, "--find-only", help="List the groups that are wanted, and write nothing."),
-    skip_existing: bool = typer.Option(False, "--skip-existing", help="Leave sets that exist as they are, and go on."),
-    reader: str = typer.Option("direct", help="Who reads the files: direct or pyuvdata."),
+    around: float = typer.Option(0.0, min=0, help="With --calibrator: also groups within this time of the transit [min]."),
+    find_only: bool = typer.Option(False, "--find-only", help="List the selected groups, and write nothing."),
+    skip_existing: bool = typer.Option(False, "--skip-existing", help="Leave existing measurement sets unchanged, and continue."),
+    reader: str = typer.Option("direct", help="Program that reads the files: direct or pyuvdata."),
     subbands: int = typer.Option(16, min=1, max=16, help="Subbands that make a complete group."),
     min_subbands: int = typer.Option(14, min=1, max=16, help="Groups with fewer subbands are left out; missing ones are flagged."),
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
@@ -40,9 +40,9 @@ def convert(
     dry_run: bool = DRY_RUN,
     as_json: bool = JSON,
 ) -> None:
-    """Write groups of subband files as flagged measurement sets, OUT/20260125T2225.ms for each: not yet calibrated.
+    """Write groups of subband files as flagged measurement sets, not yet calibrated, such as OUT/20260125T2225.ms.
 
-    Exit status 1 if a group that was wanted has too few subbands.
+    Exit status 1 if a selected group has too few subbands.
     """
     *inputs, out = places
     if not inputs:
@@ -54,10 +54,10 @@ def convert(
     from dsa110_assets.tools import convert as tool
 
     inbox = inputs[0] if len(inputs) == 1 and not inputs[0].is_file() else inputs
-    wanted = tool.Wanted(start, end, calibrator, around)
+    selection = tool.Wanted(start, end, calibrator, around)
     with console.progress_bar(f"converting into {out}") as progress:
         done = tool.convert(
-            inbox, out, wanted, flagging=flagging, engine="direct" if reader == "direct" else "pyuvdata", n_subbands=subbands,
+            inbox, out, selection, flagging=flagging, engine="direct" if reader == "direct" else "pyuvdata", n_subbands=subbands,
             min_subbands=min_subbands, skip_existing=skip_existing or find_only, force=force, dry_run=dry_run or find_only,
             progress=progress,
         )  # fmt: skip

@@ -1,1 +1,1 @@
-"""The assets, one module per subject. A body finds its inputs, calls science, publishes and reports."""
+"""The assets, one module per subject. A body finds its inputs, calls the science code, publishes and reports."""

@@ -1,4 +1,4 @@
-"""Solving the night's calibrator transits, and calibrating every observation with the nearest solution or between two."""
+"""Solving the night's calibrator transits, and calibrating every observation with the nearest solution or by interpolation between two."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -38,9 +38,9 @@ _TRANSIT_LIMITS = (
     "max_solution_flag_fraction", "min_solution_snr", "min_gain_amplitude", "max_gain_amplitude", "max_closure_phase_deg",
     "max_closure_excess", "max_reduced_chi2", "max_field_flux_difference", "max_calibrator_offset_arcsec", "min_receptor_flux_ratio",
 )  # fmt: skip
-"""What a transit's tables are refused by (`calibration.quality`)."""
+"""The thresholds by which a transit's tables are refused (`calibration.quality`)."""
 FRESHNESS = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=48), warn_window=timedelta(hours=26))
-"""A sign of life: no night's tables at all for a day. How old the tables of an observation are is its own check."""
+"""Warns when no tables at all were made for a day. The age of an observation's tables has a separate check."""
 
 
 def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
@@ -64,7 +64,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
     freshness=FRESHNESS, pool="solving",
     figures=("calibrators", "anchor", "n_sets", "n_transits", "bandpass_snr", "gain_snr", "closure_phase_deg", "closure_amplitude_excess",
              "field_group_count", "field_flux_ratio", "calibrator_flux_factor", "scale_spread"),
-    memory_per_input=0.35,  # 0.8 GiB in all for a set of 1.4 GB, and a tenth more
+    memory_per_input=0.35,  # 0.8 GiB in all for a set of 1.4 GB, plus a tenth
     rules=(
         Rule("usable", "at least one transit passed signal-to-noise, flags, amplitudes and closure", ("n_sets", "n_transits"),
              judges.solved, hard=True, limits=_TRANSIT_LIMITS),
@@ -76,7 +76,7 @@ def _transit_sets(archive: "Archive", settings: "Settings", night: str) -> recip
              judges.listed("calibrators_corrected"), severity=WARN),
         Rule("judged_by_field", "the catalogue sources of every calibrator's field judged it", ("calibrators_unjudged",),
              judges.listed("calibrators_unjudged"), severity=WARN),
-        Rule("flux_anchor", "what the flux scale rests on is recorded", ("anchor",), judges.anchored, hard=True),
+        Rule("flux_anchor", "the anchor of the flux scale is recorded", ("anchor",), judges.anchored, hard=True),
     ),
 )  # fmt: skip
 def caltables(step: Step) -> Mapping[str, Any]:
@@ -85,10 +85,13 @@ def caltables(step: Step) -> Mapping[str, Any]:
 
     sky = read_sky_model(step.input("sky_model").path)
     sets = [solve_transit(product, transit, sky, step.settings, step.thresholds, step.directory) for product, transit in step.prepared]
-    solved, refused = [one for one in sets if not one.problems], [one for one in sets if one.problems]
+    solved, refused = (
+        [transit_set for transit_set in sets if not transit_set.problems],
+        [transit_set for transit_set in sets if transit_set.problems],
+    )
     write_transits(step.directory, [*solved, *refused])
-    for one in solved:
-        register(step.draft, one, step.settings.transits.validity_days, solved)
+    for transit_set in solved:
+        register(step.draft, transit_set, step.settings.transits.validity_days, solved)
     return transit_sets.night_figures(solved, refused)
 
 
@@ -111,7 +114,7 @@ def solve_transit(
 
 
 def _other_engine(settings: "Settings", directory: Path) -> "Engine | None":
-    """CASA, where it is chosen to solve; None for our own."""
+    """CASA's solver if the settings choose it; None for our own."""
     if settings.solve_engine == "own":
         return None
     from dsa110_assets.engines import casa_calibration
@@ -120,7 +123,7 @@ def _other_engine(settings: "Settings", directory: Path) -> "Engine | None":
 
 
 def write_transits(directory: Path, sets: "Sequence[TransitSet]") -> None:
-    """transits.json: what every transit of the night gave, the refused ones with their reasons."""
+    """Write transits.json: the result of every transit of the night, for refused ones with the reasons."""
     from dsa110_assets.calibration import transit_sets
 
     files.write_json(directory / TRANSITS, {"transits": transit_sets.records(sets)})
@@ -148,16 +151,17 @@ def register(draft: "Draft", solved: "TransitSet", validity_days: float, others:
 
 
 def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients | None:
-    """The measurement set, the tables chosen for its time, and the sky it is compared with. WaitingError without tables."""
+    """The measurement set, the tables chosen for its time, and the sky model it is compared with. Raises WaitingError if there are no
+    tables."""
     product, sky = recipes.usable(archive, "measurement_set", partition), recipes.usable(archive, "sky_model", None)
     if product is None or sky is None:
         return None
-    made = archive.current("calibrated_ms", partition, removed=True)
-    used = caltable_registry.used_by(made.metadata) if made else frozenset()
+    calibrated = archive.current("calibrated_ms", partition, removed=True)
+    used = caltable_registry.used_by(calibrated.metadata) if calibrated else frozenset()
     choice, tables = calibrators.choose_for(archive, settings, product, used=used)
     facts: dict[str, Any] = {"caltable_set": choice.nearest.set_id.partition("/")[2]}
     if len(choice.sets) > 1:
-        facts["caltable_sets"] = [one.set_id.partition("/")[2] for one, _ in choice.in_time_order]
+        facts["caltable_sets"] = [table_set.set_id.partition("/")[2] for table_set, _ in choice.in_time_order]
     return recipes.Ingredients((product, *tables, sky), facts, prepared=choice)
 
 
@@ -167,7 +171,7 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
     shaping=("solve_engine", "epoch", "average_channels", "average_times"),
     keep_days=30, uses_up=("measurement_set",), reported=False, columns={"caltable_age_h": "Table age [h]"},
     disk_per_input=1.2,  # measured 0.91 at full scale
-    memory_per_input=0.6,  # 1.2 GiB in all for a set of 1.4 GB, and a tenth more
+    memory_per_input=0.6,  # 1.2 GiB in all for a set of 1.4 GB, plus a tenth
     rules=(
         Rule("staleness", "the tables are not too old", ("caltable_age_h",), judges.age, limits=("calibration_stale_h",)),
         Rule("aging", "the tables are not getting old", ("caltable_age_h",), judges.aging, severity=WARN,
@@ -177,7 +181,7 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
         Rule("same_strip", "the tables are of this declination strip", ("caltable_dec_offset_deg",), judges.same_strip, hard=True),
         Rule("same_antennas", "the tables cover every antenna", ("n_antennas_without_tables",),
              judges.none_of("n_antennas_without_tables"), hard=True),
-        Rule("antennas_judged", "the field is bright enough to tell of every antenna", ("antennas_judged", "gain_error"),
+        Rule("antennas_judged", "the field is bright enough to judge every antenna", ("antennas_judged", "gain_error"),
              judges.antennas_judged, severity=WARN),
         Rule("antennas", "every receptor sees the sky", ("n_receptors_lost", "n_antennas_lost"), judges.receptors_lost, severity=WARN),
         Rule("enough_antennas", "enough antennas see the sky", ("kept_antenna_fraction", "n_antennas_kept", "n_antennas_lost"),
@@ -194,7 +198,7 @@ def _chosen_tables(archive: "Archive", settings: "Settings", partition: str) -> 
     ),
 )  # fmt: skip
 def calibrated_ms(step: Step) -> Mapping[str, Any]:
-    """The observation calibrated with the tables nearest in time, compared with the sky, averaged, with one phase centre."""
+    """The observation calibrated with the tables nearest in time, compared with the sky model, averaged, with one phase centre."""
     from dsa110_assets.calibration import chosen, transit_sets, verdicts
 
     choice, product = step.prepared, step.input("measurement_set")
@@ -204,23 +208,23 @@ def calibrated_ms(step: Step) -> Mapping[str, Any]:
         tables, figures_of_tables = chosen.tables_for(choice, ms_path)
         transits = files.read_json(night_tables.path / TRANSITS) or {"transits": []}
         sky = transit_sets.sky_as_found(read_sky_model(step.input("sky_model").path), transits["transits"])
-        note = " ".join((product.id, *(one.set_id for one in choice.sets)))
-        made = calibrate(ms_path, tables, step.settings, sky, path, note)
+        note = " ".join((product.id, *(table_set.set_id for table_set in choice.sets)))
+        calibrated = calibrate(ms_path, tables, step.settings, sky, path, note)
     antennas, dec_deg = frozenset(product.metadata["antennas"]), float(product.metadata["pointing_dec_deg"])
     return {
         **{name: product.metadata[name] for name in ("mjd_start", "mjd_end", "pointing_dec_deg", "n_subbands")},
         **figures_of_tables,
-        "caltable_dec_offset_deg": max(abs(one.dec_deg - dec_deg) for one in choice.sets),
-        "n_antennas_without_tables": len(antennas - frozenset.intersection(*(one.antennas for one in choice.sets))),
-        "flag_fraction_calibrated": made.flag_fraction,
-        "n_channels": int(made.frame.frequencies_hz.size),
-        "n_times": int(made.frame.times_mjd.size),
-        **verdicts.write(made, choice.nearest.paths[0].parent, step.directory, path),
+        "caltable_dec_offset_deg": max(abs(table_set.dec_deg - dec_deg) for table_set in choice.sets),
+        "n_antennas_without_tables": len(antennas - frozenset.intersection(*(table_set.antennas for table_set in choice.sets))),
+        "flag_fraction_calibrated": calibrated.flag_fraction,
+        "n_channels": int(calibrated.frame.frequencies_hz.size),
+        "n_times": int(calibrated.frame.times_mjd.size),
+        **verdicts.write(calibrated, choice.nearest.paths[0].parent, step.directory, path),
     }
 
 
 def calibrate(ms_path: Path, tables: "Sequence[Gains]", settings: "Settings", sky: "SkyModel", path: Path, note: str) -> "Calibrated":
-    """Write the measurement set at `ms_path`, corrected by `tables` and against `sky`, averaged as set, to `path`."""
+    """Write the measurement set at `ms_path` to `path`, corrected by `tables` and by comparison with `sky`, averaged as set."""
     from dsa110_assets.calibration import calibrated
     from dsa110_assets.imaging.search import bright_sources
     from dsa110_assets.visibilities import averaging, measurement_set
@@ -228,13 +232,13 @@ def calibrate(ms_path: Path, tables: "Sequence[Gains]", settings: "Settings", sk
     with measurement_set.opened(ms_path) as stored:
         n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
     channels = settings.average_channels or averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
-    how: dict[str, Any] = {
+    options: dict[str, Any] = {
         "channels": channels, "times": settings.average_times, "observer_note": note,
         "against": calibrated.Against(sky, settings.epoch, bright_sources),
     }  # fmt: skip
     if settings.solve_engine == "own":
-        return calibrated.calibrate_set(ms_path, tables, path, **how)
+        return calibrated.calibrate_set(ms_path, tables, path, **options)
     from dsa110_assets.engines import casa_calibration
 
     vis = casa_calibration.apply(measurement_set.read(ms_path), tables, work_dir=path.parent.parent)
-    return calibrated.write_averaged(vis, path, **how)
+    return calibrated.write_averaged(vis, path, **options)

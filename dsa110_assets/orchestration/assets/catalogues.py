@@ -1,4 +1,4 @@
-"""Catalogues: the sources known before the night, the sky model made of them, and the calibrators."""
+"""Catalogues: the sources known before the night, the sky model made from them, and the calibrators."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
 
 
 def _catalogue_files(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients:
-    """The imported catalogues are files outside the archive; other bytes are another catalogue, another time of change is not."""
+    """The imported catalogues, which are files outside the archive. A catalogue counts as changed if its bytes have changed, not if only
+    its modification time has."""
     facts = [f"{path}:{_content(path)}" if path.exists() else f"{path}:missing" for path in settings.catalogues]
     return recipes.Ingredients(facts={"catalogues": facts})
 
 
 def _content(path: "Path") -> str:
-    """A file's digest, read once while its stamp stays."""
-    facts = path.stat()
-    return _digest(path, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    """A file's digest, read only once as long as its size and times are unchanged."""
+    status = path.stat()
+    return _digest(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -64,19 +65,21 @@ def source_catalog(step: Step) -> Mapping[str, Any]:
 
 
 def read_configured(settings: "Settings", path: Path) -> "pd.DataFrame":
-    """One of the configured catalogues as `catalogues.read_catalogue` has it. Raises ConfigurationError, with the remedy."""
+    """Read one of the configured catalogues with `catalogues.read_catalogue`. Raises ConfigurationError, with the remedy."""
     from dsa110_assets.sky import catalogues
 
     return catalogues.read_catalogue(path, frequency_hz=settings.catalogue_frequency_hz(path))
 
 
 def _sources_and_own_list(archive: "Archive", settings: "Settings", _: str) -> recipes.Ingredients | None:
-    """The source catalogue, and which own list of calibrators there is, by its bytes."""
+    """The source catalogue, and the digest of the user's own list of calibrators, if one is configured."""
     product = recipes.usable(archive, "source_catalog", None)
     if product is None:
         return None
-    own = settings.calibrators
-    return recipes.Ingredients((product,), {} if own is None else {"own_calibrators": _content(own) if own.exists() else "missing"})
+    own_list = settings.calibrators
+    return recipes.Ingredients(
+        (product,), {} if own_list is None else {"own_calibrators": _content(own_list) if own_list.exists() else "missing"}
+    )
 
 
 @Asset(
@@ -87,9 +90,9 @@ def _sources_and_own_list(archive: "Archive", settings: "Settings", _: str) -> r
     ),
 )  # fmt: skip
 def calibrator_catalog(step: Step) -> Mapping[str, Any]:
-    """The VLA calibrator list and bright lone sources of the imported catalogues, with their flux anchors.
+    """The VLA calibrator list and bright isolated sources of the imported catalogues, with their flux anchors.
 
-    One without a flux near 20 cm never sets a flux scale.
+    A calibrator without a flux near 20 cm never sets a flux scale.
     """
     import pandas as pd
 
@@ -97,9 +100,9 @@ def calibrator_catalog(step: Step) -> Mapping[str, Any]:
     from dsa110_assets.sky import calibrator_catalog as catalog
     from dsa110_assets.sky.calibrators import LIST_NAME
 
-    own = step.settings.calibrators
+    own_list = step.settings.calibrators
     known = catalog.of_sources(pd.read_parquet(step.input("source_catalog").path / "source_catalog.parquet"))
-    known = known if own is None else catalog.with_own(catalog.read_own(own), known)
+    known = known if own_list is None else catalog.with_own(catalog.read_own(own_list), known)
     usable = [c for c in known if has_flux(c)]
     catalog.to_frame(known).to_parquet(step.directory / calibrators.CATALOG_FILE)
     return {
@@ -118,7 +121,7 @@ def calibrator_catalog(step: Step) -> Mapping[str, Any]:
     ),
 )  # fmt: skip
 def sky_model(step: Step) -> Mapping[str, Any]:
-    """Point sources with spectra, for calibration and for judging images: every known source with a flux."""
+    """Point sources with spectra, for calibration and for judging images: every known source that has a flux."""
     import pandas as pd
 
     from dsa110_assets.sky import model

@@ -32,7 +32,7 @@ _GAINS = (
     "receptors_lost", "antennas_lost", "n_antennas_lost", "n_antennas_kept", "flux_scale", "flux_scale_error", "flux_scale_applied",
     "drift_amplitude", "drift_phase_deg", "epoch_gains", "caltable_sets", "caltable_weights",
 )  # fmt: skip
-"""What calibrating found of antennas and gains, where it looked; and between which sets it interpolated, where it did."""
+"""Results of the calibration for antennas and gains, if they were judged, and the sets it interpolated between, if it did."""
 NEIGHBOUR_TILES = 2
 STRIP_TOLERANCE_DEG = 1.0
 """Tiles further than this from the hour's median declination belong to another strip."""
@@ -43,17 +43,17 @@ STRIP_TOLERANCE_DEG = 1.0
     shaping=("imaging", "imaging_engine"), pool="imaging",
     keep_days=365, uses_up=("calibrated_ms",), image=True,
     columns={"rms_jy": "Rms [Jy]", "dynamic_range": "Dynamic range", "flux_ratio": "Flux ratio"},
-    memory_per_input=2.8,  # 1.7 GiB in all for a calibrated set of 0.5 GB, and a tenth more
+    memory_per_input=2.8,  # 1.7 GiB in all for a calibrated set of 0.5 GB, plus a tenth
     rules=(
         Rule("sane", "the image has a positive noise and a possible beam", ("rms_jy", "beam_major_arcsec", "beam_minor_arcsec"),
              judges.every(judges.finite_rms, judges.beam), hard=True),
         Rule("references", "bright catalogue sources are in the image", ("reference_missing", "reference_count"), judges.references,
              hard=True, limits=("max_missing_references",)),
-        Rule("flux_scale", "fluxes are the catalogue's within reason: what is beyond is not published",
+        Rule("flux_scale", "fluxes roughly agree with the catalogue: an image beyond the limits is not published",
              ("flux_ratio", "flux_ratio_error", "reference_count"),
              judges.if_known("reference_count", judges.flux_scale, FEWEST_REFERENCES), hard=True,
              limits=("min_flux_ratio", "max_flux_ratio")),
-        Rule("position", "sources are where the catalogue has them, within reason: what is beyond is not published", _OFFSETS,
+        Rule("position", "positions roughly agree with the catalogue: an image beyond the limits is not published", _OFFSETS,
              judges.if_known("reference_count", judges.position, FEWEST_REFERENCES), hard=True, limits=("astrometry_fail_arcsec",)),
         Rule("rms", "the noise is what the radiometer equation allows", ("rms_jy", "rms_over_radiometer"), judges.rms,
              limits=("min_rms_ratio", "max_rms_ratio", "max_tile_rms_jy")),
@@ -66,7 +66,7 @@ STRIP_TOLERANCE_DEG = 1.0
     ),
 )  # fmt: skip
 def tile_image(step: Step) -> Mapping[str, Any]:
-    """The observation's image: cleaned, with its residual, primary beam, PSF and primary-beam corrected twin."""
+    """The observation's image: cleaned, with its residual, primary beam, PSF and a version corrected for the primary beam."""
     from dsa110_assets.imaging import fits, spectra
 
     calibrated, sky = step.input("calibrated_ms"), read_sky_model(step.input("sky_model").path)
@@ -93,15 +93,15 @@ def image(ms_path: Path, settings: "Settings", sky: "SkyModel", work_dir: Path) 
 
 
 def rules_of_mosaic(parts: str) -> tuple[Rule, ...]:
-    """What every mosaic is asked first, in this order; `parts` are what it is made of."""
+    """The first rules of every mosaic, in this order; `parts` names what it is made from."""
     return (
         SAME_SETTINGS,
-        Rule("noise_map", "the noise map is what the pixels show", ("measured_over_noise",), judges.noise_map, hard=True,
+        Rule("noise_map", "the noise map matches the scatter of the pixels", ("measured_over_noise",), judges.noise_map, hard=True,
              limits=("max_noise_ratio_error",)),
-        Rule("overlap", f"neighbouring {parts} agree on the sources they share, within reason",
+        Rule("overlap", f"neighbouring {parts} roughly agree on the fluxes of the sources they share",
              ("overlap_flux_ratio", "overlap_flux_scatter", "overlap_pairs"), judges.if_known("overlap_pairs", judges.overlap),
              hard=True, limits=("max_overlap_difference",)),
-        Rule("neighbours", "the two tiles that agree least agree", ("overlap_flux_worst", "overlap_worst_error", "overlap_worst_tiles"),
+        Rule("neighbours", "the most discrepant pair of tiles agrees", ("overlap_flux_worst", "overlap_worst_error", "overlap_worst_tiles"),
              judges.neighbours, limits=("max_neighbour_difference",)),
         Rule("one_scale", "flux scales of different calibrators agree where they meet",
              ("n_anchors", "anchor_difference", "anchor_difference_error", "anchor_scales"), judges.one_scale,
@@ -112,12 +112,12 @@ def rules_of_mosaic(parts: str) -> tuple[Rule, ...]:
 def write_mosaic(
     step: Step, tiles: "Sequence[Product]", options: "CoaddOptions | None" = None, target: "Header | None" = None
 ) -> dict[str, Any]:
-    """The tiles as one mosaic in the step's directory, on the grid `target` (None: one that holds them all), with other `options` than
-    the settings' if given; its figures. `suspects` names the tiles a soft rule spoke against, too."""
+    """Write the tiles as one mosaic to the step's directory, on the grid `target` (None: one that holds them all), with `options` (None:
+    those of the settings). Return its figures, in which `suspects` includes the tiles for which a soft rule failed."""
     from dsa110_assets.mosaics.assemble import assemble
 
     anchors = {tile.id: str(tile.metadata["anchor"]) for tile in tiles}
-    suspicions = {tile.id: "; ".join(f"{one.check}: {one.reason}" for one in checks.failed([tile])) for tile in tiles}
+    suspicions = {tile.id: "; ".join(f"{check.check}: {check.reason}" for check in checks.failed([tile])) for tile in tiles}
     anchor = ", ".join(sorted(set(anchors.values())))
     figures = assemble(
         tile_inputs(tiles), anchors, suspicions, options or step.settings.coadd, step.thresholds.max_neighbour_difference, step.directory,
@@ -136,7 +136,7 @@ def write_mosaic(
 
 
 def tile_inputs(tiles: "Sequence[Product]", scales: "Mapping[str, float] | None" = None) -> "list[TileInput]":
-    """Tile products as `coadd` takes them; `scales` by product id are what fluxes are divided by (1 if not named)."""
+    """The tile products as inputs of `coadd`; `scales` by product id are the divisors of fluxes (1 if not named)."""
     from dsa110_assets.mosaics.coadd import TileInput
 
     return [
@@ -157,7 +157,7 @@ def _middle_mjd(product: "Product") -> float:
 
 
 def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, float]:
-    """Share of the observations taken in an hour or night (its key, or the key's beginning) that got this far."""
+    """The number of observations taken in an hour or night (its key, or the key's beginning), and the share that have this asset."""
     taken = [p for p in archive.products("subband_group", window[:10], window[:10]) if (p.partition or "").startswith(window)]
     done = {p.partition for p in archive.products(asset, window[:10], window[:10])}
     return {
@@ -167,21 +167,21 @@ def windows_completed(archive: "Archive", asset: str, window: str) -> dict[str, 
 
 
 def left_out(archive: "Archive", elsewhere: "Sequence[str]") -> dict[str, Any]:
-    """What is told of the hour's tiles (ids) that point elsewhere than its mosaic and are not in it."""
+    """Figures that report the hour's tiles (ids) that point elsewhere than its mosaic and are not in it."""
     named = [f"{i} at {float(archive.get(i).metadata['pointing_dec_deg']):.2f} deg" for i in elsewhere]
     return {"n_left_out": len(named), "left_out": named}
 
 
 def tiles_of(archive: "Archive", mosaics: "Sequence[Product]") -> "list[Product]":
-    """The tiles hour mosaics were made of, each once: neighbouring hours share tiles, a night counts them once."""
+    """The tiles from which hour mosaics were made, each once: neighbouring hours share tiles, but a night counts them once."""
     ids = sorted({i for m in mosaics for i in m.inputs})
     tiles = [archive.get(i) for i in ids]
     return sorted((t for t in tiles if t.asset == "tile_image"), key=lambda t: t.partition or "")
 
 
 def _tiles_of_hour(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
-    """The hour's tiles and the last two before and first two after it, of the hour's own strip. Tiles of the hour that are
-    of another are named, so that one that comes later is not passed over in silence."""
+    """The hour's tiles, the last two before and the first two after it, of the hour's own strip. Tiles of the hour that belong to
+    another strip are recorded, so that the mosaic becomes stale when another such tile arrives."""
     start = timegrid.parse_key(hour)
 
     def tiles_between(since: datetime, until: datetime) -> "list[Product]":
@@ -227,8 +227,8 @@ def hour_mosaic(step: Step) -> Mapping[str, Any]:
 
 
 def _mosaics_of_night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
-    found = recipes.all_usable(archive, "hour_mosaic", night, night)
-    return recipes.Ingredients(tuple(found)) if found else None
+    mosaics = recipes.all_usable(archive, "hour_mosaic", night, night)
+    return recipes.Ingredients(tuple(mosaics)) if mosaics else None
 
 
 @Asset(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MEASUREMENT_SET = "measurement_set.ms"
 _READERS = 4
-"""Files read at a time: a disk serves several readers better than one."""
+"""Number of files read at a time; a disk serves several readers better than one."""
 
 
 def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients | None:
@@ -34,10 +34,10 @@ def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> re
     around = (timegrid.key(start + sign * inbox.NAME_SKEW) for sign in (-1, 1))
     current = archive.current("subband_group", partition)
     own = frozenset(current.settings.get("files", ()) if current else ())
-    found = inbox.find_group(settings.inbox, partition, settings.subbands, inbox.known(archive, *around), own)
-    if found is None:
+    group_and_identities = inbox.find_group(settings.inbox, partition, settings.subbands, inbox.known(archive, *around), own)
+    if group_and_identities is None:
         return None
-    group, identities = found
+    group, identities = group_and_identities
     return recipes.Ingredients(facts={"files": list(identities)}, prepared=group)
 
 
@@ -48,12 +48,12 @@ def _inbox_files(archive: "Archive", settings: "Settings", partition: str) -> re
         Rule("subbands_known", "enough subbands of the known set are there", ("n_subbands", "n_subbands_needed"),
              judges.subbands_known, hard=True),
         Rule("complete", "no subband is missing", ("n_subbands_missing",), judges.none_of("n_subbands_missing"), severity=WARN),
-        Rule("headers_agree", "no file was left out for disagreeing", ("n_rejected_files",), judges.none_of("n_rejected_files"),
+        Rule("headers_agree", "no file was left out for a header that disagrees", ("n_rejected_files",), judges.none_of("n_rejected_files"),
              severity=WARN),
     ),
 )  # fmt: skip
 def subband_group(step: Step) -> Mapping[str, Any]:
-    """An observation's subband files: which there are, which are missing, their digests and header facts."""
+    """An observation's subband files: those present, those missing, their digests and header values."""
     from dsa110_assets.archive import files
 
     group, settings = step.prepared, step.settings
@@ -85,14 +85,14 @@ def subband_group(step: Step) -> Mapping[str, Any]:
     shaping=("flagging", "reader_engine", "name_calibrator_field"), reads_raw_files=True, keep_days=30, reported=False,
     columns={"flag_fraction": "Flagged"},
     disk_per_input=1.2,  # measured 0.91 at full scale
-    memory_per_input=0.1,  # at full scale 0.5 GiB in all for 2.3 GB of files, and a tenth more
+    memory_per_input=0.1,  # at full scale 0.5 GiB in all for 2.3 GB of files, plus a tenth
     rules=(
         Rule("hard_four", "PHASE_DIR, REFERENCE_DIR, TELESCOPE_NAME, field order; uvw, times, frequencies", ("n_problems",),
              judges.problems_found, hard=True),
-        Rule("flag_fraction", "not too much of what living receptors saw is flagged", ("flag_fraction", "flag_fraction_raw"),
+        Rule("flag_fraction", "not too many samples of living receptors are flagged", ("flag_fraction", "flag_fraction_raw"),
              judges.at_most("flag_fraction", lambda t: t.max_flag_fraction), limits=("max_flag_fraction",)),
         Rule("wide_interference",
-             "in most antennas the noise is what autocorrelations say, so that wide interference could be looked for",
+             "in most antennas the noise agrees with autocorrelations, so that wide interference can be searched for",
              ("flag_judged_wide",), judges.at_least("flag_judged_wide", lambda t: t.min_judged_wide), severity=WARN,
              limits=("min_judged_wide",)),
     ),
@@ -131,7 +131,7 @@ def measurement_set(step: Step) -> Mapping[str, Any]:
 
 @contextmanager
 def _quarantine_bad_data(archive: "Archive") -> Iterator[None]:
-    """A file whose header was good and whose data are not is put aside; its group is then made of the others."""
+    """Quarantine a file whose header was good but whose data are bad; its group is then made of the others."""
     try:
         yield
     except BadDataError as error:
@@ -141,22 +141,22 @@ def _quarantine_bad_data(archive: "Archive") -> Iterator[None]:
 
 
 def _unchanged_files(manifest: "Path") -> "dict[int, Path]":
-    """{subband: file} of a manifest. Raises TransientError when a file is gone, BadDataError when it is another."""
+    """{subband: file} of a manifest. Raises TransientError if a file is gone, BadDataError if its content has changed."""
     import json
     from pathlib import Path
 
     from dsa110_assets.archive.files import digest
 
     files: dict[int, Path] = {}
-    known = json.loads(manifest.read_text())
-    for entry in known["files"]:
+    contents = json.loads(manifest.read_text())
+    for entry in contents["files"]:
         path = Path(entry["path"])
         try:
-            facts = path.lstat()
+            status = path.lstat()
         except OSError as error:
             raise TransientError(f"{path}: gone since its observation was accepted ({error}); put it back, then run again") from error
-        unchanged = f"{path.name}:{facts.st_size}:{facts.st_mtime_ns}" in known["identities"]
-        if not unchanged and (facts.st_size != entry["size_bytes"] or digest(path) != entry["digest"]):
-            raise BadDataError(f"{path}: changed since its observation was accepted; the look at the inbox takes it up as it is now")
+        unchanged = f"{path.name}:{status.st_size}:{status.st_mtime_ns}" in contents["identities"]
+        if not unchanged and (status.st_size != entry["size_bytes"] or digest(path) != entry["digest"]):
+            raise BadDataError(f"{path}: changed since its observation was accepted; the next scan of the inbox uses it as it is now")
         files[int(entry["subband"])] = path
     return files

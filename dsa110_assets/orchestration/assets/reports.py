@@ -1,4 +1,4 @@
-"""The night, told on one page."""
+"""The night's report on one page."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 def _night(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
-    """Everything the night has to show; its light curves, or at least a tile, must be there."""
-    found = [product for asset in spec.assets()["night_report"].inputs for product in archive.products(asset, night, night)]
-    return recipes.Ingredients(tuple(found)) if found else None
+    """All products of the night that the report covers; None if there are none."""
+    products = [product for asset in spec.assets()["night_report"].inputs for product in archive.products(asset, night, night)]
+    return recipes.Ingredients(tuple(products)) if products else None
 
 
 @Asset(
     "night_report", grain="night", kinds={"html"}, code_version="3", inputs=spec.ALL_REPORTED, finder=_night, of_kept_data_only=True,
 )  # fmt: skip
 def night_report(step: Step) -> Mapping[str, Any]:
-    """One self-contained HTML page: what was seen, what failed and why, images, checks, candidates."""
+    """One self-contained HTML page: what was observed, what failed and why, images, checks, candidates."""
     failures = report.failures_of(step.context.instance, step.archive, step.partition)
     return report.write(step.directory, step.partition, step.archive, failures)

@@ -1,4 +1,4 @@
-"""Mosaics that somebody asked for: any tiles, on a grid of their own or about a place."""
+"""Requested mosaics: any tiles, on a grid that holds them all or around a given place."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from dsa110_assets.settings import Settings
 
 
-def _tiles_asked_for(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients | None:
+def _requested_tiles(archive: "Archive", settings: "Settings", partition: str) -> recipes.Ingredients | None:
     request = requested.find(archive, partition.removeprefix(naming.NAME_MARK))
     tiles = requesting.tiles(archive, request)
     return recipes.Ingredients(tuple(tiles), {"requested": request.wanted}, request) if tiles else None
 
 
 @Asset(
-    requested.ASSET, grain="request", kinds={"fits"}, code_version="1", inputs=("tile_image",), finder=_tiles_asked_for,
+    requested.ASSET, grain="request", kinds={"fits"}, code_version="1", inputs=("tile_image",), finder=_requested_tiles,
     shaping=("coadd",), keep_days=365, of_kept_data_only=True, reported=False, image=True,
     asks=requesting.FIELDS, keep_request=requesting.keep_asked,
-    nothing_made="the archive has no usable tile of what was asked for; `dsa110 requested show` tells what that was",
+    nothing_made="the archive has no usable tile for the request; `dsa110 requested show` shows what was requested",
     rules=rules_of_mosaic("tiles"),
 )  # fmt: skip
 def requested_mosaic(step: Step) -> Mapping[str, Any]:
-    """A mosaic that somebody asked for by a name: of any time, tiles or place. No measurement and no light curve is made from it."""
+    """A mosaic that somebody requested by a name: of any time, tiles or place. No measurement and no light curve is made from it."""
     tiles, request = step.inputs("tile_image"), step.prepared
     options, target = requesting.grid(request, tiles, step.settings.coadd)
     with step.timed("coadd"):

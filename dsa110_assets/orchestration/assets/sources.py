@@ -1,4 +1,4 @@
-"""Sources: measured on every hour's mosaic, followed over the nights, searched for change."""
+"""Sources: measured on every hour's mosaic, followed over the nights, and searched for variability."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
 
 
 CARRIED = "known_sources"
-"""Figure of an hour: a digest of what it passes on, by hour of right ascension."""
+"""Figure of an hour: digests of the known sources it passes on to later hours, by hour of right ascension."""
 FARTHEST_DEG = 7.5
-"""No tile shows anything farther from its meridian."""
+"""No tile extends farther than this from its meridian."""
 HISTORY_NIGHTS = 7
-"""An hour's fluxes are compared with those of so many nights before it."""
+"""Number of earlier nights with which an hour's fluxes are compared."""
 
 
 def _mosaic_and_carried(archive: "Archive", settings: "Settings", hour: str) -> recipes.Ingredients | None:
-    """The hour's mosaic, the catalogue, and what earlier hours pass on of the sky the hour sees: names and sizes, by their digests.
+    """The hour's mosaic, the catalogue, and the names and sizes of sources in its sky that earlier hours pass on, by their digests.
 
-    For each hour of right ascension the last hour that saw it is asked (`photometry.carried`), and is no input: only what it
-    passes on makes later hours stale, and their inputs stay as few however many nights there were.
+    For each hour of right ascension, the last hour that observed it is used (`photometry.carried`). It is not an input: only a
+    change in what it passes on makes later hours stale, and the number of inputs does not grow with the number of nights.
     """
     mosaic, catalogue = recipes.usable(archive, "hour_mosaic", hour), recipes.usable(archive, "source_catalog", None)
     if mosaic is None or catalogue is None:
         return None
     last = _last_of_bins(archive, hour, _sky_bins(hour, float(mosaic.metadata.get("pointing_dec_deg", 0.0))))
-    digests = {one: product.metadata[CARRIED][one] for one, product in last.items() if product is not None}
-    known = {one: digest for one, digest in digests.items() if digest}
+    digests = {ra_hour: product.metadata[CARRIED][ra_hour] for ra_hour, product in last.items() if product is not None}
+    known = {ra_hour: digest for ra_hour, digest in digests.items() if digest}
     return recipes.Ingredients((mosaic, catalogue), {"known_sources": known} if known else {}, prepared=last)
 
 
 def _sky_bins(hour: str, dec_deg: float) -> list[str]:
-    """The hours of right ascension that an hour's tiles and their neighbours may show, as '05'."""
+    """The hours of right ascension that an hour's tiles and their neighbours may cover, as '05'."""
     from dsa110_assets.telescope import site
 
     start, reach = timegrid.parse_key(hour), NEIGHBOUR_TILES * timegrid.OBSERVATION_WINDOW
@@ -62,35 +62,37 @@ def _sky_bins(hour: str, dec_deg: float) -> list[str]:
 
 
 def _last_of_bins(archive: "Archive", hour: str, bins: "Sequence[str]") -> "dict[str, Product | None]":
-    """For each of these hours of right ascension the last usable product before this hour that saw it; None if none did.
+    """For each of these hours of right ascension, the last usable product before this hour that observed it; None if none did.
 
-    Nearly always it is one of the day before; of what was not seen then the index is asked.
+    It is nearly always one of the day before; for the others the index is queried.
     """
     start = timegrid.parse_key(hour)
     first, last = (timegrid.key(start - timedelta(hours=number)) for number in (26, 1))
     recent = recipes.all_usable(archive, "source_measurements", first, last)
-    found = {one: next((p for p in reversed(recent) if one in p.metadata.get(CARRIED, ())), None) for one in bins}
+    last_by_bin = {ra_hour: next((p for p in reversed(recent) if ra_hour in p.metadata.get(CARRIED, ())), None) for ra_hour in bins}
 
-    def older(one: str) -> "Product | None":
-        return archive.once((CARRIED, one, hour[:10]), lambda: archive.newest_with("source_measurements", (CARRIED, one), hour[:10]))
+    def older(ra_hour: str) -> "Product | None":
+        return archive.once(
+            (CARRIED, ra_hour, hour[:10]), lambda: archive.newest_with("source_measurements", (CARRIED, ra_hour), hour[:10])
+        )
 
-    return {one: product or older(one) for one, product in found.items()}
+    return {ra_hour: product or older(ra_hour) for ra_hour, product in last_by_bin.items()}
 
 
 def _history(archive: "Archive", hour: str) -> "list[Product]":
-    """The hours of the nights before that saw the same sky and whose data are there."""
+    """The products of earlier nights' hours that observed the same sky and whose data exist."""
     start = timegrid.parse_key(hour)
-    then = [start - number * timegrid.NIGHT / timegrid.SIDEREAL_RATIO for number in range(1, HISTORY_NIGHTS + 1)]
-    keys = {timegrid.hour_key(timegrid.datetime_to_mjd(moment + part * timegrid.HOUR)) for moment in then for part in (0, 0.99)}
-    found = [recipes.usable(archive, "source_measurements", key) for key in sorted(keys)]
-    return [product for product in found if product is not None and not product.removed]
+    earlier_times = [start - number * timegrid.NIGHT / timegrid.SIDEREAL_RATIO for number in range(1, HISTORY_NIGHTS + 1)]
+    keys = {timegrid.hour_key(timegrid.datetime_to_mjd(moment + part * timegrid.HOUR)) for moment in earlier_times for part in (0, 0.99)}
+    candidates = [recipes.usable(archive, "source_measurements", key) for key in sorted(keys)]
+    return [product for product in candidates if product is not None and not product.removed]
 
 
 def _earlier_hours(archive: "Archive", found: recipes.Ingredients) -> "list[Product]":
-    """What measuring an hour reads of earlier ones."""
+    """The products of earlier hours that are read when an hour is measured."""
     carrying = [product for product in found.prepared.values() if product is not None]
-    every = [*carrying, *_history(archive, found.only("hour_mosaic").partition or "")]
-    return list({product.id: product for product in every}.values())
+    products = [*carrying, *_history(archive, found.only("hour_mosaic").partition or "")]
+    return list({product.id: product for product in products}.values())
 
 
 @Asset(
@@ -103,7 +105,7 @@ def _earlier_hours(archive: "Archive", found: recipes.Ingredients) -> "list[Prod
         SAME_SETTINGS,
         Rule("flux_ratio", "fluxes agree with the catalogue", ("flux_ratio", "flux_ratio_error", "n_compared"),
              judges.if_known("n_compared", judges.flux_ratio()), limits=("max_flux_offset",)),
-        Rule("flux_scale", "fluxes are the catalogue's within reason: what is beyond is held",
+        Rule("flux_scale", "fluxes roughly agree with the catalogue: a product beyond the limits is held",
              ("flux_ratio", "flux_ratio_error", "n_compared"), judges.if_known("n_compared", judges.flux_scale, FEWEST_REFERENCES),
              hard=True, limits=("min_flux_ratio", "max_flux_ratio")),
         Rule("history", "fluxes agree with those of the same sources in earlier hours",
@@ -119,7 +121,7 @@ def _earlier_hours(archive: "Archive", found: recipes.Ingredients) -> "list[Prod
     ),
 )  # fmt: skip
 def source_measurements(step: Step) -> Mapping[str, Any]:
-    """Every known source in the hour's mosaic, detected or with its limit, and every new one."""
+    """Every known source in the hour's mosaic, with its flux if detected or else its limit, and every new source."""
     import pandas as pd
 
     from dsa110_assets.imaging import spectra
@@ -128,7 +130,7 @@ def source_measurements(step: Step) -> Mapping[str, Any]:
     options, mosaic = step.settings.photometry, step.input("hour_mosaic")
     tiles = tiles_of(step.archive, [mosaic])
     image, noise = mosaic.path / "mosaic.fits", mosaic.path / "noise.fits"
-    passed_on = carried.read({int(one): product.path for one, product in step.prepared.items() if product is not None})
+    passed_on = carried.read({int(ra_hour): product.path for ra_hour, product in step.prepared.items() if product is not None})
     known = carried.known_sources(pd.read_parquet(step.input("source_catalog").path / "source_catalog.parquet"), passed_on)
     history = _history(step.archive, step.partition)
     with step.timed("measure"):
@@ -161,14 +163,14 @@ def source_measurements(step: Step) -> Mapping[str, Any]:
         **hourfigures.history_figures(rows, [product.path / hourrows.FILE for product in history]),
         "history_of": [product.id for product in history],
         **hourfigures.suspect_figures(rows, table),
-        CARRIED: carried.digests(passed_on, [int(one) for one in step.prepared]),
+        CARRIED: carried.digests(passed_on, [int(ra_hour) for ra_hour in step.prepared]),
         "mid_mjd": mosaic.metadata["mid_mjd"],
         "frequency_hz": float(rows["frequency_hz"].iloc[0]) if len(rows) else float("nan"),
     }
 
 
 def _tile_table(tiles: "Sequence[Product]", mosaic: "Product") -> "pd.DataFrame":
-    """What is known of each tile of a mosaic, in the order of `tiles`; `suspicion` is '' if nothing speaks against it."""
+    """One row of facts for each tile of a mosaic, in the order of `tiles`; `suspicion` is '' if the tile is not suspect."""
     import pandas as pd
 
     columns = ("partition", "mjd_start", "mjd_end", "caltable_set", "anchor", "rms_over_radiometer", "flux_ratio", "flux_ratio_error")
@@ -187,8 +189,8 @@ def _tile_table(tiles: "Sequence[Product]", mosaic: "Product") -> "pd.DataFrame"
 
 
 def _night_and_past(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
-    """The night's measurements, and the light curves of the latest night before it that has any: they hold what is needed of the
-    past. Measurements whose data retention took count too: without them the night would not be made anew, but lose hours.
+    """The night's measurements, and the light curves of the latest earlier night that has any, which hold everything needed from the
+    past. Measurements whose data retention removed count too: if they did not, the night would be made again without those hours.
     """
     hours = recipes.all_usable(archive, "source_measurements", night, night)
     return recipes.Ingredients((*_night_before(archive, night), *hours)) if hours else None
@@ -199,12 +201,12 @@ def _night_before(archive: "Archive", night: str) -> "list[Product]":
     until = night
     while True:
         day = f"{timegrid.parse_key(until) - timegrid.NIGHT:%Y-%m-%d}"
-        found = archive.nights(1, "light_curves", day)
-        if not found:
+        nights = archive.nights(1, "light_curves", day)
+        if not nights:
             return []
-        if (product := recipes.usable(archive, "light_curves", found[0])) is not None:
+        if (product := recipes.usable(archive, "light_curves", nights[0])) is not None:
             return [product]
-        until = found[0]
+        until = nights[0]
 
 
 @Asset(
@@ -218,19 +220,19 @@ def _night_before(archive: "Archive", night: str) -> "list[Product]":
              ("n_references_min", "n_comparable_epochs", "n_epochs", "ensemble_note"),
              judges.if_known("n_comparable_epochs", judges.at_least("n_references_min", lambda t: t.min_references)), severity=WARN,
              limits=("min_references",)),
-        Rule("residual_rms", "constant sources scatter by just their errors", ("residual_rms", "n_steady"), judges.residuals,
+        Rule("residual_rms", "constant sources scatter as their errors say", ("residual_rms", "n_steady"), judges.residuals,
              severity=WARN, limits=("min_residual_rms", "max_residual_rms")),
     ),
 )  # fmt: skip
 def light_curves(step: Step) -> Mapping[str, Any]:
-    """Every source's fluxes of this night, on the scale that steady sources keep from night to night."""
+    """Every source's fluxes of this night, on the flux scale that steady sources keep constant from night to night."""
     from dsa110_assets.photometry import ensemble, hourrows, nightrows
 
     options, hours = step.settings.ensemble, step.inputs("source_measurements")
-    past, given = past_of(step.inputs("light_curves"), options)
+    past, past_rows = past_of(step.inputs("light_curves"), options)
     with step.timed("sort"):
         files = [product.path / hourrows.FILE for product in hours]
-        rows, names = nightrows.measured(files, step.partition, past.names, given, options.merge_arcsec)
+        rows, names = nightrows.measured(files, step.partition, past.names, past_rows, options.merge_arcsec)
     with step.timed("normalise"):
         night = ensemble.normalise(rows, replace(past, names=names), options)
     nightrows.write(night.curves, step.directory)
@@ -242,7 +244,8 @@ def light_curves(step: Step) -> Mapping[str, Any]:
 
 
 def past_of(earlier: "Sequence[Product]", options: "EnsembleOptions") -> "tuple[Past, pd.DataFrame | None]":
-    """What the night before left for the next, and the source_id and mjd of its rows; without such a night nothing."""
+    """Return what the earlier night recorded for the next one, and the source_id and mjd of its rows; empty and None without such a
+    night."""
     import pandas as pd
 
     from dsa110_assets.photometry import nightrows
@@ -255,7 +258,7 @@ def past_of(earlier: "Sequence[Product]", options: "EnsembleOptions") -> "tuple[
 
 
 def _common_frequency_hz(measurements: "Sequence[Product]") -> float:
-    """The median frequency the hours' fluxes are at; NaN if none says."""
+    """The median frequency [Hz] of the hours' fluxes; NaN if none is recorded."""
     import numpy as np
 
     known = [float(p.metadata["frequency_hz"]) for p in measurements if p.metadata.get("frequency_hz")]
@@ -263,10 +266,10 @@ def _common_frequency_hz(measurements: "Sequence[Product]") -> float:
 
 
 def _curves_until(archive: "Archive", settings: "Settings", night: str) -> recipes.Ingredients | None:
-    """The night's light curves, and which nights are searched with them: their number and a digest of what they hold.
+    """The night's light curves, and the nights that are searched with them: their number and a digest of their contents.
 
-    Not each as an input: a thousand nights would have half a million of those. What a night's light curves were made from leads
-    back through all earlier ones.
+    The nights are not inputs one by one, because a thousand nights would have half a million of those. The inputs of a night's light
+    curves lead back through all earlier ones anyway.
     """
     product = recipes.usable(archive, "light_curves", night)
     if product is None:
@@ -283,7 +286,7 @@ def _nights_before(archive: "Archive", found: recipes.Ingredients) -> "list[Prod
 
 
 INJECTED_ROWS = 200_000
-"""Light-curve points the false-alarm rate is measured on: enough sources for it, and no more however long the history."""
+"""Number of light-curve points on which the false-alarm rate is measured: enough sources, and independent of the history's length."""
 
 
 @Asset(
@@ -292,14 +295,14 @@ INJECTED_ROWS = 200_000
     figures=("n_tested", "n_candidates", "n_flare", "n_ese", "n_transient", "false_alarm_rate"),
     rules=(
         SAME_SETTINGS,
-        Rule("false_alarms", "injected constant sources become candidates no more often than claimed",
+        Rule("false_alarms", "injected constant sources do not become candidates more often than claimed",
              ("false_alarm_ratio", "n_injected"),
              judges.if_known("n_injected", judges.at_most("false_alarm_ratio", lambda t: t.max_false_alarm_ratio)), severity=WARN,
              limits=("max_false_alarm_ratio",)),
     ),
 )  # fmt: skip
 def variability(step: Step) -> Mapping[str, Any]:
-    """Metrics of every light curve until this night, and candidates with their false-discovery rate at that number of epochs."""
+    """Metrics of every light curve up to this night, and candidates with their false-discovery rate at that number of epochs."""
     from dsa110_assets.archive.light_curves import Nights
     from dsa110_assets.variability import candidates, curves, injection
 

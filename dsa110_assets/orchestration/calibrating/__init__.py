@@ -1,1 +1,1 @@
-"""Calibrators, the choice of tables, and tables that a person brings or asks for."""
+"""Calibrators, the choice of tables, and tables that a person imports or requests."""

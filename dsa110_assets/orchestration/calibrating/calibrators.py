@@ -24,14 +24,14 @@ CATALOG_FILE = "calibrator_catalog.parquet"
 
 
 def known(archive: "Archive") -> "tuple[Calibrator, ...]":
-    """The calibrators of the published `calibrator_catalog`; none while it is not there."""
+    """The calibrators of the published `calibrator_catalog`; none if there is no such product yet."""
     product = archive.current("calibrator_catalog", None)
     return () if product is None else _read(product.path / CATALOG_FILE)
 
 
 @lru_cache(maxsize=4)
 def _read(path: Path) -> "tuple[Calibrator, ...]":
-    """A published catalog, which never changes."""
+    """Read a published catalog; the result is cached because products never change."""
     import pyarrow.parquet as pq
 
     from dsa110_assets.sky import calibrators
@@ -42,9 +42,9 @@ def _read(path: Path) -> "tuple[Calibrator, ...]":
 def observed_transits(
     sets: "Sequence[Product]", listed: "Sequence[Calibrator]", options: "TransitOptions"
 ) -> "list[tuple[Product, Transit]]":
-    """The transits worth solving that fall into these measurement sets, by time; at most one per set.
+    """Return the transits worth solving that fall into these measurement sets, in order of time; at most one per set.
 
-    Of one strip, sources of other catalogues are taken only where no steady listed calibrator was seen, and
+    In one strip, sources of other catalogues are used only if no steady listed calibrator was observed, and
     variable ones only if there is no other.
     """
     strips: dict[float, list[Product]] = defaultdict(list)
@@ -52,8 +52,8 @@ def observed_transits(
         dec = float(product.metadata["pointing_dec_deg"])
         strip = next((other for other in strips if abs(other - dec) <= SAME_STRIP_DEG), dec)
         strips[strip].append(product)
-    found = [pair for dec, members in strips.items() for pair in _of_strip(members, dec, listed, options)]
-    return sorted(found, key=lambda pair: pair[1].mjd)
+    solvable = [pair for dec, members in strips.items() for pair in _of_strip(members, dec, listed, options)]
+    return sorted(solvable, key=lambda pair: pair[1].mjd)
 
 
 def _of_strip(
@@ -64,25 +64,25 @@ def _of_strip(
     start = min(float(p.metadata["mjd_start"]) for p in members)
     end = max(float(p.metadata["mjd_end"]) for p in members)
     best: dict[str, tuple[Product, Transit]] = {}
-    near = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
-    for transit in transits.rank(transits.transits(listed, start, end, dec_deg, **near)):
+    limits = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
+    for transit in transits.rank(transits.transits(listed, start, end, dec_deg, **limits)):
         holding = [p for p in members if float(p.metadata["mjd_start"]) <= transit.mjd < float(p.metadata["mjd_end"])]
         if holding:
             best.setdefault(holding[0].id, (holding[0], transit))
     trusted = transits.most_trusted([transit for _, transit in best.values()])
     brightest = max((transit.apparent_flux_jy for transit in trusted), default=0.0)
-    found = [
+    accepted = [
         (product, transit)
         for product, transit in best.values()
         if transit in trusted and transit.apparent_flux_jy >= options.min_share * brightest
     ]
-    return found[: options.most or None]  # they are in order of rank
+    return accepted[: options.most or None]  # in order of rank
 
 
 def name_field(ms_path: Path, frame: "Visibilities", options: "TransitOptions") -> str:
-    """Have the field of the integration in which a listed calibrator transits bear its name, as 3C286_t12; that name, '' if none does.
+    """Name the field of the integration in which a listed calibrator transits after it, as 3C286_t12; return the name, '' if none does.
 
-    The packaged list decides, which is there whatever else was imported: the same files make the same measurement set.
+    Only the packaged list is used, which does not depend on imported catalogues, so that the same files make the same measurement set.
     """
     import numpy as np
 
@@ -92,12 +92,12 @@ def name_field(ms_path: Path, frame: "Visibilities", options: "TransitOptions") 
 
     half_d, dec_deg = frame.interval_s / 2 / 86400, float(np.degrees(frame.pointing_dec_rad))
     start, end = float(frame.times_mjd[0]) - half_d, float(frame.times_mjd[-1]) + half_d
-    near = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
-    found = transits.rank(transits.transits(load(), start, end, dec_deg, **near))
-    if not found:
+    limits = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
+    ranked = transits.rank(transits.transits(load(), start, end, dec_deg, **limits))
+    if not ranked:
         return ""
-    index = int(np.abs(frame.times_mjd - found[0].mjd).argmin())
-    name = f"{found[0].calibrator.alias or found[0].calibrator.name}_t{index}"
+    index = int(np.abs(frame.times_mjd - ranked[0].mjd).argmin())
+    name = f"{ranked[0].calibrator.alias or ranked[0].calibrator.name}_t{index}"
     ms_subtables.name_field(ms_path, index, name)
     return name
 
@@ -105,23 +105,23 @@ def name_field(ms_path: Path, frame: "Visibilities", options: "TransitOptions") 
 def choose_for(
     archive: "Archive", settings: "Settings", product: "Product", *, used: Set[str] = frozenset()
 ) -> "tuple[Choice, tuple[Product, ...]]":
-    """The table sets for a measurement set, and the caltables products that hold them, the nearest one's first. WaitingError
-    if there is none.
+    """Return the table sets for a measurement set, and the caltables products that hold them, that of the nearest set first. Raises
+    WaitingError if there is none.
 
-    Of the sets whose data retention took only those `used` so far count: what was made with them is as it would be now.
+    Sets whose data retention removed count only if `used` so far: products made with them are still up to date.
     """
     middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
     dec_deg, antennas = float(product.metadata["pointing_dec_deg"]), frozenset(product.metadata["antennas"])
     choice = _choose(archive, settings, middle, dec_deg, antennas, used)
-    holding = dict.fromkeys(one.set_id.partition("/")[0] for one in choice.sets)
+    holding = dict.fromkeys(table_set.set_id.partition("/")[0] for table_set in choice.sets)
     return choice, tuple(archive.get(product_id) for product_id in holding)
 
 
 def in_force(archive: "Archive", settings: "Settings", mjd: float) -> "Choice":
-    """The calibration in force at a time [MJD UTC]: what an observation would get that was taken then. WaitingError if none.
+    """The calibration in force at a time [MJD UTC], which an observation of that time would get. Raises WaitingError if there is none.
 
-    Of an observation that was taken, its own middle, pointing and antennas decide; else the pointing of the one nearest in
-    time in the last night that has any, or without any that of the nearest set.
+    If there is such an observation, its own middle, pointing and antennas are used. Otherwise the pointing is that of the observation
+    nearest in time in the last night that has any, or, without any, that of the nearest set.
     """
     key = timegrid.observation_key(mjd + timegrid.ROUNDING_D)
     group, flagged = archive.current("subband_group", key), archive.current("measurement_set", key, removed=True)
@@ -133,7 +133,8 @@ def in_force(archive: "Archive", settings: "Settings", mjd: float) -> "Choice":
 
 
 def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
-    """The declination [deg] of the observation nearest to a window in the last night that has any, else of the nearest set."""
+    """The declination [deg] of the observation nearest to a window in the last night that has any, else of the nearest set; 0 if there
+    is neither."""
     from dsa110_assets.archive import caltable_registry as registry
 
     start = timegrid.parse_key(key)
@@ -143,7 +144,7 @@ def _pointing_near(archive: "Archive", key: str, mjd: float) -> float:
             nearest = min(groups, key=lambda p: abs(timegrid.parse_key(p.partition or key) - start))
             return float(nearest.metadata["pointing_dec_deg"])
     known = registry.sets(archive, registry.ACTIVE)
-    return min(known, key=lambda one: abs(one.mid_mjd - mjd)).dec_deg if known else 0.0
+    return min(known, key=lambda table_set: abs(table_set.mid_mjd - mjd)).dec_deg if known else 0.0
 
 
 def _choose(archive: "Archive", settings: "Settings", mjd: float, dec_deg: float, antennas: frozenset[str], used: Set[str]) -> "Choice":
@@ -151,16 +152,18 @@ def _choose(archive: "Archive", settings: "Settings", mjd: float, dec_deg: float
     from dsa110_assets.archive import naming
     from dsa110_assets.calibration import select
 
-    def solved(one: registry.RegisteredSet) -> tuple[str | None, str]:
-        """What a set was solved from, in whichever version of its night's tables."""
-        return naming.parse_id(one.product_id).partition, one.set_id.partition("/")[2]
+    def solved(table_set: registry.RegisteredSet) -> tuple[str | None, str]:
+        """A set's night and name, which are the same in every version of the night's tables."""
+        return naming.parse_id(table_set.product_id).partition, table_set.set_id.partition("/")[2]
 
     options = settings.choose
     near = registry.around(archive, mjd, options.max_age_days)
-    everything = near or archive.once("caltable sets", lambda: registry.sets(archive))  # told of, with why they are refused
-    refused = {solved(one) for one in everything if one.status == registry.REJECTED}
-    active = [one for one in everything if one.status == registry.ACTIVE and (not one.removed or one.set_id in used)]
-    offered = [one for one in active if solved(one) not in refused]
+    everything = near or archive.once("caltable sets", lambda: registry.sets(archive))  # so that the error can say why each is refused
+    refused = {solved(table_set) for table_set in everything if table_set.status == registry.REJECTED}
+    active = [
+        table_set for table_set in everything if table_set.status == registry.ACTIVE and (not table_set.removed or table_set.set_id in used)
+    ]
+    offered = [table_set for table_set in active if solved(table_set) not in refused]
     choice = select.choose(offered, mjd, dec_deg, antennas, options)
     if not choice.fallback:  # predicting transits takes ten times as long as choosing
         return choice
@@ -169,7 +172,7 @@ def _choose(archive: "Archive", settings: "Settings", mjd: float, dec_deg: float
 
 
 def _due_transit(mjd: float, dec_deg: float, listed: "Sequence[Calibrator]", options: "TransitOptions") -> float | None:
-    """The nearest transit of the strip that is still to come or to be solved; None for observations of the past."""
+    """The time [MJD] of the nearest transit of the strip that is still to come or to be solved; None for observations of the past."""
     from dsa110_assets.calibration import transits
 
     now = timegrid.MJD_UNIX_EPOCH + inbox.now_s() / 86400
@@ -177,21 +180,21 @@ def _due_transit(mjd: float, dec_deg: float, listed: "Sequence[Calibrator]", opt
     if now - mjd > 2 * validity_d:
         return None
     solved_by = now - timegrid.HOUR.total_seconds() / 86400
-    near = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
-    coming = transits.transits(listed, max(solved_by, mjd - validity_d), mjd + validity_d, dec_deg, **near)
+    limits = {"max_dec_offset_deg": options.max_dec_offset_deg, "min_flux_jy": options.min_flux_jy}
+    coming = transits.transits(listed, max(solved_by, mjd - validity_d), mjd + validity_d, dec_deg, **limits)
     return min((t.mjd for t in transits.most_trusted(coming)), key=lambda t: abs(t - mjd), default=None)
 
 
 def set_name(transit: "Transit", product: "Product", fingerprint: str) -> str:
-    """The name of a transit's table set: calibrator, observation, and what it was solved from and with.
+    """The name of a transit's table set: calibrator, observation, and a hash of its input and of `fingerprint`.
 
-    Solving the same again gives the same name, so a rejection still holds.
+    Solving the same transit again in the same way gives the same name, so that a rejection still holds.
     """
     import re
 
     import xxhash
 
-    # other catalogues' names have blanks, and are of any length
+    # names in other catalogues contain blanks and can have any length
     calibrator = re.sub(r"[^A-Za-z0-9.+-]+", "_", transit.calibrator.name).lstrip("_.+-")[:40]
     key = xxhash.xxh3_64_hexdigest(f"{product.digest}|{fingerprint}".encode())[:8]
     return f"{calibrator}-{(product.partition or '').replace('-', '').replace(':', '')}-{key}"

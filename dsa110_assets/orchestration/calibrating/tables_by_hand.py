@@ -1,7 +1,7 @@
-"""Calibration that a person brings or asks for: tables of CASA or of a colleague, and a named calibrator's transit.
+"""Calibration that a person imports or requests: tables from CASA or from a colleague, and a named calibrator's transit.
 
-Such sets are products of their own family, which no run makes again or replaces; they are chosen by the same rules as the
-platform's own.
+Such sets are products of a separate family, which no run makes again or replaces; they are chosen by the same rules as the
+platform's own sets.
 """
 
 import re
@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 
 CODE_VERSION = "1"
 ALSO_STOPPING = ("antennas_judged", "gain_drift")
-"""Rules that only warn of an observation, whose own gains correct what has drifted: tables that are right when they are made need
-no correction, and where nobody can tell they are not checked."""
+"""Rules that only warn for an observation, whose own gains correct the drift, but that stop an import: tables that are right when
+they are made need no correction, and where nothing can be judged they have not been checked."""
 _ORDER = "KBG"
 MOST_APART_D = 0.5
-"""Tables of one transit are of minutes."""
+"""Largest time [d] between the tables of one set; those of one transit span minutes."""
 
 
 @dataclass(frozen=True)
 class Stated:
-    """What a person says of tables that these do not, or otherwise. None: it is read from them (times MJD UTC)."""
+    """What a person states about tables, in addition to or instead of their contents. None: read from the tables (times MJD UTC)."""
 
     name: str | None = None
     calibrator: str | None = None
@@ -59,7 +59,7 @@ class Stated:
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of one set, in the order in which they apply, and what is registered of them."""
+    """The tables of one set, in the order in which they apply, and the values that are registered for them."""
 
     paths: tuple[Path, ...]
     gains: "tuple[Gains, ...]"
@@ -72,7 +72,7 @@ class Tables:
 
 
 def folders(directory: Path) -> list[Path]:
-    """The folders that hold caltables directly, `directory` itself and below it; a table is a folder with a table.dat."""
+    """The folders that hold caltables directly, among `directory` and all folders below it; a table is a folder with a table.dat."""
     if not directory.is_dir():
         raise NotFoundError(f"{directory}: no such directory; name the one that holds the tables")
     tables = [path.parent for path in directory.rglob("table.dat") if not (path.parent.parent / "table.dat").exists()]
@@ -80,52 +80,53 @@ def folders(directory: Path) -> list[Path]:
 
 
 def read(directory: Path, stated: Stated, validity_days: float) -> Tables:
-    """The tables that lie in a directory. Raises BadDataError if they are none, or not of one time, array or order."""
+    """Read the tables in a directory. Raises BadDataError if there are none, or if they differ in array or lie too far apart in time, and
+    ConfigurationError if `stated` contradicts them."""
     from dsa110_assets.calibration import caltables
 
-    there = [path.parent for path in sorted(directory.glob("*/table.dat"))]
-    if not there:
+    paths = [path.parent for path in sorted(directory.glob("*/table.dat"))]
+    if not paths:
         raise BadDataError(f"{directory} holds no caltable (a folder with a table.dat); name the folder that the tables lie in")
     if stated.order:
-        absent = [name for name in stated.order if directory / name not in there]
-        if absent or len(stated.order) != len(there):
+        absent = [name for name in stated.order if directory / name not in paths]
+        if absent or len(stated.order) != len(paths):
             raise ConfigurationError(
-                f"--order names {', '.join(stated.order)}; there is {', '.join(path.name for path in there)}: name all"
+                f"--order names {', '.join(stated.order)}; there is {', '.join(path.name for path in paths)}: name all"
             )
-        there = [directory / name for name in stated.order]
-    found = [(path, caltables.read(path)) for path in there]
-    if not stated.order:  # delays, bandpass, gains; of gains the coarser before the finer
-        found.sort(key=lambda one: (_ORDER.index(one[1].kind), -one[1].interval_s))
-    if len({gains.antenna_names for _, gains in found}) > 1:
+        paths = [directory / name for name in stated.order]
+    tables = [(path, caltables.read(path)) for path in paths]
+    if not stated.order:  # delays, bandpass, gains; gains of longer intervals before those of shorter ones
+        tables.sort(key=lambda table: (_ORDER.index(table[1].kind), -table[1].interval_s))
+    if len({gains.antenna_names for _, gains in tables}) > 1:
         raise BadDataError(f"{directory}: its tables are of different antennas; put each array's in a folder of its own")
-    times = [float(t) for _, gains in found for t in gains.times_mjd]
+    times = [float(t) for _, gains in tables for t in gains.times_mjd]
     middle = (min(times) + max(times)) / 2
     if max(times) - min(times) > MOST_APART_D:
         raise BadDataError(
             f"{directory}: its tables are {max(times) - min(times):.1f} days apart; put each transit's in a folder of its own"
         )
-    calibrator = stated.calibrator or next((gains.field_name for _, gains in found if gains.field_name), "unknown")
+    calibrator = stated.calibrator or next((gains.field_name for _, gains in tables if gains.field_name), "unknown")
     start, end = (
         middle + offset_d if bound is None else bound
         for bound, offset_d in ((stated.valid_start_mjd, -validity_days), (stated.valid_end_mjd, validity_days))
     )
     if not start <= middle <= end:
         raise ConfigurationError(
-            f"the tables are of MJD {middle:.4f}, outside the validity {start:.4f} to {end:.4f}; it must hold their time"
+            f"the tables are of MJD {middle:.4f}, outside the validity {start:.4f} to {end:.4f}; choose a validity that includes it"
         )
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", stated.name or f"{calibrator}-{directory.name}").lstrip("_.+-")[:60]
     return Tables(
-        tuple(path for path, _ in found), tuple(gains for _, gains in found), name, calibrator, stated.anchor or "", middle, start, end
+        tuple(path for path, _ in tables), tuple(gains for _, gains in tables), name, calibrator, stated.anchor or "", middle, start, end
     )  # fmt: skip
 
 
 def import_set(
     archive: "Archive", settings: "Settings", thresholds: "Thresholds", directory: Path, stated: Stated, by: str, check: Path | None = None
 ) -> registry.RegisteredSet:
-    """Register the tables that lie in `directory`, copied as they are, once a measurement set calibrated with them is sound.
+    """Register unchanged copies of the tables in `directory`, if a measurement set calibrated with them is sound.
 
-    That set is at `check`, or else the archive's nearest in time (of the strip `stated`). Raises BadDataError, saying all that is
-    wrong, if it is not: then nothing is registered.
+    That measurement set is at `check`, or else the archive's nearest in time (of the strip `stated`). If it is not sound, nothing is
+    registered and BadDataError is raised, which lists everything that is wrong.
     """
     tables = read(directory, stated, settings.transits.validity_days)
     near = None if check else _nearest(archive, tables.mid_mjd, stated.dec_deg)
@@ -153,16 +154,16 @@ def import_set(
 
 
 def _nearest(archive: "Archive", mjd: float, dec_deg: float | None) -> "Product | None":
-    """The archive's measurement set nearest in time whose data are there, of this strip if it is named."""
+    """The archive's measurement set nearest in time whose data exist, of the strip at `dec_deg` if given."""
     moment = timegrid.mjd_to_datetime(mjd)
-    found = archive.products("measurement_set", moment - timegrid.NIGHT, moment + timegrid.NIGHT) or archive.newest("measurement_set")
-    usable = [p for p in found if "pointing_dec_deg" in p.metadata
+    candidates = archive.products("measurement_set", moment - timegrid.NIGHT, moment + timegrid.NIGHT) or archive.newest("measurement_set")
+    usable = [p for p in candidates if "pointing_dec_deg" in p.metadata
               and (dec_deg is None or abs(float(p.metadata["pointing_dec_deg"]) - dec_deg) <= SAME_STRIP_DEG)]  # fmt: skip
     return min(usable, key=lambda p: abs(float(p.metadata["mjd_start"]) - mjd), default=None)
 
 
 def _anchor(archive: "Archive", calibrator: str) -> str:
-    """What a known calibrator's flux scale rests on; of any other that it was imported."""
+    """The anchor of a known calibrator with a flux; for any other calibrator an anchor that says it was imported."""
     from dsa110_assets.calibration.transits import has_flux
     from dsa110_assets.sky import calibrators as listed
 
@@ -176,8 +177,8 @@ def _anchor(archive: "Archive", calibrator: str) -> str:
 def _checked(
     archive: "Archive", settings: "Settings", thresholds: "Thresholds", tables: Tables, ms_path: Path
 ) -> tuple[list[str], float, dict[str, float], list[str]]:
-    """A measurement set calibrated with tables as an observation would be, judged by the rules that stop one: its antennas, its
-    apparent declination [deg], figures, and what is wrong."""
+    """Calibrate a measurement set with the tables as an observation would be, and judge it by the rules that stop one. Return its
+    antennas, its apparent declination [deg], figures, and a list of what is wrong."""
     from dsa110_assets.calibration import apply, verdicts
     from dsa110_assets.visibilities import measurement_set
 
@@ -193,12 +194,16 @@ def _checked(
         problems.append(f"they have solutions for {solved} of its {len(names)} antennas, below {thresholds.min_antennas_kept:g} of them")
     if problems:
         return names, dec_deg, {}, problems
-    graph.specifications()  # the rules that judge are known from here on
-    with tempfile.TemporaryDirectory(prefix="dsa110-check-") as place:
-        made = calibrate(ms_path, tables.gains, settings, _sky(archive), Path(place) / "calibrated.ms", "check of imported tables")
+    graph.specifications()  # makes sure that the rules are registered
+    with tempfile.TemporaryDirectory(prefix="dsa110-check-") as scratch:
+        calibrated_set = calibrate(
+            ms_path, tables.gains, settings, _sky(archive), Path(scratch) / "calibrated.ms", "check of imported tables"
+        )
     figures: dict[str, Any] = dict(verdicts.UNJUDGED)
-    if made.observed is not None:
-        figures = verdicts.figures(made.observed, verdicts.table(made.observed, made.frame, made.system_jy, {}))
+    if calibrated_set.observed is not None:
+        figures = verdicts.figures(
+            calibrated_set.observed, verdicts.table(calibrated_set.observed, calibrated_set.frame, calibrated_set.system_jy, {})
+        )
     figures |= {"caltable_dec_offset_deg": 0.0, "n_antennas_without_tables": 0, "caltable_age_h": 0.0,
                 "n_receptors_interpolated": 0, "receptors_not_interpolated": [], "receptors_of_one_set": []}  # fmt: skip
     judged = [v for v in rules.judge("calibrated_ms", figures, thresholds) if (v.hard or v.check in ALSO_STOPPING) and not v.passed]
@@ -226,9 +231,9 @@ def _sky(archive: "Archive") -> "SkyModel":
 def solve_set(
     archive: "Archive", settings: "Settings", thresholds: "Thresholds", calibrator: str, night: str | None, by: str
 ) -> registry.RegisteredSet:
-    """Solve the transit of a named calibrator that the night's measurement sets hold (default: the last night of any).
+    """Solve a named calibrator's transit in the night's measurement sets (default: the last night that has any).
 
-    Raises NotFoundError if none holds it, saying when it transits, and BadDataError if its solution is not sound.
+    Raises NotFoundError, with the time of transit, if no set holds it, and BadDataError if its solution is not sound.
     """
     product, transit = observed(archive, calibrator, night)
     origin = {"solved_by": by, "calibrator": transit.calibrator.name}
@@ -243,39 +248,44 @@ def solve_set(
 
 
 def observed(archive: "Archive", name: str, night: str | None) -> "tuple[Product, Transit]":
-    """The measurement set of a night that holds a calibrator's transit, and the transit. NotFoundError if there is none."""
+    """Return the measurement set of a night that holds a calibrator's transit, and the transit. Raises NotFoundError if there is none."""
     from dsa110_assets.calibration import transits
     from dsa110_assets.sky import calibrators as listed
 
-    one = listed.find(name, calibrators.known(archive) or None)
+    calibrator = listed.find(name, calibrators.known(archive) or None)
     when = night or next(iter(archive.nights(1, "measurement_set")), None)
     if when is None:
         raise NotFoundError("there is no measurement set yet to solve: run `dsa110 process --through measurement_set`")
-    if not transits.has_flux(one):
-        raise NotFoundError(f"{one.name} has no flux in the list: nothing can be calibrated on it")
+    if not transits.has_flux(calibrator):
+        raise NotFoundError(f"{calibrator.name} has no flux in the list and cannot be used for calibration: name another calibrator")
     for product in archive.products("measurement_set", when, when):
         start, end, dec_deg = (float(product.metadata[key]) for key in ("mjd_start", "mjd_end", "pointing_dec_deg"))
-        found = transits.transits([one], start, end, dec_deg, max_dec_offset_deg=FARTHEST_DEG, min_flux_jy=0.0)
-        if found:
-            return product, found[0]
-    at = timegrid.mjd_to_datetime(transits.transit_mjd(one.ra_deg, one.dec_deg, timegrid.datetime_to_mjd(timegrid.parse_key(when)) + 0.5))
-    raise NotFoundError(f"no measurement set of {when} holds the transit of {one.name} at {at:%H:%M:%S}, within {FARTHEST_DEG:g} deg of it")
+        transits_held = transits.transits([calibrator], start, end, dec_deg, max_dec_offset_deg=FARTHEST_DEG, min_flux_jy=0.0)
+        if transits_held:
+            return product, transits_held[0]
+    at = timegrid.mjd_to_datetime(
+        transits.transit_mjd(calibrator.ra_deg, calibrator.dec_deg, timegrid.datetime_to_mjd(timegrid.parse_key(when)) + 0.5)
+    )
+    raise NotFoundError(
+        f"no measurement set of {when} holds the transit of {calibrator.name} at {at:%H:%M:%S}, within {FARTHEST_DEG:g} deg of it"
+    )
 
 
 FARTHEST_DEG = 1.4
-"""Off the pointing a calibrator is seen at half power at 1.4 GHz; farther it says little of the centre."""
+"""So far off the pointing the power is one half at 1.4 GHz; a calibrator farther away hardly constrains the gains at the centre."""
 
 
 @contextmanager
 def _draft(archive: "Archive", name: str, mjd: float, inputs: Sequence[str], origin: Mapping[str, Any]) -> Iterator[Any]:
-    """A draft of tables by hand; it stays unpublished if the block raises.
+    """A draft of a set of the family `registry.BY_HAND`; it stays unpublished if the block raises.
 
-    Its partition is the first window from its time on that no other name has: only what is named alike is replaced.
+    Its partition is the first window, from the time of the tables on, that no set of another name has, so that only a set of the same
+    name is replaced.
     """
     window, key = timegrid.parse_key(timegrid.observation_key(mjd)), ""
     while not key:
-        there = archive.current(registry.BY_HAND, timegrid.key(window), removed=True)
-        if there is None or there.metadata.get("name") == name:
+        existing = archive.current(registry.BY_HAND, timegrid.key(window), removed=True)
+        if existing is None or existing.metadata.get("name") == name:
             key = timegrid.key(window)
         window += timegrid.OBSERVATION_WINDOW
     with archive.publish(

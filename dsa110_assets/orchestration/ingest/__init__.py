@@ -1,1 +1,1 @@
-"""The inbox: listing, grouping, patience, quarantine, and the sensor that looks at it."""
+"""The inbox: listing, grouping, waiting for late files, quarantine, and the sensor that scans it."""

@@ -1,8 +1,8 @@
-"""What lies in the inbox: observations ready to run, waiting for late subbands, or unusable, and why.
+"""The contents of the inbox: observations that are ready to run, wait for late subbands, or are unusable, and why.
 
-Names only say which files are worth opening together; groups are formed by header time. A file that an
-observation's manifest already names, unchanged, is settled and not opened again unless a new file may belong
-to its group. A file that still changes is not opened at all.
+File names only decide which files to open together; groups are formed by the time in the headers. An unchanged file
+that an observation's manifest already names is settled. It is not opened again unless a new file may belong to its
+group. A file that is still changing is not opened at all.
 """
 
 import bisect
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 NAME_SLACK = timedelta(minutes=15)
-"""Names precede the data by up to 283 s in practice, 523 s at worst."""
+"""The time in a name precedes the data by up to 283 s in practice, 523 s at worst."""
 NAME_SKEW = timedelta(minutes=75)
-"""A node whose clock is an hour wrong, and the usual slack."""
+"""Allows for a node whose clock is an hour wrong, plus the usual slack."""
 CACHED_HEADERS = 4096
 CACHED_CONTENTS = 100_000
 COMPARE_S = 20.0
-"""Of a live look, for reading files whose time of change is new: a file takes up to a second."""
+"""Time limit of a live scan for reading files whose modification time is new; a file takes up to a second."""
 SUBBAND_NAME = "YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5"
 YEARS = ("1990", "2200")
-"""Names and stamps beyond are no times of this telescope, and no calendar can count a day more from the last of them."""
+"""Years outside this range cannot be times of this telescope, and date arithmetic would overflow at the calendar's last day."""
 LAST_S = 2**32
-"""Times of change later than 2106 [unix s] are of a broken clock or file system."""
+"""Modification times later than 2106 [unix s] come from a broken clock or file system."""
 _LIKE_DATA = re.compile(r"\d{4}-\d\d-\d\dT\d\d|_sb\d\d|\.(uvh5|uvfits|hdf|hdf5|h5)\b", re.IGNORECASE)
-"""Names of files that somebody meant to be observed data, whatever else is wrong with them."""
+"""Matches names of files that were meant as observed data, even if the name is wrong otherwise."""
 State = Literal["ready", "waiting", "unusable"]
 
 
 @dataclass(frozen=True)
 class InboxFile:
-    """A finished subband file by name: `mark` is its stamp; `arrived_s` when it last changed [unix s]; `known_as` the
-    identity under which the same bytes were used before, if its time of change is another now."""
+    """A subband file with a finished name. `mark` is the time stamp in the name; `arrived_s` is when the file last changed
+    [unix s]; `known_as` is the identity under which the same bytes were used before, if the modification time differs now."""
 
     path: Path
     mark: str
@@ -63,17 +63,17 @@ class InboxFile:
 
     @property
     def identity(self) -> str:
-        """What must stay the same for the file to count as unchanged."""
+        """The string that must stay the same for the file to count as unchanged."""
         return self.known_as or f"{self.path.name}:{self.size_bytes}:{self.mtime_ns}"
 
     @property
     def key(self) -> str:
-        """The identity, told apart from that of other inboxes."""
+        """The identity together with the inbox's path, so that it is unique among inboxes."""
         return f"{self.path.parent}/{self.identity}"
 
     @property
     def named_at(self) -> datetime:
-        """UTC of the name's stamp; of a name that has none, when the file arrived."""
+        """The time stamp in the name (UTC), or the file's time of arrival if the name has none."""
         from dsa110_assets.visibilities.uvh5 import stamp_time
 
         try:
@@ -84,18 +84,18 @@ class InboxFile:
 
 @dataclass(frozen=True)
 class Known:
-    """Identities of files that were judged before: `used` by a manifest or put aside with their whole group, and
-    `refused` one by one. Used ones count again when others of their group come; refused ones never do."""
+    """Identities of files that were judged before. `used` files are named by a manifest or were quarantined with their whole
+    group; they count again when other files of their group arrive. `refused` files were quarantined singly and never count again."""
 
     used: frozenset[str] = frozenset()
     refused: frozenset[str] = frozenset()
     digests: Callable[[], Mapping[str, str]] = dict
-    """{identity: digest} of the used ones, where a manifest tells it; asked for only if a file's time of change is new."""
+    """{identity: digest} of the used files, where a manifest states it; called only if a file's modification time is new."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An observation in the inbox and what may be done with it."""
+    """An observation in the inbox, whether it can run, and why."""
 
     group: "SubbandGroup"
     state: State
@@ -110,9 +110,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Inbox:
-    """One look at the inbox. `unusable` and `waiting` are files with their reason; `changing` of those that wait
-    changed a moment ago; `settled` counts those done before; `foreign` is what is no subband file and does not look like
-    one either."""
+    """The result of one scan of the inbox. `unusable` and `waiting` are files with the reason. `changing` counts the waiting
+    files that changed a moment ago, and `settled` those done before. `more` says that some open files were not opened. `foreign`
+    files are not subband files and do not look like them either."""
 
     candidates: tuple[Candidate, ...]
     unusable: tuple[tuple[Path, str], ...]
@@ -129,12 +129,12 @@ class Inbox:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a group waits for late subbands, how many suffice then, and what time it is [unix s].
+    """How long a group waits for late subbands, how many subbands suffice after that, and the current time [unix s].
 
-    `by_data` counts the wait from the end of the data (a batch run over files that are all there); otherwise
-    from the last change of any of its files (a live inbox, where old data may still be being copied). A file must
-    have stayed as it is for `still_s`: by the file server's clock, or, live, from one look to another by our own.
-    `outside` says why an observation has no partition, None if it has one: without, it waits, whatever it lacks.
+    With `by_data` the wait starts at the end of the data (a batch run over files that are all there). Otherwise it starts at
+    the last change of any of the group's files (a live inbox, where old data may still be being copied). A file must have been
+    unchanged for `still_s`: by the file server's clock, or, live, from one scan to another by our own clock.
+    `outside` returns why an observation has no partition, or None if it has one. An observation without a partition always waits.
     """
 
     subbands: int
@@ -146,7 +146,7 @@ class Patience:
     outside: Callable[[str], str | None] = lambda _: None
 
     def state(self, group: "SubbandGroup", arrived_s: float) -> tuple[State, str]:
-        """The group's state, and the reason in words."""
+        """Return the group's state and the reason as text."""
         if reason := self.outside(group.observation):
             return "waiting", reason
         missing = group.missing(self.subbands)
@@ -162,17 +162,17 @@ class Patience:
         return "unusable", f"{present}; at least {min(self.min_subbands, self.subbands)} are needed"
 
     def growing(self, file: InboxFile) -> bool:
-        """Whether an unreadable file may still be on its way. A name ahead of the file's arrival says nothing."""
+        """Whether an unreadable file may still be arriving. A time in the name later than the file's arrival is ignored."""
         began_s = min(file.named_at.timestamp(), file.arrived_s) if self.by_data else file.arrived_s
         return self.now_s < began_s + timegrid.GROUP_S + self.wait_s
 
     def being_written(self, file: InboxFile) -> bool:
-        """Whether a file under an unfinished name may still have a writer. What is ahead of our clock says nothing."""
+        """Whether a file with an unfinished name may still be being written. Times ahead of our clock are ignored."""
         stamps = [at_s for at_s in (file.named_at.timestamp(), file.mtime_ns / 1e9) if at_s <= self.now_s]
         return self.now_s < max(stamps, default=file.arrived_s) + timegrid.GROUP_S + self.wait_s
 
     def changing(self, files: "Sequence[InboxFile]") -> set[Path]:
-        """Which of the files changed too short a time ago to be opened."""
+        """The files that changed too recently to be opened."""
         if not self.still_s:
             return set()
         if self.by_data:
@@ -190,8 +190,8 @@ class Patience:
 
 @dataclass(frozen=True)
 class Listing:
-    """The inbox by names alone: `finished` subband files, those still being `written`, and with their reasons the
-    `misnamed`, those that cannot be looked at for now (`away`), and `foreign` files that are none."""
+    """The inbox by file names alone: `finished` subband files and those still being `written`; and, each with the reason,
+    `misnamed` files, files whose status cannot be read for now (`away`), and `foreign` files, which are not subband files."""
 
     finished: tuple[InboxFile, ...]
     written: tuple[InboxFile, ...]
@@ -201,7 +201,7 @@ class Listing:
 
 
 def listing(inbox: Path) -> Listing:
-    """Everything in the inbox itself; links are not followed.
+    """List every file in the inbox directory itself; links are not followed.
 
     Raises ConfigurationError if there is no inbox, TransientError if it cannot be read for now.
     """
@@ -213,14 +213,14 @@ def listing(inbox: Path) -> Listing:
                 foreign.append((path, f"is no subband file and is not read; those are named {SUBBAND_NAME}"))
             continue
         try:
-            facts = entry.stat(follow_symlinks=False)
+            status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
         except OSError as error:
-            away.append((path, f"cannot be looked at now ({error.strerror})"))
+            away.append((path, f"its status cannot be read now ({error.strerror})"))
             continue
-        arrived_s = min(max(facts.st_mtime, facts.st_ctime, 0.0), LAST_S)
-        file = InboxFile(path, path.name[:19], facts.st_size, facts.st_mtime_ns, arrived_s)
+        arrived_s = min(max(status.st_mtime, status.st_ctime, 0.0), LAST_S)
+        file = InboxFile(path, path.name[:19], status.st_size, status.st_mtime_ns, arrived_s)
         if reason := _misnamed(path):
             if path.stem.endswith("_incomplete"):
                 written.append(file)
@@ -233,8 +233,8 @@ def listing(inbox: Path) -> Listing:
 
 def _entries(inbox: Path) -> "list[os.DirEntry[str]]":
     try:
-        with os.scandir(inbox) as there:  # of names, not of paths: a hundred thousand are sorted in a tenth of the time
-            return sorted(there, key=lambda entry: entry.name)
+        with os.scandir(inbox) as entries:  # names instead of paths: a hundred thousand are sorted in a tenth of the time
+            return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigurationError(f"DSA110_INBOX={inbox}: no such directory; name the directory the subband files arrive in") from None
     except OSError as error:
@@ -242,27 +242,27 @@ def _entries(inbox: Path) -> "list[os.DirEntry[str]]":
 
 
 def _misnamed(path: Path) -> str:
-    """What is wrong with the name of a subband file; '' if nothing."""
+    """The reason why a subband file's name is invalid; '' if it is valid."""
     from dsa110_assets.visibilities.uvh5 import parse_name
 
     try:
         stamp, _ = parse_name(path)
     except BadDataError as error:
         return str(error)
-    return "" if YEARS[0] <= stamp[:4] < YEARS[1] else f"the name {path.name} is of no year this telescope observes in"
+    return "" if YEARS[0] <= stamp[:4] < YEARS[1] else f"the name {path.name} has a year in which this telescope does not observe"
 
 
 def looks_like_data(path: Path) -> bool:
-    """Whether somebody meant a file to be observed data, by its name."""
+    """Whether a file was meant as observed data, judged by its name."""
     return _LIKE_DATA.search(path.name) is not None
 
 
 def scan(inbox: Path, patience: Patience, known: Known = Known(), max_files: int | None = None, names: Listing | None = None) -> Inbox:
-    """Group what is open in the inbox: what is not `known`, and what is known and near it.
+    """Group the inbox's open files, which are those not in `known`, together with the known files near them in time.
 
-    With `max_files` only so many open files are opened (`more` says that there are others): one half the oldest, one
-    half the newest, so that neither a backlog nor files that never get better keep the present waiting. `names` are its
-    listing, if there is one already.
+    With `max_files` at most that many open files are read (`more` says that there are others): one half the oldest, one
+    half the newest, so that neither a backlog nor files that never become usable delay present observations. `names` is the
+    inbox's listing, if the caller has one already.
     """
     names = names or listing(inbox)
     usable = [file for file in names.finished if file.identity not in known.refused]
@@ -283,8 +283,8 @@ def scan(inbox: Path, patience: Patience, known: Known = Known(), max_files: int
     bad = [(file, reason) for file, reason in unreadable if file.path in fresh]
     bad += [(file, reason) for file, reason in names.misnamed if file.identity not in known.refused]
     written = [file for file in names.written if file.identity not in known.refused]
-    left = [file for file in written if not patience.being_written(file)]
-    waiting = [(file.path, "is still being written") for file in written if file not in left]
+    abandoned = [file for file in written if not patience.being_written(file)]
+    waiting = [(file.path, "is still being written") for file in written if file not in abandoned]
     waiting += [*names.away, *((path, reason) for path, reason in names.foreign if looks_like_data(path))]
     groups, incomparable = _groups(headers, taken)
     for group in groups:
@@ -295,18 +295,18 @@ def scan(inbox: Path, patience: Patience, known: Known = Known(), max_files: int
         state, reason = patience.state(group, max((file.arrived_s for file in members), default=0.0))
         if fresh & set(_paths(group)):
             candidates.append(Candidate(group, state, reason, tuple(sorted(file.identity for file in members))))
-        if state == "waiting":  # who is in the minority is known once the others are there
+        if state == "waiting":  # which files are the minority is only known once the others have arrived
             waiting += [(file.path, reason) for file, reason in rejected]
         else:
             bad += rejected
     waiting += [(path, f"changed less than {patience.still_s:g} s ago") for path in sorted(changing)]
-    waiting += [(path, "its time of change is new; a later look compares its bytes with what was used") for path in sorted(later)]
+    waiting += [(path, "its modification time is new; a later scan compares its bytes with those used before") for path in sorted(later)]
     waiting += [(file.path, reason) for file, reason in away]
     waiting += [(path, reason) for path, reason in incomparable if path in fresh]
     waiting += [(file.path, reason) for file, reason in bad if patience.growing(file)]
     return Inbox(
         candidates=tuple(candidates),
-        unusable=(*((file.path, reason) for file, reason in bad if not patience.growing(file)), *map(_unfinished, left)),
+        unusable=(*((file.path, reason) for file, reason in bad if not patience.growing(file)), *map(_unfinished, abandoned)),
         waiting=tuple(waiting),
         changing=len(changing),
         settled=len(names.finished) - len(open_files) + len(same),
@@ -316,7 +316,7 @@ def scan(inbox: Path, patience: Patience, known: Known = Known(), max_files: int
 
 
 def _chosen(still: list[InboxFile], max_files: int | None, now_s: float) -> list[InboxFile]:
-    """Those that are opened in this look: of those whose names have a partition the oldest and the newest, then others."""
+    """The files to open in this scan: the oldest and newest of those whose names lie in a partition, then others."""
     if max_files is None or len(still) <= max_files:
         return still
     first, last = season.START, _mark(datetime.fromtimestamp(now_s, UTC))
@@ -328,7 +328,7 @@ def _chosen(still: list[InboxFile], max_files: int | None, now_s: float) -> list
 
 
 def _unfinished(file: InboxFile) -> tuple[Path, str]:
-    """What is said of a file under an unfinished name that nobody writes any more."""
+    """The path and reason for a file with an unfinished name that is no longer being written."""
     since = f"{datetime.fromtimestamp(min(max(file.mtime_ns / 1e9, 0.0), LAST_S), UTC):%Y-%m-%dT%H:%M:%S}"
     return file.path, f"was never finished, unchanged since {since}; give it its final name if it is whole, else copy it again"
 
@@ -336,10 +336,10 @@ def _unfinished(file: InboxFile) -> tuple[Path, str]:
 def find_group(
     inbox: Path, observation: str, n_subbands: int, known: Known, own: frozenset[str]
 ) -> "tuple[SubbandGroup, tuple[str, ...]] | None":
-    """The group of one observation window and the identities of its files; None if there is none.
+    """Return the group of one observation window and the identities of its files; None if there is no such group.
 
-    `own` are identities that its manifest names already. While subbands are missing, files whose names are
-    further off are opened too, unless another observation has them: a node's clock may be an hour wrong.
+    `own` are identities that its manifest names already. While subbands are missing, files whose names differ more in
+    time are opened too, unless they belong to another observation: a node's clock may be an hour wrong.
     """
     usable = [file for file in listing(inbox).finished if file.identity not in known.refused]
     known = replace(known, used=known.used | own)
@@ -347,7 +347,7 @@ def find_group(
     usable = [same.get(file.path, file) for file in usable]
     start = timegrid.parse_key(observation)
     taken = {file.path for file in usable if file.identity in known.used}
-    found = None
+    match = None
     for slack in (NAME_SLACK, NAME_SKEW, timedelta(days=1)):
         low, high = _mark(start - slack), _mark(start + timegrid.OBSERVATION_WINDOW + slack)
         close = _mark(start - NAME_SLACK), _mark(start + timegrid.OBSERVATION_WINDOW + NAME_SLACK)
@@ -360,24 +360,25 @@ def find_group(
         groups, incomparable = _groups(_headers(near)[0], taken)
         for group in groups:
             if group.observation == observation and group.files:
-                found = group, tuple(sorted(identities[path] for path in _paths(group)))
-        if found is None and incomparable:
+                match = group, tuple(sorted(identities[path] for path in _paths(group)))
+        if match is None and incomparable:
             raise TransientError("; ".join(dict.fromkeys(reason for _, reason in incomparable)))
-        if found and (found[0].complete(n_subbands) or slack == NAME_SKEW):
+        if match and (match[0].complete(n_subbands) or slack == NAME_SKEW):
             break
-    return found
+    return match
 
 
 def _same_content(files: Sequence[InboxFile], known: Known, limit_s: float) -> tuple[dict[Path, InboxFile], set[Path]]:
-    """(files that are known but for their time of change, as they are known; those not compared within `limit_s`).
+    """Return the known files whose modification time alone is new, with their known identity, and the files not compared
+    within `limit_s` seconds.
 
-    A copy, a restored backup or `touch` changes that time and nothing else: made anew, everything would be as it was.
+    A copy, a restored backup or `touch` changes that time and nothing else: products made from the file would be the same.
     """
-    before = {identity.rpartition(":")[0]: identity for identity in known.used}
+    by_name_and_size = {identity.rpartition(":")[0]: identity for identity in known.used}
     same, later = {}, set()
     deadline_s = time.monotonic() + limit_s
     for file in files:
-        identity = before.get(file.identity.rpartition(":")[0])
+        identity = by_name_and_size.get(file.identity.rpartition(":")[0])
         digest = known.digests().get(identity) if identity else None
         if identity is None or digest is None:
             continue
@@ -389,7 +390,7 @@ def _same_content(files: Sequence[InboxFile], known: Known, limit_s: float) -> t
 
 
 def _content(file: InboxFile) -> str:
-    """The file's digest, '' if it cannot be read now; read once while it stays as it is."""
+    """The file's digest, '' if it cannot be read now; an unchanged file is read only once."""
     from dsa110_assets.archive import files
 
     if len(_contents) > CACHED_CONTENTS:
@@ -407,16 +408,16 @@ def _paths(group: "SubbandGroup") -> list[Path]:
 
 
 def known(archive: "Archive", since: str | None = None, until: str | None = None) -> Known:
-    """What was judged before, of the observations from `since` to `until` (or all).
+    """The files judged before, for the observations from `since` to `until` (or all).
 
-    A manifest that names a file refused since is no judgement any more: its other files are looked at again.
+    A manifest no longer counts if one of its files has been refused since: its other files are examined again.
     """
     return _known(archive, [(since, until)])
 
 
 def known_files(archive: "Archive", names: Listing) -> Known:
-    """What was judged before of these files: their observations are of the days they are named for or came, or of the
-    days beside. Files that are gone cost nothing, however long the archive's history.
+    """The files judged before, among those listed. Only observations of the days on which the files are named or arrived, and
+    of the adjacent days, are read. Files that are gone cost no time, however long the archive's history.
     """
     near = {(moment + timedelta(days=days)).date() for moment in _moments(names) for days in (-1, 0, 1)}
     spans: list[tuple[str, str]] = []
@@ -428,23 +429,23 @@ def known_files(archive: "Archive", names: Listing) -> Known:
 
 
 def _moments(names: Listing) -> set[datetime]:
-    """The days for which files are named and on which they came."""
+    """Times on the days in the files' names and on the days of their arrival (UTC)."""
     named = {file.mark[:10]: file.named_at for file in names.finished}
-    came = {int(file.arrived_s // 86400) for file in names.finished}
-    return {*named.values(), *(datetime.fromtimestamp(day * 86400, UTC) for day in came)}
+    arrival_days = {int(file.arrived_s // 86400) for file in names.finished}
+    return {*named.values(), *(datetime.fromtimestamp(day * 86400, UTC) for day in arrival_days)}
 
 
 def refused(archive: "Archive") -> frozenset[str]:
-    """Identities of the files that were put aside one by one."""
+    """Identities of the files that were quarantined singly."""
     return _known(archive, ()).refused
 
 
 def _known(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]") -> Known:
     refused: set[str] = set()
     used: set[str] = set()
-    for one in quarantine.quarantined(archive):
-        stamps = zip(one.paths, one.sizes_bytes, one.mtimes_ns, strict=True)
-        (refused if one.observation is None else used).update(f"{path.name}:{size}:{mtime}" for path, size, mtime in stamps)
+    for record in quarantine.quarantined(archive):
+        stamps = zip(record.paths, record.sizes_bytes, record.mtimes_ns, strict=True)
+        (refused if record.observation is None else used).update(f"{path.name}:{size}:{mtime}" for path, size, mtime in stamps)
     for since, until in spans:
         for settings in archive.settings_of("subband_group", since, until):
             files = settings.get("files", ())
@@ -461,7 +462,7 @@ def _digests(archive: "Archive", spans: "Sequence[tuple[str | None, str | None]]
 
 @lru_cache(maxsize=4096)
 def _manifest_digests(manifest: Path) -> tuple[tuple[str, str], ...]:
-    """(identity, digest) of a manifest's files; none of one that is gone or damaged."""
+    """(identity, digest) of a manifest's files; empty if the manifest is gone or damaged."""
     from dsa110_assets.archive.files import read_json
 
     try:
@@ -469,12 +470,12 @@ def _manifest_digests(manifest: Path) -> tuple[tuple[str, str], ...]:
         digests = {Path(entry["path"]).name: entry["digest"] for entry in contents["files"]}
         return tuple((identity, digests[identity.rsplit(":", 2)[0]]) for identity in contents["identities"])
     except (OSError, LookupError, TypeError) as error:
-        log.warning("%s tells of no files (%s); the scan of the archive says what is wrong with its product", manifest, error)
+        log.warning("%s lists no files (%s); a scan of the archive reports what is wrong with its product", manifest, error)
         return ()
 
 
 def now_s() -> float:
-    """The time by which groups are waited for."""
+    """The current time [unix s], against which the waiting of groups is measured."""
     return time.time()
 
 
@@ -483,7 +484,7 @@ def _mark(moment: datetime) -> str:
 
 
 def _near(finished: Sequence[InboxFile], moments: set[datetime]) -> list[InboxFile]:
-    """The files whose names are close enough to one of these times to belong to what was observed then."""
+    """The files whose names are close enough to one of these times to belong to an observation of that time."""
     windows: list[tuple[str, str]] = []
     for moment in sorted(moments):
         low, high = _mark(moment - NAME_SLACK), _mark(moment + NAME_SLACK)
@@ -502,17 +503,17 @@ def _near(finished: Sequence[InboxFile], moments: set[datetime]) -> list[InboxFi
 
 _cache: "OrderedDict[str, SubbandHeader]" = OrderedDict()
 _reading = threading.Lock()
-"""The portal answers several requests at a time."""
+"""Guards the cache of headers, because the portal answers several requests at a time."""
 _contents: dict[str, str] = {}
 _first_seen: dict[str, float] = {}
-"""When each open file was first seen as it is now [s, monotonic]: no clock of a file server or a person's is in it."""
+"""When each open file was first seen in its present state [s, monotonic]; independent of file servers' and senders' clocks."""
 _Reasons = list[tuple[InboxFile, str]]
 
 
 def _headers(files: Iterable[InboxFile]) -> "tuple[list[SubbandHeader], _Reasons, _Reasons]":
-    """Headers of the readable files, the unreadable, and those that cannot be opened for now, each with the reason.
+    """Return the headers of the readable files; and, each with the reason, the unreadable files and those that cannot be opened for now.
 
-    A readable file that stays as it is is opened once.
+    A readable file is opened once as long as it does not change.
     """
     from dsa110_assets.visibilities.uvh5 import read_header
 
@@ -536,7 +537,7 @@ _arrays: dict[tuple[str, bytes], object] = {}
 
 
 def _shared(header: "SubbandHeader") -> "SubbandHeader":
-    """The header with its large arrays shared between files that have the same ones: hundreds of MB a day less."""
+    """The header with its large arrays shared between files with equal ones, which saves hundreds of MB a day."""
     names = ("ant1", "ant2", "rows", "antenna_positions_m", "antenna_diameters_m", "frequencies_hz", "antenna_names")
     shared: dict[str, object] = {}
     for name in names:
@@ -549,7 +550,7 @@ def _shared(header: "SubbandHeader") -> "SubbandHeader":
 
 
 def _groups(headers: "Sequence[SubbandHeader]", taken: "set[Path]") -> "tuple[list[SubbandGroup], list[tuple[Path, str]]]":
-    """The groups, and the files of windows in which some cannot be compared for now, with the reason."""
+    """Return the groups, and the files, each with the reason, of windows in which some files cannot be compared for now."""
     from dsa110_assets.visibilities.grouping import group_headers
 
     try:
@@ -568,7 +569,7 @@ def _groups(headers: "Sequence[SubbandHeader]", taken: "set[Path]") -> "tuple[li
 
 
 def manifest(group: "SubbandGroup", identities: Sequence[str], n_subbands: int, digests: Mapping[Path, str]) -> dict[str, object]:
-    """What a subband_group product says: files with digests, subbands present and missing, header facts."""
+    """The content of a subband_group product: files with digests, subbands present and missing, header values."""
     first = next(iter(group.files.values()))
     return {
         "observation": group.observation,

@@ -1,4 +1,4 @@
-"""Work halted by a person: ingest, or everything that is new; what was begun is made. It holds over restarts."""
+"""Halting by a person of ingest, or of all new runs; runs that have begun are completed. A halt survives restarts."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -7,12 +7,12 @@ from pathlib import Path
 from dsa110_assets.archive import files
 
 INGEST, ALL = ".ingest-paused.json", ".draining.json"
-"""What is halted, by the file in the archive that says so: what comes from the inbox, or all runs that have not begun."""
+"""Files in the archive that record a halt: of runs from the inbox, or of all runs that have not begun."""
 
 
 @dataclass(frozen=True)
 class Pause:
-    """Who halted it, when (UTC) and why."""
+    """A halt: by whom, when (UTC) and why."""
 
     by: str
     at: str
@@ -20,27 +20,27 @@ class Pause:
 
 
 def paused(root: Path, what: str = INGEST) -> Pause | None:
-    """The pause that an archive's ingest, or all of it, is in; None if it is in none."""
-    told = files.read_json(root / what)
-    return Pause(**told) if told else None
+    """The pause in force for an archive's ingest, or for all runs, as `what` says; None if there is none."""
+    record = files.read_json(root / what)
+    return Pause(**record) if record else None
 
 
 def pause(root: Path, by: str, reason: str, what: str = INGEST) -> Pause:
-    """Halt ingest, or all that is new, until `resume`, also over restarts."""
-    made = Pause(by, datetime.now(UTC).isoformat(timespec="seconds"), reason)
+    """Halt ingest, or all new runs, until `resume`; the halt survives restarts."""
+    new_pause = Pause(by, datetime.now(UTC).isoformat(timespec="seconds"), reason)
     with files.typed_errors(f"{root / what}"):
-        files.write_json(root / what, asdict(made))
-    return made
+        files.write_json(root / what, asdict(new_pause))
+    return new_pause
 
 
 def resume(root: Path, what: str = INGEST) -> None:
-    """Take a pause back."""
+    """End a pause."""
     with files.typed_errors(f"{root / what}"):
         (root / what).unlink(missing_ok=True)
 
 
 def halted(root: Path) -> list[str]:
-    """What is halted now, a sentence each."""
-    drained, one = paused(root, ALL), paused(root)
-    found = [f"nothing new is begun: drained by {drained.by} since {drained.at}: {drained.reason}"] if drained else []
-    return [*found, f"ingest is paused by {one.by} since {one.at}: {one.reason}"] if one else found
+    """A sentence for each halt in force."""
+    drained, ingest = paused(root, ALL), paused(root)
+    messages = [f"nothing new is begun: drained by {drained.by} since {drained.at}: {drained.reason}"] if drained else []
+    return [*messages, f"ingest is paused by {ingest.by} since {ingest.at}: {ingest.reason}"] if ingest else messages

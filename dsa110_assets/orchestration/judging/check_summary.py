@@ -1,4 +1,4 @@
-"""How often every check passed and failed, by Dagster's history: for who reads a whole processing of the past."""
+"""How often every check passed and failed according to Dagster's history, for reviewing a long span of processing."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from dsa110_assets.orchestration.running.internals import AssetCheckExecutionRec
 
 @dataclass(frozen=True)
 class CheckSummary:
-    """How often one check passed and failed, and what it said when it last failed."""
+    """How often one check passed and failed, and its message when it last failed."""
 
     asset: str
     check: str
@@ -20,7 +20,7 @@ class CheckSummary:
 
 
 def check_summary(instance: dg.DagsterInstance, limit: int = 100_000) -> list[CheckSummary]:
-    """Every check's outcomes so far, in the order of the graph; checks that never ran are left out."""
+    """Return every check's outcomes so far, in the order of the graph; checks that never ran are left out."""
     status = AssetCheckExecutionRecordStatus
     rows = []
     for asset in graph.specifications().values():
@@ -30,14 +30,14 @@ def check_summary(instance: dg.DagsterInstance, limit: int = 100_000) -> list[Ch
                 key, limit=limit, status={status.SUCCEEDED, status.FAILED}
             )
             failed = sorted((r for r in records if r.status == status.FAILED), key=lambda r: r.id)
-            last = _said(failed[-1].event) if failed and failed[-1].event else ""
+            last = _failure_text(failed[-1].event) if failed and failed[-1].event else ""
             if records:
                 rows.append(CheckSummary(asset.name, rule.check, len(records) - len(failed), len(failed), last))
     return rows
 
 
-def _said(event: dg.EventLogEntry) -> str:
-    """The words of a failed check, and its figures."""
+def _failure_text(event: dg.EventLogEntry) -> str:
+    """The description of a failed check, followed by its figures."""
     assert event.dagster_event is not None
     evaluation = event.dagster_event.asset_check_evaluation_data
     figures = ", ".join(f"{key} {value.value}" for key, value in evaluation.metadata.items() if key not in ("reason", "partition"))

@@ -1,5 +1,5 @@
-"""What checks of severity ERROR say against products, as these recorded it: for whoever asks often, without Dagster, which takes a
-second to load."""
+"""Failed checks of severity ERROR, as products recorded them. This module is for frequent queries and does without Dagster, which
+takes a second to load."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dsa110_assets.archive.product import FAILED_ERRORS, VERDICTS, Product
 
 @dataclass(frozen=True)
 class FailedCheck:
-    """A check of severity ERROR that spoke against a product that is there nevertheless."""
+    """A check of severity ERROR that failed for a product which was published nevertheless."""
 
     product_id: str
     asset: str
@@ -19,14 +19,14 @@ class FailedCheck:
 
 
 def failed(products: Iterable[Product]) -> list[FailedCheck]:
-    """What checks of severity ERROR say against these products.
+    """Return the failed checks of severity ERROR of these products.
 
-    Of what does not record which of its failed checks are of that severity, all are taken to be.
+    If a product does not record which of its failed checks have that severity, all of them are taken to have it.
     """
     return [
-        FailedCheck(product.id, product.asset, product.partition, check, said[check])
+        FailedCheck(product.id, product.asset, product.partition, check, verdicts[check])
         for product in products
         if product.metadata.get("n_failed_checks")
-        for said in [product.metadata[VERDICTS]]
-        for check in product.metadata.get(FAILED_ERRORS, [name for name, reason in said.items() if reason])
+        for verdicts in [product.metadata[VERDICTS]]
+        for check in product.metadata.get(FAILED_ERRORS, [name for name, reason in verdicts.items() if reason])
     ]

@@ -1,7 +1,7 @@
-"""How single rules judge a product's figures: functions (figures, thresholds) -> what is wrong, nothing if passed.
+"""The functions by which single rules judge a product's figures: (figures, thresholds) -> list of what is wrong, empty if passed.
 
-A figure that should be there and is not, or is not finite, is wrong too: silence never passes. `Recorded` sees to the
-former for all of them; a figure that could not be measured is there and NaN.
+A required figure that is missing, or is not finite, counts as wrong too, so that nothing passes for lack of data. `Recorded`
+detects missing figures for all judges; a figure that could not be measured is present and NaN.
 """
 
 import math
@@ -16,7 +16,7 @@ Judge = Callable[[Figures, "Thresholds"], list[str]]
 
 
 class Recorded(Mapping[str, Any]):
-    """Figures that keep the names they were asked for, in `asked`."""
+    """Figures that record in `asked` the names that were looked up."""
 
     def __init__(self, figures: Figures) -> None:
         self._figures = figures
@@ -34,7 +34,7 @@ class Recorded(Mapping[str, Any]):
 
 
 def reasons_against(judge: Judge, named: Sequence[str], figures: Figures, thresholds: "Thresholds") -> list[str]:
-    """What `judge` says of the figures, and that those it asked for or that are `named` are unknown where they are absent."""
+    """Return the reasons of `judge`, and "NAME is unknown" for each absent figure that it looked up or that is `named`."""
     recorded = Recorded(figures)
     try:
         reasons = judge(recorded, thresholds)
@@ -68,7 +68,7 @@ def none_of(name: str) -> Judge:
 
 
 def _number(figures: Figures, name: str) -> float:
-    """A figure; NaN if it is not there."""
+    """The figure as a float; NaN if it is missing."""
     value = figures.get(name)
     return math.nan if value is None else float(value)
 
@@ -81,7 +81,7 @@ def unless(figures: Figures, name: str, good: Callable[[float], bool], wrong: st
 
 
 def if_known(count: str, judge: Judge, least: int = 1) -> Judge:
-    """Judge only where there was anything to compare with, `least` of it; a sky without a catalogue proves nothing."""
+    """Judge only if the figure `count` is at least `least`: where there is too little to compare with, nothing can be judged."""
 
     def sometimes(figures: Figures, thresholds: "Thresholds") -> list[str]:
         return judge(figures, thresholds) if figures[count] >= least else []
@@ -121,7 +121,7 @@ def transits_of_one_scale(figures: Figures, thresholds: "Thresholds") -> list[st
 
 
 def listed(name: str) -> Judge:
-    """What a list of figures names is wrong."""
+    """A judge that returns the entries of the figure `name`, a list of what is wrong."""
 
     def judge(figures: Figures, _: "Thresholds") -> list[str]:
         return list(figures[name])
@@ -130,16 +130,16 @@ def listed(name: str) -> Judge:
 
 
 def inputs_as_now(figures: Figures, _: "Thresholds") -> list[str]:
-    """Every input was made with the settings and the code in force."""
+    """Require that every input was made with the settings and the code in force."""
     named = [f"{product_id}: {why}" for product_id, why in figures["inputs_made_otherwise"].items()]
     return named[:MOST_INPUTS_LISTED] + ([f"and {len(named) - MOST_INPUTS_LISTED} more"] if len(named) > MOST_INPUTS_LISTED else [])
 
 
 def one_strip(figures: Figures, _: "Thresholds") -> list[str]:
-    """An hour in which the pointing changed has tiles that are in no mosaic, and their sources in no light curve."""
-    left, dec_deg = figures["left_out"], _number(figures, "pointing_dec_deg")
-    message = f"{len(left)} of the hour's tiles point elsewhere than its mosaic at {dec_deg:.2f} deg and are not in it: {', '.join(left)}"
-    return [message] if left else []
+    """Report tiles of an hour in which the pointing changed that are in no mosaic, so that their sources are in no light curve."""
+    tiles, dec_deg = figures["left_out"], _number(figures, "pointing_dec_deg")
+    message = f"{len(tiles)} of the hour's tiles point elsewhere than its mosaic at {dec_deg:.2f} deg and are not in it: {', '.join(tiles)}"
+    return [message] if tiles else []
 
 
 def anchored(figures: Figures, _: "Thresholds") -> list[str]:
@@ -155,10 +155,10 @@ def aging(figures: Figures, thresholds: "Thresholds") -> list[str]:
 
 
 def interpolated(figures: Figures, _: "Thresholds") -> list[str]:
-    """Where gains are interpolated between two table sets, these agree well enough for it."""
-    left = figures["receptors_not_interpolated"]
-    message = f"the two table sets turn too far to interpolate for {', '.join(left)}: the nearest one holds there"
-    return [message] if left else []
+    """Require that two table sets between which gains are interpolated agree well enough for it."""
+    receptors = figures["receptors_not_interpolated"]
+    message = f"the phases of the two table sets differ too much to interpolate for {', '.join(receptors)}: the nearest set is used there"
+    return [message] if receptors else []
 
 
 def same_strip(figures: Figures, _: "Thresholds") -> list[str]:
@@ -166,11 +166,11 @@ def same_strip(figures: Figures, _: "Thresholds") -> list[str]:
 
 
 SIGMAS = 3.0
-"""Errors of a comparison that are always granted."""
+"""Number of standard errors by which a comparison may always be off."""
 
 
 def flux_ratio(name: str = "flux_ratio") -> Judge:
-    """The ratio and its error (`name` and `name`_error) against the largest offset that is not suspect."""
+    """A judge of a ratio and its error (`name` and `name`_error) against `max_flux_offset`, the largest offset that is not suspect."""
 
     def judge(figures: Figures, thresholds: "Thresholds") -> list[str]:
         return _near_one(figures, name, thresholds.max_flux_offset, thresholds.max_flux_offset)
@@ -191,11 +191,11 @@ def _near_one(figures: Figures, name: str, below: float, above: float) -> list[s
 
 
 def references(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    missing, found = figures["reference_missing"], figures["reference_count"]
-    expected = missing + found
-    if expected < 3 or missing <= thresholds.max_missing_references * expected:
+    n_missing, n_found = figures["reference_missing"], figures["reference_count"]
+    expected = n_missing + n_found
+    if expected < 3 or n_missing <= thresholds.max_missing_references * expected:
         return []
-    return [f"{missing:g} of {expected:g} bright catalogue sources have no peak: this is another field, or no image"]
+    return [f"{n_missing:g} of {expected:g} bright catalogue sources have no peak: this is another field, or no image"]
 
 
 def rms(figures: Figures, thresholds: "Thresholds") -> list[str]:
@@ -218,9 +218,9 @@ def finite_rms(figures: Figures, _: "Thresholds") -> list[str]:
 
 
 def astrometry(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    """Offsets in arcsec and in beams: at 0.05 minor axes a forced flux is 4 ln 2 x^2 = 0.7 % low."""
+    """Limit the offsets in arcsec and in beams: at 0.05 minor axes a forced flux is 4 ln 2 x^2 = 0.7 % low."""
     in_beams = thresholds.astrometry_warn_beams * _number(figures, "beam_minor_arcsec")
-    return _offset(figures, min(in_beams, thresholds.astrometry_warn_arcsec))  # NaN, being first, stays NaN
+    return _offset(figures, min(in_beams, thresholds.astrometry_warn_arcsec))  # min keeps a NaN only as its first argument
 
 
 def position(figures: Figures, thresholds: "Thresholds") -> list[str]:
@@ -231,8 +231,8 @@ def _offset(figures: Figures, limit: float) -> list[str]:
     east, north, *errors = (_number(figures, f"astrometry_{axis}{kind}_arcsec") for kind in ("", "_error") for axis in ("ra", "dec"))
     offset, allowed = math.hypot(east, north), limit + SIGMAS * math.hypot(*errors)
     if not math.isfinite(offset + allowed):
-        return ["how far sources lie off, or its error, is unknown"]
-    return [] if offset <= allowed else [f"sources lie {offset:.2f} arcsec off, more than {limit:.3g} and 3 errors, {allowed:.3g}"]
+        return ["the position offset of the sources, or its error, is unknown"]
+    return [] if offset <= allowed else [f"sources lie {offset:.2f} arcsec off, more than {limit:.3g} plus 3 errors, {allowed:.3g}"]
 
 
 def noise_map(figures: Figures, thresholds: "Thresholds") -> list[str]:
@@ -240,7 +240,7 @@ def noise_map(figures: Figures, thresholds: "Thresholds") -> list[str]:
         figures,
         "measured_over_noise",
         lambda v: abs(v - 1) <= thresholds.max_noise_ratio_error,
-        f"more than {thresholds.max_noise_ratio_error:g} from 1: the noise map is not what the pixels show",
+        f"more than {thresholds.max_noise_ratio_error:g} from 1: the noise map does not match the scatter of the pixels",
     )
 
 
@@ -249,7 +249,7 @@ def overlap(figures: Figures, thresholds: "Thresholds") -> list[str]:
         figures,
         "overlap_flux_ratio",
         lambda v: abs(v - 1) <= thresholds.max_overlap_difference,
-        f"more than {thresholds.max_overlap_difference:g} from 1: neighbours disagree on the sources they share",
+        f"more than {thresholds.max_overlap_difference:g} from 1: neighbours disagree on the fluxes of the sources they share",
     )
     return median + _worst_pair(figures, thresholds.max_overlap_difference)
 
@@ -259,7 +259,7 @@ def neighbours(figures: Figures, thresholds: "Thresholds") -> list[str]:
 
 
 def _worst_pair(figures: Figures, limit: float) -> list[str]:
-    """Nothing where no two tiles share three sources."""
+    """The reason against the pair of tiles that agrees least; none where no two tiles share three sources."""
     tiles = figures["overlap_worst_tiles"]
     if not tiles:
         return []
@@ -268,12 +268,13 @@ def _worst_pair(figures: Figures, limit: float) -> list[str]:
         figures,
         "overlap_flux_worst",
         lambda v: v <= limit + SIGMAS * error,
-        f"more than {limit:g} and 3 errors of {error:.2g}: {' and '.join(tiles)} disagree on the sources they share",
+        f"more than {limit:g} plus 3 errors of {error:.2g}: {' and '.join(tiles)} disagree on the fluxes of the sources they share",
     )
 
 
 def one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    """Anchors that meet in a mosaic agree, if need be after the recorded correction; that nothing tells is wrong too."""
+    """Require that the flux scales of anchors that meet in a mosaic agree, if need be after the recorded correction; if they cannot be
+    compared, that is wrong too."""
     if figures["n_anchors"] < 2:
         return []
     error = _number(figures, "anchor_difference_error")
@@ -281,12 +282,12 @@ def one_scale(figures: Figures, thresholds: "Thresholds") -> list[str]:
         figures,
         "anchor_difference",
         lambda v: v <= thresholds.max_flux_offset + SIGMAS * error,
-        f"more than {thresholds.max_flux_offset:g} and 3 errors of {error:.2g}: the scales of {figures['anchor']} differ",
+        f"more than {thresholds.max_flux_offset:g} plus 3 errors of {error:.2g}: the scales of {figures['anchor']} differ",
     )
 
 
 def residuals(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    """The rms of N pulls scatters by 1/sqrt(2N): the allowance grows by three of those."""
+    """Limit the rms of the pulls. The rms of N pulls scatters by 1/sqrt(2N), so three times that is allowed in addition."""
     n = figures["n_steady"]
     if n < 2:
         return []
@@ -302,7 +303,7 @@ def residuals(figures: Figures, thresholds: "Thresholds") -> list[str]:
 def antennas_judged(figures: Figures, _: "Thresholds") -> list[str]:
     if figures["antennas_judged"]:
         return []
-    return ["the field's known sources are too faint, or too few of it, to tell whether antennas and flux scale are right"]
+    return ["the field's known sources are too faint or too few to judge whether antennas and flux scale are right"]
 
 
 def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
@@ -311,22 +312,26 @@ def receptors_lost(figures: Figures, _: "Thresholds") -> list[str]:
 
 
 def of_references(judge: Judge) -> Judge:
-    """Judge the flux scale where antennas were judged and there are reference sources enough to move it."""
+    """Judge the flux scale only where antennas were judged and there are enough reference sources to correct it."""
 
     def sometimes(figures: Figures, thresholds: "Thresholds") -> list[str]:
-        known = figures["antennas_judged"] and figures["flux_scale_references"] >= figures["flux_scale_needed"]
-        return judge(figures, thresholds) if known else []
+        judgeable = figures["antennas_judged"] and figures["flux_scale_references"] >= figures["flux_scale_needed"]
+        return judge(figures, thresholds) if judgeable else []
 
     return sometimes
 
 
 def scale_left(figures: Figures, thresholds: "Thresholds") -> list[str]:
-    """What is left after the correction, beyond three times its error."""
-    left, error = _number(figures, "flux_scale") / _number(figures, "flux_scale_applied") - 1, _number(figures, "flux_scale_error")
-    if not math.isfinite(left + error):
+    """Limit the flux offset left after the correction; three times its error is always allowed."""
+    remaining, error = _number(figures, "flux_scale") / _number(figures, "flux_scale_applied") - 1, _number(figures, "flux_scale_error")
+    if not math.isfinite(remaining + error):
         return ["flux_scale or its error is unknown"]
     limit = max(thresholds.max_flux_scale_left, SIGMAS * error)
-    return [] if abs(left) <= limit else [f"fluxes are {left:+.1%} off those of the reference sources: {figures['flux_scale_reason']}"]
+    return (
+        []
+        if abs(remaining) <= limit
+        else [f"fluxes are {remaining:+.1%} off those of the reference sources: {figures['flux_scale_reason']}"]
+    )
 
 
 def scale_moved(figures: Figures, thresholds: "Thresholds") -> list[str]:

@@ -1,11 +1,11 @@
-"""The rules products are judged by: one function each, used by the gate before publishing and by the checks.
+"""The rules that judge products: one function each, used by the gate before publishing and by the checks.
 
-A rule looks at a product's figures and the thresholds and says what is wrong; nothing means passed. A figure
-that should be there and is not is wrong too: silence never passes. A HARD rule stops what follows.
+A rule compares a product's figures with the thresholds and returns what is wrong; an empty list means passed. A missing figure
+counts as wrong too, so that nothing passes for lack of data. A HARD rule stops what follows.
 
-As Dagster's asset checks: on 5-minute assets these are unpartitioned and never block, for their partitioned state would cost minutes
-at every tick after a year, and an unpartitioned blocking check is all or nothing. There the gate in `publishing` does the stopping.
-On hour and night assets, and what is asked for by name, they are partition-aware, and the HARD ones block.
+As Dagster's asset checks: on 5-minute assets the checks are unpartitioned and never block, because their partitioned state would
+cost minutes at every tick after a year, and an unpartitioned blocking check is all or nothing. There the gate in `publishing` does
+the stopping. On hour and night assets, and on products requested by name, checks are partition-aware, and the HARD ones block.
 """
 
 import warnings
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from dsa110_assets.thresholds import Thresholds
 
 FEWEST_REFERENCES = 3
-"""An image is not withheld for what one or two sources say, which may have changed."""
+"""An image is not withheld because of one or two sources, which may have varied."""
 WARN, ERROR = dg.AssetCheckSeverity.WARN, dg.AssetCheckSeverity.ERROR
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule: its check's name, the figures it is about, how it judges, by which thresholds, and whether it stops what follows."""
+    """A rule: its check's name, its figures, its judging function, its thresholds (`limits`), and whether it stops what follows."""
 
     check: str
     description: str
@@ -42,7 +42,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule said about one product."""
+    """A rule's verdict on one product."""
 
     check: str
     passed: bool
@@ -59,11 +59,11 @@ SAME_SETTINGS = Rule(
     judges.inputs_as_now,
     severity=WARN,
 )
-"""Asked of whatever is made of several products: a mixture of settings is nobody's measurement."""
+"""For every product made from several others: mixed settings describe no defined measurement."""
 
 
 def check_specs(asset: str, judged: Iterable[Rule], partitions_def: dg.PartitionsDefinition[Any] | None) -> list[dg.AssetCheckSpec]:
-    """The checks of an asset that is judged by these rules."""
+    """Return the check specifications of an asset that is judged by these rules."""
     fine = isinstance(partitions_def, dg.TimeWindowPartitionsDefinition) and partitions_def.cron_schedule.startswith("*/5")
     coarse = partitions_def is not None and not fine
     with warnings.catch_warnings():
@@ -82,7 +82,7 @@ def check_specs(asset: str, judged: Iterable[Rule], partitions_def: dg.Partition
 
 
 def judge(asset: str, figures: judges.Figures, thresholds: "Thresholds") -> list[Verdict]:
-    """What every rule of an asset says about a product with these figures."""
+    """Return the verdict of every rule of an asset on a product with these figures."""
     verdicts = []
     for rule in spec.assets()[asset].rules:
         reasons = judges.reasons_against(rule.judge, rule.figures, figures, thresholds)
@@ -94,7 +94,7 @@ def judge(asset: str, figures: judges.Figures, thresholds: "Thresholds") -> list
 
 
 def to_metadata(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The verdicts as a product keeps them: {check: reason}, '' when passed; how many failed, and which of severity ERROR."""
+    """The verdicts as a product records them: {check: reason}, '' when passed; how many failed, and which failed with severity ERROR."""
     if not verdicts:
         return {}
     return {
@@ -105,13 +105,13 @@ def to_metadata(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def from_metadata(asset: str, metadata: judges.Figures) -> list[Verdict]:
-    """What the rules said when a product was published."""
-    said = metadata.get(VERDICTS, {})
+    """The verdicts recorded when a product was published."""
+    reasons = metadata.get(VERDICTS, {})
     return [
         Verdict(
             rule.check,
-            not said.get(rule.check),
-            said.get(rule.check, ""),
+            not reasons.get(rule.check),
+            reasons.get(rule.check, ""),
             {name: metadata[name] for name in rule.figures if name in metadata},
             rule.hard,
             rule.severity,
@@ -121,5 +121,5 @@ def from_metadata(asset: str, metadata: judges.Figures) -> list[Verdict]:
 
 
 def decided_by(threshold: str, assets: Iterable[spec.Asset]) -> list[str]:
-    """The checks of these assets, as asset:check, whose rule a threshold is a limit of."""
+    """The checks of these assets, as asset:check, whose rules use this threshold as a limit."""
     return [f"{asset.name}:{rule.check}" for asset in assets for rule in asset.rules if threshold in rule.limits]

@@ -1,1 +1,1 @@
-"""What is missing or stale and why, and what is asked for: one planner for live, process, backfill and dry run."""
+"""What is missing or stale and why, and what is requested: one planner for live operation, `process`, backfills and dry runs."""

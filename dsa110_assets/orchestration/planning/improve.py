@@ -1,4 +1,4 @@
-"""What was calibrated before nearer tables were there: found, and made again, and nothing else."""
+"""Finds the observations that were calibrated before nearer tables were available, and makes only these again."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Improvement:
-    """An observation that nearer tables are there for: the set it was calibrated with and the one it would get, and their
-    distances in time [h]."""
+    """An observation for which nearer tables are available: the set it was calibrated with, the set it would get now, and the
+    distances of both in time [h]."""
 
     observation: str
     used: str
@@ -30,26 +30,26 @@ class Improvement:
 
 
 def improvements(archive: "Archive", settings: "Settings", since: datetime | None, until: datetime | None) -> list[Improvement]:
-    """The observations of a span whose tables are still good, and not the nearest any more.
+    """The observations of a span whose tables are still good but no longer the nearest.
 
-    What was calibrated with tables that were rejected since is no question of better: every `dsa110 process` makes it again.
+    Observations calibrated with tables that were rejected since are left out: every `dsa110 process` makes them again anyway.
     """
-    known = {one.set_id: one for one in registry.sets(archive, registry.ACTIVE)}
-    found = []
-    for made in archive.products("calibrated_ms", since, until, removed=True):
-        used = known.get(str(made.metadata.get("caltable_set")))
-        product = recipes.usable(archive, "measurement_set", made.partition)
-        if used is None or product is None or (until is not None and timegrid.parse_key(made.partition or "") >= until):
+    known = {table_set.set_id: table_set for table_set in registry.sets(archive, registry.ACTIVE)}
+    results = []
+    for calibrated in archive.products("calibrated_ms", since, until, removed=True):
+        used = known.get(str(calibrated.metadata.get("caltable_set")))
+        product = recipes.usable(archive, "measurement_set", calibrated.partition)
+        if used is None or product is None or (until is not None and timegrid.parse_key(calibrated.partition or "") >= until):
             continue
         try:
-            choice, _ = calibrators.choose_for(archive, settings, product, used=registry.used_by(made.metadata))
+            choice, _ = calibrators.choose_for(archive, settings, product, used=registry.used_by(calibrated.metadata))
         except WaitingError:
             continue
         middle = (float(product.metadata["mjd_start"]) + float(product.metadata["mjd_end"])) / 2
         used_h = 24 * abs(used.mid_mjd - middle)
         if choice.nearest.set_id != used.set_id and choice.age_h < used_h:
-            found.append(Improvement(product.partition or "", used.set_id, choice.nearest.set_id, used_h, choice.age_h))
-    return found
+            results.append(Improvement(product.partition or "", used.set_id, choice.nearest.set_id, used_h, choice.age_h))
+    return results
 
 
 def improve(
@@ -62,18 +62,18 @@ def improve(
     *,
     side_by_side: SideBySide | None = None,
 ) -> ProcessReport:
-    """Make the observations with `improvements` again, and what follows from them; the windows between are not looked at."""
+    """Make the observations with `improvements` again, and what follows from them; the windows between them are not examined."""
     from dsa110_assets.archive.store import Archive
 
     with Archive(settings.archive, settings.database_url) as archive:
         found = improvements(archive, settings, since, until)
     reports = [
         process(settings, start, end, through, dry_run, progress, side_by_side=side_by_side)
-        for start, end in _spans([one.observation for one in found])
+        for start, end in _spans([improvement.observation for improvement in found])
     ]
     if not reports and through is not None:
         _require_asset(through)
-    return _together(reports)
+    return _merged(reports)
 
 
 def _require_asset(through: str) -> None:
@@ -84,7 +84,7 @@ def _require_asset(through: str) -> None:
 
 
 def _spans(observations: Sequence[str]) -> Iterator[tuple[datetime, datetime]]:
-    """[start, end) of windows that follow each other."""
+    """[start, end) of each series of consecutive windows."""
     starts = sorted(timegrid.parse_key(key) for key in observations)
     while starts:
         first = last = starts.pop(0)
@@ -93,9 +93,9 @@ def _spans(observations: Sequence[str]) -> Iterator[tuple[datetime, datetime]]:
         yield first, last + timegrid.OBSERVATION_WINDOW
 
 
-def _together(reports: Sequence[ProcessReport]) -> ProcessReport:
-    """One report of several runs."""
+def _merged(reports: Sequence[ProcessReport]) -> ProcessReport:
+    """One report that sums those of several runs."""
     summed: dict[str, Any] = {field.name: field.default for field in fields(ProcessReport)}
-    for one in reports:
-        summed = {name: value + getattr(one, name) for name, value in summed.items()}
+    for report in reports:
+        summed = {name: value + getattr(report, name) for name, value in summed.items()}
     return ProcessReport(**summed)

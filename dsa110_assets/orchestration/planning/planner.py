@@ -1,7 +1,7 @@
-"""The live platform asks the planner: wherever something happened, one sensor requests what is missing or stale there.
+"""The live platform's planner sensor: it requests what is missing or stale wherever something happened.
 
-It looks at the last nights, and at older ones in which something was made by the platform's own runs: a backfill, a step started by
-hand, an observation accepted late. Nothing else asks for what follows from observations.
+It examines the last nights, and older ones in which the platform's own runs made something: a backfill, a step started by
+hand, an observation accepted late. Nothing else requests what follows from observations.
 """
 
 import json
@@ -29,28 +29,29 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 LIVE = timedelta(days=3)
-"""How far back everything is looked at; in older nights only where something happens."""
+"""How far back all nights are examined; older nights are examined only where something happens."""
 OLD = {**TAGS, "dagster/priority": "-9"}
-"""What follows from what is filled in goes before more of it: while a measurement set is still in a machine's memory."""
+"""Steps that follow from a backfill go before more of the backfill, while a measurement set is still in a machine's memory."""
 EXAMINE_S = 60.0
-"""Without anything that happened: for what changes by itself, as hours end, and by hand, as tables are rejected."""
+"""Interval of examination when nothing has happened: some changes come by themselves, as hours end, or by hand, as tables are
+rejected."""
 LATE = timedelta(minutes=20)
-"""After its end the first tiles of what follows an hour are in, and late subbands: the wait for these is ten minutes."""
+"""So long after an hour's end the first tiles of the next hour have arrived, and late subbands, whose wait is ten minutes."""
 RECENT = timedelta(hours=3)
-"""What became due longer ago, or is made again, runs in the places of what is filled in: those for the present stay free."""
+"""Steps that became due longer ago, or are made again, run in the backfill's places; those for the present stay free."""
 NIGHTS_PER_TICK = 3
-"""Older nights in which something happened, looked at in turn: each takes as long as one of the last ones."""
+"""Number of older nights in which something happened that one tick examines; each takes as long as one of the last nights."""
 OVERLAP = timedelta(seconds=30)
-"""A product is stamped before it is indexed: so much before the last stamp seen, another may still appear."""
+"""A product is stamped before it is indexed, so one stamped this long before the last stamp seen may still appear."""
 TRUSTED_S = 1800.0
-"""Who loses files sees them made again within half an hour; looked for at every tick, they would be most of its work."""
+"""Lost files are noticed, and made again, within half an hour; checking files at every tick would be most of a tick's work."""
 RESTS_LONG_S = 3600.0
-"""An older night in which everything left rests for longer is left to whoever mends it."""
+"""An older night in which every remaining step rests for longer is no longer examined until something happens in it."""
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """What the last tick saw: stamps of the last products, what was in hand, when it looked [unix s], older nights still open."""
+    """State of the last tick: stamps of the last products, runs in progress, when it examined [unix s], older nights still open."""
 
     stamps: tuple[str, ...] = ()
     busy: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Examined:
-    """A look at some nights: every step they need, which may be asked for now, and what waits for something else."""
+    """The examination of some nights: every step they need, the steps that may be requested now, and everything that waits."""
 
     steps: tuple[plan.PlannedStep, ...] = ()
     ready: tuple[plan.PlannedStep, ...] = ()
@@ -76,7 +77,7 @@ class Examined:
     description="Makes what follows from observations, and makes again what has become stale, where something happened.",
 )
 def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
-    """Request the steps that are ready and neither in hand nor resting: what is observed now first, then the oldest."""
+    """Request the steps that are ready and neither in progress nor resting: present observations first, then the oldest."""
     archive, instance, now = platform.archive, context.instance, datetime.fromtimestamp(inbox.now_s(), UTC)
     if pausing.paused(archive.root, pausing.ALL) is not None:
         return dg.SensorResult(skip_reason=pausing.halted(archive.root)[0], cursor=context.cursor)
@@ -87,43 +88,48 @@ def planner_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePar
     if not fresh and set(before.busy) <= set(after.busy) and 0 <= now.timestamp() - before.looked_s < EXAMINE_S:
         return dg.SensorResult(skip_reason=dg.SkipReason("nothing happened"), cursor=json.dumps(asdict(after)))
     nights = list(dict.fromkeys([*before.nights, *older_nights_touched(instance, fresh, now)]))
-    looked_at, later = nights[:NIGHTS_PER_TICK], nights[NIGHTS_PER_TICK:]
-    seen = [examine(platform, instance, span, busy, now) for span in (last_nights(now), *map(night_span, looked_at))]
-    ready = sorted((step for one in seen for step in one.ready), key=lambda step: _order(step, now))
+    examined_nights, later = nights[:NIGHTS_PER_TICK], nights[NIGHTS_PER_TICK:]
+    examined = [examine(platform, instance, span, busy, now) for span in (last_nights(now), *map(night_span, examined_nights))]
+    ready = sorted((step for one in examined for step in one.ready), key=lambda step: _order(step, now))
     hosts = routing.Hosts.now(archive.root, runs)
-    asked = [
+    run_requests = [
         _run_request(step, now, hosts.tags(instance, archive, step.assets, step.partition, instances.LAUNCHER_TAG))
         for step in ready[: max(0, min(REQUESTS_PER_TICK, MOST_IN_FLIGHT - len(runs)))]
     ]
-    partitions.tell(instance, *(one.partition_key for one in asked))
-    left = [night for night, one in zip(looked_at, seen[1:], strict=True) if still_open(night, one, busy)]
-    summary = _summary(seen, len(asked))
+    partitions.tell(instance, *(one.partition_key for one in run_requests))
+    open_nights = [night for night, one in zip(examined_nights, examined[1:], strict=True) if still_open(night, one, busy)]
+    summary = _summary(examined, len(run_requests))
     context.log.info(summary)
-    looked_s = now.timestamp() if len(asked) == len(ready) else 0.0  # what was not asked for is looked at in the next tick
-    cursor = json.dumps(asdict(replace(after, looked_s=looked_s, nights=(*later, *left))))
-    return dg.SensorResult(run_requests=asked, skip_reason=None if asked else dg.SkipReason(summary), cursor=cursor)
+    looked_s = now.timestamp() if len(run_requests) == len(ready) else 0.0  # steps not requested are examined in the next tick
+    cursor = json.dumps(asdict(replace(after, looked_s=looked_s, nights=(*later, *open_nights))))
+    return dg.SensorResult(run_requests=run_requests, skip_reason=None if run_requests else dg.SkipReason(summary), cursor=cursor)
 
 
-def _summary(seen: Sequence[Examined], asked: int) -> str:
-    """What a tick saw, for the sensor's page."""
-    waiting = [f"{one.what}: {one.reason}" for look in seen for one in look.waiting]
-    steps = f"{sum(len(look.steps) for look in seen)} steps to be made, {asked} asked for; the others are in hand, rest, or are not due"
+def _summary(examined: Sequence[Examined], n_requested: int) -> str:
+    """A summary of the tick, for the sensor's page."""
+    waiting = [f"{item.what}: {item.reason}" for nights in examined for item in nights.waiting]
+    steps = (
+        f"{sum(len(nights.steps) for nights in examined)} steps to be made, {n_requested} requested; "
+        "the others are in progress, rest, or are not due"
+    )
     return "; ".join([steps, *([f"{len(waiting)} wait"] if waiting else []), *waiting[:MOST_LISTED]])
 
 
 def published_since(archive: "Archive", before: Cursor) -> tuple[list[tuple[str, str | None, str]], tuple[str, ...]]:
-    """(asset, partition, run) of what was published since the last tick, and the stamps to remember; at first nothing."""
+    """Return (asset, partition, run) of the products published since the last tick, and the stamps to remember; the first tick
+    returns no products."""
     newest = max(before.stamps, default=None)
     since = (datetime.fromisoformat(newest) - OVERLAP).isoformat(timespec="microseconds") if newest else None
-    there = archive.published(since)
-    fresh = [(asset, partition, run) for at, asset, partition, run in there if newest and at not in before.stamps]
-    last = max([*before.stamps, *(at for at, *_ in there)], default="")
-    kept = [at for at, *_ in there if datetime.fromisoformat(at) > datetime.fromisoformat(last) - OVERLAP]
+    published = archive.published(since)
+    fresh = [(asset, partition, run) for at, asset, partition, run in published if newest and at not in before.stamps]
+    last = max([*before.stamps, *(at for at, *_ in published)], default="")
+    kept = [at for at, *_ in published if datetime.fromisoformat(at) > datetime.fromisoformat(last) - OVERLAP]
     return fresh, tuple(kept or before.stamps)
 
 
 def older_nights_touched(instance: dg.DagsterInstance, fresh: Sequence[tuple[str, str | None, str]], now: datetime) -> list[str]:
-    """Nights before the last ones in which a run of the platform has made something; `dsa110 process` goes on by itself."""
+    """Nights before the last ones in which a run of the platform made something. Runs of `dsa110 process` do not count, because
+    `process` itself continues with what follows."""
     first = f"{now - LIVE:%Y-%m-%d}"
     old = [(timegrid.night_of(partition), run) for _, partition, run in fresh if partition and partition < first]
     runs = instance.get_runs(dg.RunsFilter(run_ids=list({run for _, run in old}))) if old else ()
@@ -132,7 +138,7 @@ def older_nights_touched(instance: dg.DagsterInstance, fresh: Sequence[tuple[str
 
 
 def last_nights(now: datetime) -> plan.Span:
-    """The last nights."""
+    """The span of the last nights, until now."""
     return plan.Span(timegrid.parse_key(f"{now - LIVE:%Y-%m-%d}"), now)
 
 
@@ -142,36 +148,36 @@ def night_span(night: str) -> plan.Span:
 
 
 def examine(platform: Platform, instance: dg.DagsterInstance, span: plan.Span, busy: Set[Key], now: datetime) -> Examined:
-    """What a span needs by the planner, and which of it may be asked for now."""
+    """Return the steps a span needs according to the planner, and which of them may be requested now."""
     steps, waiting = plan.missing(platform.archive, platform.settings, span, TRUSTED_S)
     past = requests.past(instance, [step.request for step in steps], now.timestamp())
     return Examined(tuple(steps), tuple(ready(steps, past, busy, now)), tuple(waiting), past)
 
 
 def ready(steps: Iterable[plan.PlannedStep], past: Mapping[str, Past], busy: Set[Key], now: datetime) -> list[plan.PlannedStep]:
-    """The steps that are due, neither in hand nor resting, and made from nothing that is still to be made.
+    """The steps that are due, neither in progress nor resting, and made from nothing that is still to be made.
 
-    What rests holds up nothing, and what is there and is to be made anew no hour that was never made: the present does not wait for a
-    past that is improved, and is improved itself later.
+    A resting step delays nothing. Products that exist and are to be made again do not delay an hour that was never made: the present
+    does not wait for improvements of the past, and is improved itself later.
     """
     active = [step for step in steps if not _rests(step, past)]
-    anew = {key for step in active if step.reason != plan.MISSING for key in step.keys}
-    every = _by_asset({*busy, *(key for step in active for key in step.keys)})
-    first = _by_asset({*busy, *(key for step in active for key in step.keys)} - anew)
-    coming, coming_first = upcoming(every), upcoming(first)
+    remade = {key for step in active if step.reason != plan.MISSING for key in step.keys}
+    pending = _partitions_by_asset({*busy, *(key for step in active for key in step.keys)})
+    pending_first = _partitions_by_asset({*busy, *(key for step in active for key in step.keys)} - remade)
+    coming, coming_first = upcoming(pending), upcoming(pending_first)
     idle = [step for step in active if not busy & set(step.keys) and _due(step, now)]
-    return [step for step in idle if not _waits_for_inputs(step, every, coming_first if _is_new_hour(step) else coming)]
+    return [step for step in idle if not _waits_for_inputs(step, pending, coming_first if _is_new_hour(step) else coming)]
 
 
 def _is_new_hour(step: plan.PlannedStep) -> bool:
     return step.reason == plan.MISSING and spec.assets()[step.asset].grain == "hour"
 
 
-def _by_asset(keys: Iterable[Key]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+def _partitions_by_asset(keys: Iterable[Key]) -> dict[str, set[str]]:
+    by_asset: dict[str, set[str]] = defaultdict(set)
     for asset, partition in keys:
-        found[asset].add(partition or "")
-    return found
+        by_asset[asset].add(partition or "")
+    return by_asset
 
 
 def _rests(step: plan.PlannedStep, past: Mapping[str, Past]) -> bool:
@@ -179,10 +185,10 @@ def _rests(step: plan.PlannedStep, past: Mapping[str, Past]) -> bool:
 
 
 def upcoming(direct: Mapping[str, Set[str]]) -> dict[str, set[str]]:
-    """The partitions of each asset that are to be made, or will be for what is made before them: from observations to hours and nights.
+    """The partitions of each asset that are to be made, or will be once their inputs are made: from observations to hours and nights.
 
-    Not through what serves many, as a night's tables do all of its observations: these wait for tables that are to be made, but not
-    for each measurement set that might hold another transit.
+    Inputs of a coarser grain, such as a night's tables for all of its observations, are not followed: observations wait for tables
+    that are to be made, but not for each measurement set that might hold another transit.
     """
     known = spec.assets()
     coming = {name: set(direct.get(name, ())) for name in known}
@@ -198,7 +204,7 @@ def _coarser(source: spec.Asset, asset: spec.Asset) -> bool:
 
 
 def _windows(asset: spec.Asset, key: str) -> set[str]:
-    """The partitions of an asset that are made from this one of an input of its own grain, or a finer one."""
+    """The partitions of an asset that are made from the partition `key` of an input of the same or a finer grain."""
     if asset.grain == "night":
         return {timegrid.night_of(key)}
     if asset.grain == "hour":
@@ -208,7 +214,7 @@ def _windows(asset: spec.Asset, key: str) -> set[str]:
 
 
 def _waits_for_inputs(step: plan.PlannedStep, direct: Mapping[str, Set[str]], coming: Mapping[str, Set[str]]) -> bool:
-    """Whether anything it is made from is still to be made."""
+    """Whether any input of the step is still to be made."""
     known, partition = spec.assets(), step.partition or ""
     inputs = ((known[source], known[name]) for name in step.assets for source in known[name].inputs if source not in step.assets)
     if step.of is not None:
@@ -219,7 +225,7 @@ def _waits_for_inputs(step: plan.PlannedStep, direct: Mapping[str, Set[str]], co
 
 
 def _feeds(source: spec.Asset, asset: spec.Asset, partition: str, direct: Mapping[str, Set[str]], coming: Mapping[str, Set[str]]) -> bool:
-    """Whether something to come of an input is for this partition of an asset."""
+    """Whether a partition of an input that is still to be made is used for this partition of an asset."""
     if source.grain == "catalogue":
         return bool(direct.get(source.name))
     if _coarser(source, asset):
@@ -228,10 +234,10 @@ def _feeds(source: spec.Asset, asset: spec.Asset, partition: str, direct: Mappin
 
 
 def _due(step: plan.PlannedStep, now: datetime) -> bool:
-    """Whether an hour, a night or the time of a request is over, and what comes late to it is in."""
+    """Whether an hour, a night or the time of a request is over, and so is the wait for late arrivals."""
     asset = spec.assets()[step.asset]
-    whole = asset.grain in ("hour", "night", "request") and not asset.before_window_ends
-    return not whole or now >= _end(step) + LATE
+    waits_for_end = asset.grain in ("hour", "night", "request") and not asset.before_window_ends
+    return not waits_for_end or now >= _end(step) + LATE
 
 
 def _end(step: plan.PlannedStep) -> datetime:
@@ -242,9 +248,10 @@ def _end(step: plan.PlannedStep) -> datetime:
 
 
 def _tags(step: plan.PlannedStep, now: datetime) -> Mapping[str, str]:
-    """The lane and priority of a step: live is what is made for the first time just after it could be, and tonight's calibration."""
-    first = step.reason == plan.MISSING or spec.assets()[step.asset].before_window_ends
-    if step.partition is None or (first and now <= _end(step) + RECENT):
+    """The lane and priority of a step. Steps made for the first time, soon after they became possible, and tonight's calibration
+    are live."""
+    live = step.reason == plan.MISSING or spec.assets()[step.asset].before_window_ends
+    if step.partition is None or (live and now <= _end(step) + RECENT):
         return FOLLOWING
     return LATER if _end(step) > now - LIVE else OLD
 
@@ -263,7 +270,7 @@ def _run_request(step: plan.PlannedStep, now: datetime, queue: Mapping[str, str]
 
 
 def still_open(night: str, seen: Examined, busy: Set[Key]) -> bool:
-    """Whether an older night is to be looked at again: something of it is in hand, or will be asked for before long."""
+    """Whether an older night is to be examined again: a step of it is in progress, or will be requested before long."""
     keys = [partition for _, partition in busy if partition and not naming.is_named(partition)]
     at_work = any(timegrid.night_of(key) == night for key in keys)
     return at_work or any(seen.past.get(step.request, Past()).rests_s < RESTS_LONG_S for step in seen.steps)

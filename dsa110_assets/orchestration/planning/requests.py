@@ -1,7 +1,7 @@
-"""What was asked of Dagster before: what is in hand, and how long what ended without being made rests.
+"""Earlier requests to Dagster: which are in progress, and how long a request rests whose run ended without making its product.
 
-A request is named by what it would make and of what (`spec.Asset.request`), on its run and on the run of whatever failed at it: other
-inputs, settings or code are another request.
+A request's name follows from its product and what that is made from (`spec.Asset.request`). Tags hold the name on its run and on the
+run of any step that failed at it. With other inputs, settings or code it is another request.
 """
 
 import logging
@@ -19,36 +19,36 @@ log = logging.getLogger(__name__)
 Key = tuple[str, str | None]
 PARTITION_TAG = "dagster/partition"
 REQUEST_TAG = "dsa110/request"
-"""On a run that was asked for: the name of what is made first."""
+"""On a requested run: the request of the asset that is made first."""
 FAILED_TAG, ERROR_TAG = "dsa110/failed", "dsa110/error"
-"""On a run that failed: the name of what it failed at, and the class of the error."""
+"""On a failed run: the request at which it failed, and the class of the error."""
 
 
 def in_progress(runs: Sequence[dg.DagsterRun]) -> set[Key]:
-    """(asset, partition) of what these runs make."""
+    """(asset, partition) of everything that these runs make."""
     return {(key.to_user_string(), run.tags.get(PARTITION_TAG)) for run in runs for key in run.asset_selection or ()}
 
 
 @dataclass(frozen=True)
 class Past:
-    """How many runs of a request ended and left it to be made, and for how long [s] it still rests; 0: it may be asked for."""
+    """How many runs of a request ended without making it, and for how long [s] it still rests; 0: it may be requested now."""
 
     ended: int = 0
     rests_s: float = 0.0
 
 
 def past(instance: dg.DagsterInstance, requests: Sequence[str], now_s: float) -> dict[str, Past]:
-    """What became of these requests, of those that were made before. `policy` says how long each rests."""
-    found: dict[str, dict[str, dg.RunRecord]] = {}
+    """The `Past` of those of these requests that were made before. `policy` determines how long each rests."""
+    by_request: dict[str, dict[str, dg.RunRecord]] = {}
     for tag in (REQUEST_TAG, FAILED_TAG) if requests else ():
         for record in instance.get_run_records(dg.RunsFilter(tags={tag: list(requests)}, statuses=list(ENDED))):
-            found.setdefault(record.dagster_run.tags[tag], {})[record.dagster_run.run_id] = record
-    return {request: _past(request, sorted(records.values(), key=_ended_s), now_s) for request, records in found.items()}
+            by_request.setdefault(record.dagster_run.tags[tag], {})[record.dagster_run.run_id] = record
+    return {request: _past(request, sorted(records.values(), key=_ended_s), now_s) for request, records in by_request.items()}
 
 
 def _past(request: str, records: Sequence[dg.RunRecord], now_s: float) -> Past:
     tags = records[-1].dagster_run.tags
-    failed_at_it = (tags.get(FAILED_TAG) or request) == request  # and not at what follows it in the same run
+    failed_at_it = (tags.get(FAILED_TAG) or request) == request  # rather than at an asset that follows in the same run
     pause_s = policy.pause_s(tags.get(ERROR_TAG) if failed_at_it else None, len(records))
     return Past(len(records), max(0.0, _ended_s(records[-1]) + pause_s - now_s))
 
@@ -59,14 +59,14 @@ def _ended_s(record: dg.RunRecord) -> float:
 
 @dataclass
 class Attempt:
-    """What a step is at: the name of its request, once it is known."""
+    """The request a step is working on, by name, once it is known."""
 
     request: str = ""
 
 
 @contextmanager
 def failure_recorded(instance: dg.DagsterInstance, run_id: str) -> Iterator[Attempt]:
-    """If the block fails for good, write on its run at what and with which class of error."""
+    """If the block fails for good, tag its run with the request it failed at and the class of the error."""
     attempt = Attempt()
     try:
         yield attempt
@@ -77,5 +77,5 @@ def failure_recorded(instance: dg.DagsterInstance, run_id: str) -> Iterator[Atte
         try:
             instance.add_run_tags(run_id, {FAILED_TAG: attempt.request, ERROR_TAG: str(kind.value) if kind else type(error).__name__})
         except Exception:
-            log.exception("run %s: what it failed at could not be noted; it may be asked for again early", run_id)
+            log.exception("run %s: the step that failed could not be recorded; it may be requested again early", run_id)
         raise

@@ -1,1 +1,1 @@
-"""Mosaics that people ask for by name: what they ask, and the verbs."""
+"""Mosaics that people request by name: the requests, and the operations on them."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Standing:
-    """A request, its mosaic (None: not made yet, or its data are gone) and why that is to be made (again), '' if it is as asked for."""
+    """A request, its mosaic (None: not made yet, or its data are gone) and why it is to be made (again); '' if it is up to date."""
 
     request: Request
     product: "Product | None"
@@ -40,28 +40,29 @@ def request(
     dry_run: bool = False,
     progress: Callable[[int, int, str], None] = lambda done, total, text: None,
 ) -> tuple[Request, "list[Product]", "Product | None"]:
-    """Keep a request and make its mosaic: the request, its tiles, and the mosaic (None of a dry run, which keeps nothing).
+    """Keep a request and make its mosaic; return the request, its tiles, and the mosaic (None for a dry run, which keeps nothing).
 
-    Asked for again, a mosaic that is up to date stays. Raises NotFoundError where there is no such tile or calibrator, ConfigurationError
-    for what contradicts itself, for a name that another request has, and for a run that failed: then nothing is kept.
+    If the mosaic of a repeated request is up to date, it stays. Raises NotFoundError if there is no such tile or calibrator, and
+    ConfigurationError if the request contradicts itself, if its name belongs to another request, or if the run failed: then nothing
+    is kept.
     """
     with Archive(settings.archive, settings.database_url) as archive:
-        wanted = requesting.resolve(archive, name, asked, by)
-        found = requesting.tiles(archive, wanted)
+        resolved = requesting.resolve(archive, name, asked, by)
+        tiles = requesting.tiles(archive, resolved)
         if dry_run:
-            return wanted, found, None
+            return resolved, tiles, None
         is_new = requested.read(archive, name) is None
-        wanted = requested.keep(archive, wanted)
-        progress(0, 1, f"coadding {len(found)} tiles")
+        resolved = requested.keep(archive, resolved)
+        progress(0, 1, f"coadding {len(tiles)} tiles")
         try:
             with instance.open_instance(settings.dagster_home) as dagster:
-                by_command.run(by_command.job(settings), dagster, ASSET, wanted.partition, {}, "requested", f"the request {name}")
+                by_command.run(by_command.job(settings), dagster, ASSET, resolved.partition, {}, "requested", f"the request {name}")
         except DsaError:
             if is_new:
                 requested.delete(archive, name)
             raise
         progress(1, 1, "")
-        return wanted, found, archive.current(ASSET, wanted.partition)
+        return resolved, tiles, archive.current(ASSET, resolved.partition)
 
 
 def hand_over(settings: "Settings", archive: Archive, name: str, asked: requesting.Asked, by: str) -> backfill.Launch:
@@ -73,32 +74,32 @@ def hand_over(settings: "Settings", archive: Archive, name: str, asked: requesti
 
 
 def of_calibrators(name: str, asked: requesting.Asked, names: Sequence[str]) -> dict[str, requesting.Asked]:
-    """A request for each of these calibrators; of more than one, named after `name` and the calibrator."""
+    """A request for each of these calibrators, by name; if there are several, each name is made of `name` and the calibrator."""
     if len(names) < 2:
         return {name: replace(asked, calibrator="".join(names))}
-    of = {f"{name}_{re.sub(r'[^a-z0-9]+', '_', one.lower()).strip('_')}": one for one in names}
-    return {key: replace(asked, calibrator=one) for key, one in of.items()}
+    calibrators = {f"{name}_{re.sub(r'[^a-z0-9]+', '_', calibrator.lower()).strip('_')}": calibrator for calibrator in names}
+    return {key: replace(asked, calibrator=calibrator) for key, calibrator in calibrators.items()}
 
 
 def listed(archive: "Archive", settings: "Settings") -> list[Standing]:
-    """Every request, by name."""
-    return [_standing(archive, settings, one) for one in requested.requests(archive)]
+    """Every request, in order of name."""
+    return [_standing(archive, settings, request) for request in requested.requests(archive)]
 
 
 def show(archive: "Archive", settings: "Settings", name: str) -> Standing:
-    """One request. Raises NotFoundError, saying which there are."""
+    """One request. Raises NotFoundError, which lists the requests there are."""
     return _standing(archive, settings, requested.find(archive, name))
 
 
 def delete(settings: "Settings", name: str) -> "list[Product]":
     """Remove a request, its partition in Dagster, and the data of its products, which are returned; records stay.
 
-    Raises NotFoundError where there is none, and ConfigurationError while one is read.
+    Raises NotFoundError if there is no such request, and ConfigurationError while one of its products is being read.
     """
     with Archive(settings.archive, settings.database_url) as archive, instance.open_instance(settings.dagster_home) as dagster:
-        gone = requested.delete(archive, name)
+        removed = requested.delete(archive, name)
         dagster.delete_dynamic_partition(str(partitions.REQUESTS.name), naming.named(name))
-    return gone
+    return removed
 
 
 def _standing(archive: "Archive", settings: "Settings", request: Request) -> Standing:

@@ -1,4 +1,4 @@
-"""What a person asks a mosaic of, as a request that is kept (`archive.requested`), and the tiles and grid that answer it."""
+"""Turns what a person asks for into a request that is kept (`archive.requested`), and finds its tiles and grid."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from dsa110_assets.sky.calibrators import Calibrator
 
 QUICK_PIXELS = 3.0
-"""Pixels across the beam's minor axis of the quick tier, which has a quarter of the science tier's: fits lose nothing, and the brightest
-pixel is up to 4 ln 2 (0.5 sqrt(2) / 3)^2 = 15 % below the peak between pixels."""
+"""Pixels across the beam's minor axis in the quick tier, which has a quarter of the science tier's pixels. Fits lose nothing, but the
+brightest pixel is up to 4 ln 2 (0.5 sqrt(2) / 3)^2 = 15 % below a peak between pixels."""
 LARGEST_RADIUS_DEG = 30.0
 FIELD = "request"
 _TEXT, _NUMBER = dg.String, dg.Float
@@ -33,10 +33,10 @@ _TEXT, _NUMBER = dg.String, dg.Float
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asks for: the tiles of a time [`since`, `until`) (UTC), `tiles` by product id or partition, or those whose middle is
-    within `timespan_min` / 2 of the transit of `calibrator` that is nearest to the time `at` (default: the newest tile).
+    """A person's request as given: the tiles of a time [`since`, `until`) (UTC), `tiles` by product id or partition, or those whose
+    middle is within `timespan_min` / 2 of the transit of `calibrator` that is nearest to the time `at` (default: the newest tile).
 
-    With `centre_deg` (ICRS), and about a calibrator, the grid holds a circle of `radius_deg`, and only tiles that reach it count.
+    With `centre_deg` (ICRS), or a calibrator, the grid holds a circle of `radius_deg`, and only tiles that reach into it count.
     """
 
     since: datetime | None = None
@@ -51,40 +51,40 @@ class Asked:
 
 
 def resolve(archive: "Archive", name: str, asked: Asked, by: str) -> Request:
-    """The request for what was asked, of which there are tiles.
+    """Return the complete request, for which there is at least one tile.
 
-    Raises NotFoundError where there is no such tile or calibrator, and ConfigurationError for what contradicts itself.
+    Raises NotFoundError if there is no such tile or calibrator, and ConfigurationError if `asked` contradicts itself.
     """
     naming.named(name)
     _require_one_way(asked)
     request = Request(name, *_when(archive, asked), by, datetime.now(UTC), tier=asked.tier, **_where(archive, asked))
     if asked.tiles:
-        request = replace(request, tiles=tuple(_partition(archive, one) for one in asked.tiles))
+        request = replace(request, tiles=tuple(_partition(archive, tile) for tile in asked.tiles))
     if not tiles(archive, request):
-        there = archive.partitions("tile_image")
-        span = f"tiles are of {there[0]} to {there[-1]}" if there else "there is none yet"
+        existing = archive.partitions("tile_image")
+        span = f"tiles are of {existing[0]} to {existing[-1]}" if existing else "there is none yet"
         raise NotFoundError(f"no usable tile_image of {requested.told(request)}: {span}; `dsa110 products --asset tile_image` lists them")
     return request
 
 
 def tiles(archive: "Archive", request: Request) -> "list[Product]":
-    """The usable tiles of a request whose data are there, by time."""
+    """The usable tiles of a request whose data exist, in order of time."""
     since, until = (timegrid.datetime_to_mjd(moment) for moment in (request.since, request.until))
     first = timegrid.key(request.since - timegrid.OBSERVATION_WINDOW)
     near = recipes.all_usable(archive, "tile_image", first, timegrid.key(request.until), removed=False)
-    near = [one for one in near if since - timegrid.ROUNDING_D <= float(one.metadata["mjd_start"]) < until]
+    near = [tile for tile in near if since - timegrid.ROUNDING_D <= float(tile.metadata["mjd_start"]) < until]
     if request.tiles:
-        near = [one for one in near if one.partition in request.tiles]
-    return [one for one in near if _reaches(one, request)]
+        near = [tile for tile in near if tile.partition in request.tiles]
+    return [tile for tile in near if _reaches(tile, request)]
 
 
 def grid(request: Request, tiles: "Sequence[Product]", options: "CoaddOptions") -> "tuple[CoaddOptions, Header | None]":
-    """How the tiles are coadded, and onto which grid (None: one that holds them all)."""
+    """Return the options for coadding the tiles, and the grid to coadd them on (None: one that holds them all)."""
     from dsa110_assets.mosaics.grid import around
 
-    pixel_arcsec = options.pixel_arcsec or min(float(one.metadata["pixel_arcsec"]) for one in tiles)
+    pixel_arcsec = options.pixel_arcsec or min(float(tile.metadata["pixel_arcsec"]) for tile in tiles)
     if request.tier == "quick":
-        coarse = min(float(one.metadata["beam_minor_arcsec"]) for one in tiles) / QUICK_PIXELS
+        coarse = min(float(tile.metadata["beam_minor_arcsec"]) for tile in tiles) / QUICK_PIXELS
         options = replace(options, pixel_arcsec=max(pixel_arcsec, coarse))
         pixel_arcsec = options.pixel_arcsec
     target = around(*request.centre_deg, request.radius_deg, pixel_arcsec / 3600) if request.centre_deg else None
@@ -109,48 +109,49 @@ FIELDS = {
             "by": dg.Field(_TEXT, is_required=False, description="who asks"),
         },
         is_required=False,
-        description="what a new mosaic is of; none: of what its partition's name was requested for before",
+        description="what a new mosaic is made of; empty: as the earlier request of this partition's name says",
     )
 }  # fmt: skip
-"""What the launchpad asks of a requested mosaic."""
+"""The launchpad's fields for a requested mosaic."""
 
 
 def keep_asked(archive: "Archive", partition: str, config: Mapping[str, Any]) -> None:
-    """Keep what a run config asks for, if anything, as the request of this partition.
+    """Keep the request in a run config, if there is one, as the request of this partition.
 
-    Raises NotFoundError where nothing was ever asked for by this name, and as `resolve` and `requested.keep`.
+    Raises NotFoundError if the config has none and nothing was ever requested by this name; otherwise as `resolve` and
+    `requested.keep`.
     """
     if not naming.is_named(partition):
         raise NotFoundError(f"{partition!r} is no partition of requested mosaics: write {naming.NAME_MARK} and a name, such as @virgo_2026")
-    name, given = partition.removeprefix(naming.NAME_MARK), dict(config.get(FIELD, {}))
-    if not given:
+    name, fields = partition.removeprefix(naming.NAME_MARK), dict(config.get(FIELD, {}))
+    if not fields:
         requested.find(archive, name)
         return
-    by = given.pop("by", "web UI")
-    times = {key: _time(key, given[key]) for key in ("since", "until", "at") if key in given}
-    plain = {"tiles": tuple(given.get("tiles", ()))}
-    if "centre_deg" in given:
-        if len(given["centre_deg"]) != 2:
-            raise ConfigurationError(f"centre_deg={given['centre_deg']}: write right ascension and declination [deg], as [218.5, 16.3]")
-        plain["centre_deg"] = tuple(given["centre_deg"])
-    requested.keep(archive, resolve(archive, name, Asked(**{**given, **times, **plain}), by))
+    by = fields.pop("by", "web UI")
+    times = {key: _time(key, fields[key]) for key in ("since", "until", "at") if key in fields}
+    plain = {"tiles": tuple(fields.get("tiles", ()))}
+    if "centre_deg" in fields:
+        if len(fields["centre_deg"]) != 2:
+            raise ConfigurationError(f"centre_deg={fields['centre_deg']}: write right ascension and declination [deg], as [218.5, 16.3]")
+        plain["centre_deg"] = tuple(fields["centre_deg"])
+    requested.keep(archive, resolve(archive, name, Asked(**{**fields, **times, **plain}), by))
 
 
 def _time(key: str, text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
         raise ConfigurationError(f"{key}={text!r} is no time; write 2026-01-25T22:25 (UTC)") from None
-    return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _require_one_way(asked: Asked) -> None:
-    """ConfigurationError unless exactly one thing says which tiles, and what goes with it is within range."""
+    """Raise ConfigurationError unless the tiles are selected in exactly one way and all values are within range."""
     ways = {"a time": asked.since or asked.until, "tiles": asked.tiles, "a calibrator": asked.calibrator}
-    given = [name for name, value in ways.items() if value]
-    if len(given) != 1:
+    chosen = [name for name, value in ways.items() if value]
+    if len(chosen) != 1:
         raise ConfigurationError(
-            f"a mosaic is of a time (since and until), of tiles, or of a calibrator's transit; given is {' and '.join(given) or 'none'}"
+            f"a mosaic is of a time (since and until), of tiles, or of a calibrator's transit; given is {' and '.join(chosen) or 'none'}"
         )
     if (asked.since is None) != (asked.until is None):
         raise ConfigurationError("a time has two ends: give both since and until")
@@ -167,7 +168,7 @@ def _require_one_way(asked: Asked) -> None:
 
 
 def _when(archive: "Archive", asked: Asked) -> tuple[datetime, datetime]:
-    """Between which times the observations begin."""
+    """The times between which the observations begin."""
     if asked.since is not None and asked.until is not None:
         return asked.since, asked.until
     if asked.tiles:
@@ -186,10 +187,10 @@ def _when(archive: "Archive", asked: Asked) -> tuple[datetime, datetime]:
 
 
 def _where(archive: "Archive", asked: Asked) -> dict[str, Any]:
-    """Centre, radius and calibrator of a request; nothing where its tiles say where it is."""
+    """Centre, radius and calibrator of a request; empty where its tiles determine its place."""
     if asked.calibrator:
-        one = _calibrator(archive, asked)
-        return {"centre_deg": (one.ra_deg, one.dec_deg), "radius_deg": asked.radius_deg, "calibrator": one.name}
+        calibrator = _calibrator(archive, asked)
+        return {"centre_deg": (calibrator.ra_deg, calibrator.dec_deg), "radius_deg": asked.radius_deg, "calibrator": calibrator.name}
     return {"centre_deg": asked.centre_deg, "radius_deg": asked.radius_deg} if asked.centre_deg else {}
 
 
@@ -200,16 +201,16 @@ def _calibrator(archive: "Archive", asked: Asked) -> "Calibrator":
 
 
 def _partition(archive: "Archive", tile: str) -> str:
-    """The partition of a tile named by its product id or its partition. Raises NotFoundError if there is no usable one of science."""
+    """The partition of a tile named by its product id or its partition. Raises NotFoundError if there is no usable science tile of it."""
     if naming.is_id(tile):
         product = archive.get(tile)
         if product.asset != "tile_image" or product.trial:
             raise NotFoundError(f"{tile} is no tile_image of science; `dsa110 products --asset tile_image` lists them")
         tile = str(product.partition)
     naming.check_partition(tile)
-    found = recipes.usable(archive, "tile_image", tile)
-    if found is None or found.removed:
-        why = "its data were removed by retention" if found else "there is none that may be used"
+    usable_tile = recipes.usable(archive, "tile_image", tile)
+    if usable_tile is None or usable_tile.removed:
+        why = "its data were removed by retention" if usable_tile else "there is none that may be used"
         raise NotFoundError(f"no tile_image {tile}: {why}; `dsa110 products --asset tile_image` lists those there are")
     return tile
 

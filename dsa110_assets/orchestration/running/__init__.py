@@ -1,1 +1,1 @@
-"""A step's life and how steps are run: inputs, draft, judging, publishing, retries, limits, Dagster's instance and runs."""
+"""The life of a step and the running of steps: inputs, draft, judging, publishing, retries, limits, Dagster's instance and runs."""

@@ -1,4 +1,4 @@
-"""One partition of one asset, made in this process by a run of its own, for who asked for just that."""
+"""Making one partition of one asset in this process, by a separate run, for a command that requested only that."""
 
 import uuid
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def job(settings: "Settings") -> dg.JobDefinition:
-    """The job of which `run` takes one step."""
+    """The job from which `run` executes one step."""
     return graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
 
 
 def run(
     job: dg.JobDefinition, dagster: dg.DagsterInstance, asset: str, partition: str | None, config: Mapping[str, Any], lane: str, who: str
 ) -> None:
-    """Make an asset's partition with this run config, if it is not up to date. `lane` is told of the run; raises ConfigurationError,
+    """Make an asset's partition with this run config, if it is not up to date. The run is tagged with `lane`. Raises ConfigurationError,
     a sentence about `who`, if it fails."""
     run_id = str(uuid.uuid4())
     partitions.tell(dagster, partition)
@@ -40,5 +40,5 @@ def run(
     for event in done.all_events:
         if event.is_step_failure:
             error_class, reason = policy.failure(event.step_failure_data)
-            if error_class != "DagsterAssetCheckFailedError":  # its product is there, and held, which its checks tell
+            if error_class != "DagsterAssetCheckFailedError":  # its product is published and held, as its checks say
                 raise ConfigurationError(f"{who} could not make {asset} {partition or ''}: {error_class}: {reason}")

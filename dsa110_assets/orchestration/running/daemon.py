@@ -1,8 +1,8 @@
-"""Dagster's daemon, alone: a second one on the same DAGSTER_HOME, or on another host for the same archive, would submit the same
-runs again.
+"""Dagster's daemon, of which only one may run: a second one on the same DAGSTER_HOME, or on another host for the same archive, would
+submit the same runs again.
 
-Dagster itself only logs that another daemon is sending heartbeats. The lock is held by the daemon's process and
-dies with it, so a daemon that was killed is followed at once.
+Dagster itself only logs that another daemon is sending heartbeats. The daemon's process holds the lock, which is
+released when the process ends, so a daemon that was killed can be replaced at once.
 """
 
 import argparse
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 @contextmanager
 def daemon_lock(home: Path, archive: Path | None = None) -> Iterator[None]:
-    """Hold the daemon's lock of a Dagster home, and of an archive that is there: several hosts have a home each.
+    """Hold the daemon's lock of a Dagster home, and of the archive if it exists, because each of several hosts has its own home.
 
-    Raises ConfigurationError, naming the holder, if it is taken.
+    Raises ConfigurationError, naming the holder, if a lock is taken.
     """
-    me = f"pid {os.getpid()} on {os.uname().nodename}"
-    places = {"DAGSTER_HOME": home / signs.LOCK}
+    own_name = f"pid {os.getpid()} on {os.uname().nodename}"
+    locks = {"DAGSTER_HOME": home / signs.LOCK}
     if archive is not None and archive.is_dir():
-        places["DSA110_ARCHIVE"] = archive / f".{signs.LOCK}"
+        locks["DSA110_ARCHIVE"] = archive / f".{signs.LOCK}"
     with ExitStack() as held:
-        for name, lock in places.items():
+        for name, lock in locks.items():
             refusal = f"{name}={lock.parent}: its daemon runs already"
-            held.enter_context(files.exclusive_lock(lock, me, lambda holder, why=refusal: f"{why} ({holder}); stop that first"))  # type: ignore[misc]
+            held.enter_context(files.exclusive_lock(lock, own_name, lambda holder, why=refusal: f"{why} ({holder}); stop that first"))  # type: ignore[misc]
         yield
 
 
@@ -48,10 +48,10 @@ def _archive() -> "Archive":
 
 
 def main() -> int:
-    """Run the daemon until a signal ends it; 1, with one sentence on stderr, if there is one already."""
+    """Run the daemon until a signal ends it. Returns 1, with one sentence on stderr, if a daemon runs already."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-w", "--workspace", type=Path, required=True, help="workspace.yaml that names the code server")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
         home = os.environ.get("DAGSTER_HOME", "").strip()
         if not home:
@@ -64,7 +64,7 @@ def main() -> int:
             form = settings.log_form()
             logs.configure(form)
             with watchdog.watched(Path(home)), signs.given(_archive):
-                internals.run_daemon(str(given.workspace), form, int(signs.EVERY_S))
+                internals.run_daemon(str(arguments.workspace), form, int(signs.EVERY_S))
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""How a step is executed: one process at a time finds the inputs, opens a draft, and has the asset's body write into it."""
+"""The execution of a step: one process at a time finds the inputs, opens a draft, and has the asset's body write into it."""
 
 import os
 import time
@@ -24,18 +24,19 @@ if TYPE_CHECKING:
     from dsa110_assets.orchestration.resources import Platform
 
 LOCKS = 4096
-"""So many that work on several hosts seldom meets in one of them by chance."""
+"""The number of lock files: enough that work on several hosts seldom shares one by chance."""
 LOCK_S, LOOK_AGAIN_S = 600.0, 0.2
-"""Longer than a stage takes; with what the step is retried, longer than a hung one lives. Until then it is tried so often."""
+"""How long a lock is tried for, and the interval between tries. LOCK_S is longer than a stage takes; with the step's retries, it is
+longer than a hung run lives."""
 NAME_BYTES = 200
-"""Longer than any host's name with two numbers: a shorter holder leaves nothing of a longer one before it."""
+"""Longer than any host's name with two numbers, so that a short holder's name overwrites all of a longer one before it."""
 
 
 def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, body: spec.Body) -> dg.MaterializeResult[Any] | None:
     """Make the asset `name` for the step's partition: find inputs, have `body` write the draft, judge, publish, report.
 
-    A product that is up to date is reported again, not made again, so that a run the platform asked for twice changes nothing; a
-    run asked for by hand makes it anew. None when the partition has nothing to be made from, and for a trial.
+    A product that is up to date is reported again, not made again, so that a run the platform requested twice changes nothing; a
+    run requested by hand makes it again. Returns None when the partition has nothing to be made from, and for a trial.
     """
     from dsa110_assets.archive import integrity
 
@@ -57,10 +58,10 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
         current = archive.current(name, partition, check=True, removed=True)
         if current and _is_up_to_date(context, platform, current, ingredients):
             measured.outcome = measuring.UP_TO_DATE
-            context.log.info(f"{current.id} is up to date{'; retention has taken its data' if current.removed else ''}")
+            context.log.info(f"{current.id} is up to date{'; retention has removed its data' if current.removed else ''}")
             return reporting.report(context, current)
-        if gone := spec.without_data(archive, name, ingredients):
-            raise WaitingError(recipes.waiting_for_removed_data(name, partition, gone))
+        if removed := spec.without_data(archive, name, ingredients):
+            raise WaitingError(recipes.waiting_for_removed_data(name, partition, removed))
         capacity.require(platform, name, ingredients)
         with publishing.judged_draft(context, platform, asset, ingredients, follows) as draft:
             step = Step(context, platform, asset, ingredients, draft)
@@ -74,7 +75,7 @@ def execute(context: dg.AssetExecutionContext, platform: "Platform", name: str, 
 def _limits_and_errors(
     context: dg.AssetExecutionContext, platform: "Platform", name: str, partition: str | None
 ) -> Iterator[tuple[requests.Attempt, measuring.Measured]]:
-    """Around a step: its run names this process, errors become Dagster's, the partition is nobody else's, and memory is kept."""
+    """Around a step: its run names this process, errors become Dagster's, the partition is locked, and freed memory is kept for reuse."""
     instance.lower_priority_of_backfill(context.run)
     with (
         requests.failure_recorded(context.instance, context.run.run_id) as attempt,
@@ -88,17 +89,18 @@ def _limits_and_errors(
 
 
 def _refuse_range(context: dg.AssetExecutionContext) -> None:
-    """ConfigurationError for a run over a range: its first bad window would end the others, and its results would count for all."""
+    """Raise ConfigurationError for a run over a range: its first bad window would end the others, and its results would count for all."""
     if context.has_partition_key_range:
         first, last = context.partition_key_range
         raise ConfigurationError(
-            f"{context.asset_key.to_user_string()} {first} to {last} in one run: every partition is a run of its own; "
+            f"{context.asset_key.to_user_string()} {first} to {last} in one run: every partition needs a separate run; "
             "launch the range as multiple runs, or with: dsa110 backfill --nights D1..D2 --asset A"
         )
 
 
 def _is_up_to_date(context: dg.AssetExecutionContext, platform: "Platform", product: "Product", ingredients: recipes.Ingredients) -> bool:
-    """Whether nothing is to be made: nobody asked for it by hand, it is not stale, and nothing needs what retention took of it."""
+    """Whether a product need not be made again: the run was not requested by hand, the product is not stale, and nothing needs data
+    that retention removed from it."""
     archive, settings = platform.archive, platform.settings
     if instance.LANE_TAG not in context.run.tags or product.trial != archive.trial:
         return False
@@ -109,7 +111,7 @@ def _is_up_to_date(context: dg.AssetExecutionContext, platform: "Platform", prod
 
 @contextmanager
 def _quarantine_if_hung(context: dg.AssetExecutionContext, platform: "Platform", partition: str | None) -> Iterator[None]:
-    """An observation whose child hung to the last attempt is quarantined: it would hang whoever comes next."""
+    """Quarantine an observation whose child process hung in the last attempt too: it would hang the next run as well."""
     try:
         yield
     except OverrunError as error:
@@ -128,30 +130,30 @@ def subband_files(platform: "Platform", partition: str | None) -> list[Path]:
 
 @contextmanager
 def partition_lock(archive: "Archive", name: str, partition: str | None) -> Iterator[None]:
-    """One process at a time makes a partition of an asset, whoever asked twice; the other then finds it up to date.
+    """Let one process at a time make a partition of an asset, even if it was requested twice; the second then finds it up to date.
 
-    The lock is one of a fixed number of files, so that they do not pile up, and dies with its process. One that is held by a process
-    without a sign of life, on a host that the file server still waits for or in a process that is stopped, holds up nobody: what it
-    was about to publish comes second (`archive.publish`). Raises TransientError if a living one keeps it for LOCK_S: the step is tried
-    again then, and who holds the lock without going on is ended meanwhile (see `hung`).
+    The lock is one of a fixed number of files, so that they do not pile up, and is released when its process ends. A lock held by a
+    process that gives no sign of life (a stopped process, or one on a host that the file server still waits for) is not waited for: what
+    that process was about to publish comes second (`archive.publish`). Raises TransientError if a living process keeps the lock for
+    LOCK_S: the step is then tried again, and a holder that makes no progress is ended meanwhile (see `hung`).
     """
-    places, what = archive.root / ".locks", f"{naming.in_trial(name, archive.trial)} {partition}"
-    places.mkdir(exist_ok=True)
-    me = instance.beat(instance.launcher(""))
-    beats.keep(archive.root, me)
-    path, until = places / f"{xxhash.xxh3_64_intdigest(what.encode()) % LOCKS:04d}", time.monotonic() + LOCK_S
-    while (held := files.take_lock(path)) is None and not _is_lost(archive.root, path):
+    lock_directory, lock_name = archive.root / ".locks", f"{naming.in_trial(name, archive.trial)} {partition}"
+    lock_directory.mkdir(exist_ok=True)
+    own_name = instance.beat(instance.launcher(""))
+    beats.keep(archive.root, own_name)
+    path, until = lock_directory / f"{xxhash.xxh3_64_intdigest(lock_name.encode()) % LOCKS:04d}", time.monotonic() + LOCK_S
+    while (descriptor := files.take_lock(path)) is None and not _is_lost(archive.root, path):
         if time.monotonic() > until:
-            raise files.kept_by_another(path, what, LOCK_S)
+            raise files.kept_by_another(path, lock_name, LOCK_S)
         time.sleep(LOOK_AGAIN_S)
     try:
-        if held is not None:
-            os.pwrite(held, me.ljust(NAME_BYTES).encode(), 0)
-            os.fsync(held)  # other hosts read it while this one has it open
+        if descriptor is not None:
+            os.pwrite(descriptor, own_name.ljust(NAME_BYTES).encode(), 0)
+            os.fsync(descriptor)  # other hosts read the file while this one has it open
         yield
     finally:
-        if held is not None:
-            os.close(held)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _is_lost(root: Path, path: Path) -> bool:

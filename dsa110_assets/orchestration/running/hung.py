@@ -1,16 +1,16 @@
-"""Runs that make no progress: ended with everything they started, tried once more, and then set aside.
+"""Runs that make no progress: they are ended with everything they started, tried once more, and then set aside.
 
-Dagster's own limit is on a run as a whole, hours long, as it does not know what a run does; what it asks to end, and cannot, goes on.
-Here a run is looked at every few seconds. It is hung if for `hung_after_min`
+Dagster's own limit applies to a run as a whole and is hours long, because Dagster does not know what a run does; a run that ignores its
+request to end goes on. This module looks at every run every few seconds. A run is hung if
 
-- it had no event and its processes, which are on this host, no processor time: stopped, waiting for a child or a file server that
-  does not answer; or
-- times the `patience` of the asset that it makes, it had no event, whatever it computes: a loop without end. What is filled in beside
-  live runs may take `SLOWER` times as long.
+- for `hung_after_min` it had no event and its processes, which are on this host, used no processor time: they are stopped, or wait for a
+  child or a file server that does not answer; or
+- for `hung_after_min` times the `patience` of the asset that it makes, it had no event, although it computes: an endless loop. A backfill
+  beside live runs may take `SLOWER` times as long.
 
-It is asked to end through the launcher, whichever this is, so that runs of other hosts are, too; a process of this host that goes on
-after `GRACE_S` is killed with all it has started, and with it go its locks. A run that somebody cancelled is ended likewise. No
-process of another host is ever touched: who launched it ends it there (`workers`), within `ELSEWHERE_S`.
+A hung run is asked to end through its launcher, whichever kind that is, so runs of other hosts are ended too. A process of this host
+that goes on after `GRACE_S` is killed with everything it has started, which releases its locks. A run that somebody cancelled is ended
+in the same way. No process of another host is ever touched: its launcher ends it there (`workers`), within `ELSEWHERE_S`.
 """
 
 import contextlib
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 HUNG_TAG = "dsa110/hung"
-"""On a run that was ended, and on the one that tries it again: why."""
+"""Set on a run that was ended as hung, and on its retry: the reason."""
 LAUNCHED = (instances.LIVE, instances.BACKFILL, None)
-"""Lanes of runs that have processes of their own; None: from the web page."""
+"""Lanes whose runs have separate processes; None: runs launched from the web page."""
 ELSEWHERE_S = 2 * GRACE_S
-"""From asking to reporting a run of another host, whose process cannot be seen from here."""
+"""Time from asking a run of another host to end until it is reported; its process cannot be seen from here."""
 SLOWER = 10.0
-"""Beside a live run a backfill's gets a tenth of a processor."""
+"""Next to a live run, a backfill's run gets a tenth of a processor."""
 UNKNOWN_PATIENCE = 8.0
-"""Of steps that make no asset: backups and scans read the whole archive."""
+"""The patience for steps that make no asset: backups and scans read the whole archive."""
 WORKING_PART = 0.01
-"""Of a processor: what waits and looks now and then whether it is over takes less."""
+"""The fraction of a processor above which a run counts as working: a process that only waits and polls takes less."""
 GAP_S = 60.0
-"""If nobody looked for so long, that time counts for nobody: the machine slept, or the platform was down."""
+"""A gap this long between two looks counts against no run: the machine slept, or the platform was down."""
 LONGEST_REASON = 400
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _STATES = {"T": "is stopped (SIGSTOP)", "t": "is stopped by a debugger", "D": "waits for a disk or file server", "R": "computes"}
@@ -57,7 +57,7 @@ _STATES = {"T": "is stopped (SIGSTOP)", "t": "is stopped by a debugger", "D": "w
 
 @dataclass(frozen=True)
 class Seen:
-    """A run as it was when it last went on: its newest event, and the processor time [s] of its processes, with when [unix s]."""
+    """A run when it last made progress: its newest event, and the processor time [s] of its processes, each with its time [unix s]."""
 
     event: int
     event_at_s: float
@@ -67,7 +67,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ending:
-    """A run that was asked to end: when [unix s], and why; '' if somebody cancelled it."""
+    """A run that was asked to end: when [unix s], and why ('' if somebody cancelled it)."""
 
     asked_s: float
     why: str
@@ -75,7 +75,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Watch:
-    """What the last look saw, and when [unix s] it was."""
+    """What the last look saw, and its time [unix s]."""
 
     looked_s: float = 0.0
     seen: Mapping[str, Seen] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Watch:
 
 
 def restored(told: Mapping[str, Any]) -> Watch:
-    """A watch as it was kept in JSON."""
+    """Return a watch from the form in which it was kept in JSON."""
     seen, ending = told.get("seen", {}), told.get("ending", {})
     return Watch(
         told.get("looked_s", 0.0),
@@ -93,30 +93,30 @@ def restored(told: Mapping[str, Any]) -> Watch:
 
 
 def look(platform: "Platform", instance: dg.DagsterInstance, before: Watch, now_s: float) -> Watch:
-    """Look at every run once: end what is hung, kill what was asked to end and goes on, and report it.
+    """Look at every run once: ask hung runs to end, kill those that go on after being asked, and report them.
 
-    What a command runs in its own process is left to who started it, and may stop it with Ctrl-Z.
+    A run that a command makes in its own process is left to the person who started the command, who may stop it with Ctrl-Z.
     """
     running = {run.run_id: run for run in instances.unfinished(instance) if run.tags.get(instances.LANE_TAG) in LAUNCHED}
-    ending = {run_id: one for run_id, one in before.ending.items() if not _has_ended(platform, instance, run_id, one, now_s)}
+    ending = {run_id: record for run_id, record in before.ending.items() if not _has_ended(platform, instance, run_id, record, now_s)}
     lost_s = now_s - before.looked_s if now_s - before.looked_s > GAP_S else 0.0
     seen = {}
     for run_id, run in running.items():
         if run.status == dg.DagsterRunStatus.CANCELING and run_id not in before.ending:
             ending[run_id] = Ending(now_s, "")
         elif run.status == dg.DagsterRunStatus.STARTED and run_id not in before.ending:
-            one = _see(instance, run, before.seen.get(run_id), now_s, lost_s)
-            if why := _hung(platform, instance, run, one, now_s):
+            record = _see(instance, run, before.seen.get(run_id), now_s, lost_s)
+            if why := _hung(platform, instance, run, record, now_s):
                 log.error("run %s: %s", run_id, why)
                 _ask_to_end(instance, run)
                 ending[run_id] = Ending(now_s, why)
             else:
-                seen[run_id] = one
+                seen[run_id] = record
     return Watch(now_s, seen, ending)
 
 
 def _see(instance: dg.DagsterInstance, run: dg.DagsterRun, before: Seen | None, now_s: float, lost_s: float) -> Seen:
-    """A run now: what has changed since it was seen last is of now."""
+    """A run as it is now: what has changed since `before` gets the time `now_s`."""
     event, pid = instances.newest_event(instance, run.run_id), instances.process_of(run)
     cpu_s = processor_s(pid) if pid else None
     if before is None:
@@ -128,29 +128,29 @@ def _see(instance: dg.DagsterInstance, run: dg.DagsterRun, before: Seen | None, 
     return Seen(event, before.event_at_s + lost_s, *idle_since)
 
 
-def _hung(platform: "Platform", instance: dg.DagsterInstance, run: dg.DagsterRun, one: Seen, now_s: float) -> str:
-    """Why a run is taken to be hung; '' if it is not."""
+def _hung(platform: "Platform", instance: dg.DagsterInstance, run: dg.DagsterRun, seen: Seen, now_s: float) -> str:
+    """Why a run counts as hung; '' if it does not."""
     limit_s = 60.0 * platform.settings.hung_after_min
-    quiet = one.cpu_s is not None and now_s - one.cpu_at_s > limit_s
-    if not quiet and now_s - one.event_at_s <= limit_s:
+    quiet = seen.cpu_s is not None and now_s - seen.cpu_at_s > limit_s
+    if not quiet and now_s - seen.event_at_s <= limit_s:
         return ""
     step = _step(instance, run)
     patience = spec.assets()[step].patience if step in spec.assets() else UNKNOWN_PATIENCE
     slower = SLOWER if run.tags.get(instances.LANE_TAG) == instances.BACKFILL else 1.0
-    if not quiet and now_s - one.event_at_s <= limit_s * patience * slower:
+    if not quiet and now_s - seen.event_at_s <= limit_s * patience * slower:
         return ""
-    what = f"{step or run.job_name} {run.tags.get(requests.PARTITION_TAG, '')}".strip()
-    return f"{what}: no progress for {(now_s - one.event_at_s) / 60.0:.3g} min ({_doing(run)}); it is ended with all it has started"
+    subject = f"{step or run.job_name} {run.tags.get(requests.PARTITION_TAG, '')}".strip()
+    return f"{subject}: no progress for {(now_s - seen.event_at_s) / 60.0:.3g} min ({_doing(run)}); it is ended with all it has started"
 
 
 def _step(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
-    """The step that a run is at; '' before the first."""
+    """The step that a run is in; '' before the first."""
     begun = instances.events(instance, run.run_id, dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_RESTARTED)
     return (begun[-1].step_key or "") if begun else ""
 
 
 def _doing(run: dg.DagsterRun) -> str:
-    """What the process of a run is at, in words."""
+    """What the process of a run is doing, in words."""
     pid = instances.process_of(run)
     if pid is None:
         return "its process is on another host"
@@ -161,7 +161,7 @@ def _doing(run: dg.DagsterRun) -> str:
 
 
 def processor_s(root: int) -> float:
-    """Processor time [s] that a process, what it has started and what of that has ended took."""
+    """Processor time [s] used by a process and its descendants, including those that have ended."""
     total = 0
     for pid in (root, *children.descendants(root)):
         with contextlib.suppress(OSError, IndexError):
@@ -170,19 +170,19 @@ def processor_s(root: int) -> float:
 
 
 def _ask_to_end(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Ask a run's launcher to end it, and where it cannot, the process itself if it is on this host."""
+    """Ask a run's launcher to end it. If the launcher cannot, signal the process itself, if it is on this host."""
     try:
-        taken = instance.run_launcher.terminate(run.run_id)
+        accepted = instance.run_launcher.terminate(run.run_id)
     except Exception:
         log.exception("run %s: its launcher could not be asked to end it", run.run_id)
-        taken = False
-    if not taken and (pid := instances.process_of(run)):
+        accepted = False
+    if not accepted and (pid := instances.process_of(run)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
 
 
 def _has_ended(platform: "Platform", instance: dg.DagsterInstance, run_id: str, ending: Ending, now_s: float) -> bool:
-    """Whether a run that was asked to end has: after the grace its process of this host is killed. Then it is reported, once."""
+    """Whether a run that was asked to end has ended. Kills its process on this host after the grace period, and then reports it, once."""
     run, waited_s = instance.get_run_by_id(run_id), now_s - ending.asked_s
     if run is None:
         return True
@@ -202,25 +202,25 @@ def _has_ended(platform: "Platform", instance: dg.DagsterInstance, run_id: str, 
 
 
 def _works_for_another(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether the process of a run has taken up another one meanwhile, as those of a pool of workers do."""
-    mine = run.tags[instances.LAUNCHER_TAG].rpartition("/")[0]
+    """Whether the process of a run has meanwhile begun another run, as the processes of a worker pool do."""
+    process = run.tags[instances.LAUNCHER_TAG].rpartition("/")[0]
     others = [one for one in instances.unfinished(instance) if one.run_id != run.run_id]
-    return any(one.tags.get(instances.LAUNCHER_TAG) == f"{mine}/{one.run_id}" for one in others)
+    return any(one.tags.get(instances.LAUNCHER_TAG) == f"{process}/{one.run_id}" for one in others)
 
 
 def _report_hung(platform: "Platform", instance: dg.DagsterInstance, run: dg.DagsterRun, why: str) -> None:
-    """Fail a run that was hung. The first is tried again, by Dagster or by who asked for it; the second rests for a day, and if it is
-    an observation's, the raw files are put aside: they would hang whoever comes next."""
-    again, tags = _hung_before(instance, run), {HUNG_TAG: why[:LONGEST_REASON]}
-    if again:
+    """Fail a run that was hung. The first time it is tried again, by Dagster or by whatever requested it. The second time it rests for a
+    day, and if it is an observation's run, the raw files are quarantined: they would hang the next run too."""
+    hung_before, tags = _hung_before(instance, run), {HUNG_TAG: why[:LONGEST_REASON]}
+    if hung_before:
         step = _step(instance, run)
-        why = f"{why}; it was so before, and is set aside"
+        why = f"{why}; it was hung before too, and is set aside"
         tags |= {"dagster/max_retries": "0", requests.ERROR_TAG: OverrunError.__name__, requests.FAILED_TAG: _request(platform, run, step)}
         partition = run.tags.get(requests.PARTITION_TAG)
         if (raw := execute.subband_files(platform, partition)) and not _is_of_trial(run):
             quarantine.quarantine(platform.archive, raw, why, partition)
     instance.add_run_tags(run.run_id, tags)
-    instance.report_run_failed(run, why if again else f"{why}; it is tried once more")
+    instance.report_run_failed(run, why if hung_before else f"{why}; it is tried once more")
 
 
 def _is_of_trial(run: dg.DagsterRun) -> bool:
@@ -229,7 +229,7 @@ def _is_of_trial(run: dg.DagsterRun) -> bool:
 
 
 def _hung_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether this run tries one again that was hung, or another of the same request was."""
+    """Whether this run is the retry of a hung run, or another run of the same request was hung."""
     if HUNG_TAG in run.tags:
         return True
     request = run.tags.get(requests.REQUEST_TAG)
@@ -239,13 +239,13 @@ def _hung_before(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def _request(platform: "Platform", run: dg.DagsterRun, step: str) -> str:
-    """Names what a step was to make, so that it is not asked for again at once."""
-    partition, otherwise = run.tags.get(requests.PARTITION_TAG), run.tags.get(requests.REQUEST_TAG, "")
+    """The request that names what a step was to make, so that it is not requested again at once."""
+    partition, fallback = run.tags.get(requests.PARTITION_TAG), run.tags.get(requests.REQUEST_TAG, "")
     if step not in spec.assets():
-        return otherwise
+        return fallback
     asset, settings = spec.assets()[step], platform.settings
     try:
         ingredients = asset.find(platform.archive, settings, partition or "")
     except DsaError:
-        return otherwise
-    return otherwise if ingredients is None else asset.request(settings, partition, ingredients)
+        return fallback
+    return fallback if ingredients is None else asset.request(settings, partition, ingredients)

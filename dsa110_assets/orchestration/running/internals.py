@@ -1,4 +1,4 @@
-"""What is used of Dagster beyond its public names, each with its reason: no other module of the package names `dagster._...`.
+"""The non-public names of Dagster that are used, each with its reason: no other module of the package names `dagster._...`.
 
 A release of Dagster that moves one of them fails here, at import, and in a test that names it.
 """
@@ -36,20 +36,20 @@ from dagster._utils.log import configure_loggers as configure_loggers
 
 _SERVER = "runs are forked from a warm process and cancelled without waiting: `cli.code_server` is Dagster's server with this changed"
 REASONS = {
-    "CheckError": "what a dagster.yaml of a wrong shape raises, for a sentence in its place",
+    "CheckError": "raised for a malformed dagster.yaml; it is replaced with a readable message",
     "PartitionBackfill": "Dagster has no public call that launches a backfill; the web page's button does this",
     **dict.fromkeys(
         (
             "BulkActionStatus", "RegisteredCodeLocationOrigin", "RemotePartitionSetOrigin", "RemoteRepositoryOrigin",
             "partition_set_snap_name_for_job_name",
         ),
-        "a backfill of a job, whose runs need not materialise anything: a trial's do not",
+        "a backfill of a job: its runs need not materialise anything, as those of a trial do not",
     ),
     "StepFailureData": "the type of `DagsterEvent.step_failure_data`, which is public",
     "AssetCheckExecutionRecord": "the history of a check has no public reader that both storages have",
     "AssetCheckExecutionRecordStatus": "the history of a check has no public reader that both storages have",
-    "WorkspaceProcessContext": "the web server's pages are served behind a door of our own, in one process",
-    "WorkspaceFileTarget": "the web server's pages are served behind a door of our own, in one process",
+    "WorkspaceProcessContext": "the web server's pages are served behind our own guard, `portal.door`, in one process",
+    "WorkspaceFileTarget": "the web server's pages are served behind our own guard, `portal.door`, in one process",
     **dict.fromkeys(
         (
             "get_python_environment_entry_point", "LoadableTargetOrigin", "FuturesAwareThreadPoolExecutor", "dagster_api_pb2",
@@ -58,16 +58,16 @@ REASONS = {
         ),
         _SERVER,
     ),
-    "write_run_lines": "the console of sensors, and of runs that name no logger, which are all, is not configurable",
+    "write_run_lines": "the console logger of sensors, and of runs that name no logger (all of ours), is not configurable",
     "run_daemon": "its lock has to be held by the process that is the daemon, and its parts' signs of life have to come in time",
 }  # fmt: skip
 
 
 def run_daemon(workspace: str, form: str, beat_s: int) -> None:
-    """Run Dagster's daemon until a signal ends it; `form` is that of its log lines, text or json. Its parts give signs of life every
-    `beat_s`, where Dagster has 30 s and no setting.
+    """Run Dagster's daemon until a signal ends it; `form` is the form of its log lines, text or json. Its parts give signs of life every
+    `beat_s` seconds; Dagster itself uses 30 s and has no setting for it.
 
-    Imported when it is run: it takes seconds, and only the daemon needs it.
+    The daemon is imported only when it is run: the import takes seconds, and only the daemon needs it.
     """
     from dagster._daemon import cli
     from dagster._daemon.controller import daemon_controller_from_instance
@@ -78,9 +78,10 @@ def run_daemon(workspace: str, form: str, beat_s: int) -> None:
 
 
 def write_run_lines(create: Callable[[str, int | str], logging.Logger]) -> None:
-    """Have runs and sensors of this process, and of those forked from it, write to their console by what `create` makes.
+    """Make runs and sensors of this process, and of processes forked from it, write to the console with the logger that `create` makes.
 
-    Dagster's own is coloured text with every event, which its database has; a configuration would have to be in every run's.
+    Dagster's own logger writes coloured text for every event, although its database has them; to configure it, every run would need the
+    configuration.
     """
     from dagster import _loggers
     from dagster._core.definitions import instigation_logger

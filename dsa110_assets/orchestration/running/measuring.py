@@ -1,4 +1,4 @@
-"""What a step is counted and traced by: its end, its wall time, how long its run waited, and how late its product came."""
+"""The counts and traces of a step: its outcome, its wall time, how long its run waited, and the latency of its product."""
 
 import logging
 import time
@@ -31,12 +31,12 @@ OUTCOMES = (MADE, UP_TO_DATE, NOTHING, RETRIED, FAILED, ENDED)
 BY_HAND = "by hand"
 LANES = (instance.LIVE, instance.BACKFILL, instance.PROCESS, BY_HAND)
 ARRIVAL = "observation"
-"""The first span of an observation's trace: from its first subband's arrival to its last one's."""
+"""The first span of an observation's trace: from the arrival of its first subband to that of its last."""
 
 
 @dataclass
 class Measured:
-    """How a step ended: `outcome`, of a failure the class of its error, and the product it made."""
+    """How a step ended: `outcome`, the class of the error if it failed, and the product it made."""
 
     outcome: str = ENDED
     error_class: str = ""
@@ -47,62 +47,66 @@ class Measured:
 
 @contextmanager
 def measured(context: dg.AssetExecutionContext, platform: "Platform", name: str, partition: str | None) -> Iterator[Measured]:
-    """Around a step, outside of what turns its errors into Dagster's: its counts, its span, and the ids its log lines carry."""
-    found, began_s, lane = Measured(), time.time(), context.run.tags.get(instance.LANE_TAG, BY_HAND)
+    """Record a step's counts and span, and set the ids its log lines carry. Goes outside the block that turns errors into Dagster's."""
+    measurement, began_s, lane = Measured(), time.time(), context.run.tags.get(instance.LANE_TAG, BY_HAND)
     place = _place(platform, context.run.run_id, name, partition)
-    waited = _begin(context, place, name, partition)
+    waiting_counts = _begin(context, place, name, partition)
     try:
-        with tracing.at(place), tracing.span(name, found.links, asset=name, partition=partition or "", lane=lane) as told:
+        with tracing.at(place), tracing.span(name, measurement.links, asset=name, partition=partition or "", lane=lane) as attributes:
             try:
-                with _outcome(found):
-                    yield found
+                with _outcome(measurement):
+                    yield measurement
             finally:
-                told |= {"outcome": found.outcome} | ({"error_class": found.error_class} if found.error_class else {})
-                if found.product is not None:
-                    told["product"] = found.product.id
-                    tell_arrival(platform.archive, found.product)
+                attributes |= {"outcome": measurement.outcome} | (
+                    {"error_class": measurement.error_class} if measurement.error_class else {}
+                )
+                if measurement.product is not None:
+                    attributes["product"] = measurement.product.id
+                    tell_arrival(platform.archive, measurement.product)
                 if not context.run.tags.get(reporting.TRIAL_TAG):
-                    _count(platform, name, lane, found, time.time() - began_s, waited)
+                    _count(platform, name, lane, measurement, time.time() - began_s, waiting_counts)
     finally:
-        _run.ended_s, _run.error = time.time(), found.error_class if found.outcome == FAILED else ""
+        _run.ended_s, _run.error = time.time(), measurement.error_class if measurement.outcome == FAILED else ""
 
 
 @contextmanager
-def _outcome(found: Measured) -> Iterator[None]:
-    """Note how the block ends, where it does by an error."""
+def _outcome(measurement: Measured) -> Iterator[None]:
+    """Record how the block ends if it ends with an error."""
     try:
         yield
     except dg.RetryRequested as error:
-        found.outcome, found.error_class = RETRIED, type(error.__cause__).__name__
+        measurement.outcome, measurement.error_class = RETRIED, type(error.__cause__).__name__
         raise
     except dg.Failure as error:
-        found.outcome, found.error_class = FAILED, str(error.metadata[history.ERROR_CLASS].value)
+        measurement.outcome, measurement.error_class = FAILED, str(error.metadata[history.ERROR_CLASS].value)
         raise
     except Exception as error:
-        found.outcome, found.error_class = FAILED, type(error).__name__
+        measurement.outcome, measurement.error_class = FAILED, type(error).__name__
         raise
 
 
-def _count(platform: "Platform", name: str, lane: str, found: Measured, took_s: float, waited: Sequence[counters.Count]) -> None:
-    """Write what a step adds. Where that cannot be written now, the log says so, and the step is no worse for it."""
-    counts = [*waited, counters.Count(counters.ATTEMPTS, (name, found.outcome))]
+def _count(
+    platform: "Platform", name: str, lane: str, measurement: Measured, took_s: float, waiting_counts: Sequence[counters.Count]
+) -> None:
+    """Write the counts that a step adds. If they cannot be written, log a warning; the step itself does not fail."""
+    counts = [*waiting_counts, counters.Count(counters.ATTEMPTS, (name, measurement.outcome))]
     try:
-        if found.outcome == FAILED:
-            counts.append(counters.Count(counters.FAILURES, (name, found.error_class)))
-        if found.outcome == RETRIED:
+        if measurement.outcome == FAILED:
+            counts.append(counters.Count(counters.FAILURES, (name, measurement.error_class)))
+        if measurement.outcome == RETRIED:
             counts.append(counters.Count(counters.RETRIES, (name,)))
-        if found.outcome == MADE and not platform.archive.trial:
+        if measurement.outcome == MADE and not platform.archive.trial:
             counts += counters.seconds(counters.DURATION, (name,), took_s)
-            if found.product is not None and (late_s := latency_s(platform.archive, found.product)) is not None:
+            if measurement.product is not None and (late_s := latency_s(platform.archive, measurement.product)) is not None:
                 counts += counters.seconds(counters.LATENCY, (name, lane), late_s)
         platform.archive.index.write(lambda c: counters.add(c, counts))
     except (DsaError, OSError, SQLAlchemyError) as error:
-        log.warning("%s: its end could not be counted, the metrics lack it: %s", name, error)
+        log.warning("%s: its outcome could not be counted and is missing from the metrics: %s", name, error)
 
 
 def latency_s(archive: "Archive", product: "Product") -> float | None:
-    """From the last subband's arrival in a product's window to its publication [s]; None for what has no window, or nothing in it,
-    and for what was made before: it waited for something else."""
+    """Time from the last subband's arrival in a product's window to its publication [s]. None if the product has no window, if nothing
+    arrived in it, and for versions after the first, which waited for something else."""
     grain = spec.assets()[product.asset].grain
     if grain not in plan.LENGTHS or product.partition is None or product.version > 1:
         return None
@@ -115,17 +119,17 @@ def latency_s(archive: "Archive", product: "Product") -> float | None:
 
 
 def arrivals_s(group: "Product") -> list[float]:
-    """When the files of a subband group were last written [unix s], in order, as its manifest identifies them."""
-    found = []
+    """The times [unix s] when the files of a subband group were last written, sorted, from the identities in its manifest."""
+    times_s = []
     for identity in group.settings.get("files", ()):
         with suppress(ValueError):
-            found.append(int(str(identity).rpartition(":")[2]) / 1e9)
-    return sorted(found)
+            times_s.append(int(str(identity).rpartition(":")[2]) / 1e9)
+    return sorted(times_s)
 
 
 @dataclass
 class _Run:
-    """The run whose steps this process makes: where it is, whence its span hangs, when it began and its last step ended [unix s]."""
+    """The run whose steps this process makes: its place, its parent span, when it began and when its last step ended [unix s]."""
 
     place: tracing.Place = field(default_factory=tracing.Place)
     parent: str = ""
@@ -139,34 +143,35 @@ _run = _Run()
 
 
 def _begin(context: dg.AssetExecutionContext, place: tracing.Place, name: str, partition: str | None) -> list[counters.Count]:
-    """At the first step of a run, how long that waited, also as a span; the span of the run before it is over."""
+    """At the first step of a run, return the counts of how long the run waited, and record the wait as a span. Ends the span of the
+    run before it. Empty at later steps."""
     global _run
     if _run.place.run == place.run:
         return []
     record = context.instance.get_run_record_by_id(place.run)
     began_s = record.start_time if record and record.start_time else time.time()
-    asked_s = min(record.create_timestamp.timestamp() if record else began_s, began_s)
+    requested_s = min(record.create_timestamp.timestamp() if record else began_s, began_s)
     if tracing.is_on():
         end_run()
         context.instance.add_run_tags(place.run, {history.TRACE_TAG: place.trace})
         parent = tracing.span_of(ARRIVAL, place.trace) if spec.assets()[name].grain == "observation" else ""
         waiting = tracing.Place(place.trace, tracing.span_of("queue", place.run), place.run)
-        tracing.record("queue", waiting, asked_s, began_s, parent=parent or place.span)
+        tracing.record("queue", waiting, requested_s, began_s, parent=parent or place.span)
         _run = _Run(place, parent, began_s, began_s, f"run {partition or ''}".strip())
         _end_run_at_exit()
     else:
         _run = _Run(place)
     lane = context.run.tags.get(instance.LANE_TAG, BY_HAND)
-    return counters.seconds(counters.QUEUED, (lane,), began_s - asked_s)
+    return counters.seconds(counters.QUEUED, (lane,), began_s - requested_s)
 
 
 @cache
 def _end_run_at_exit() -> None:
-    children.at_exit(end_run, 10)  # before what is not sent yet is
+    children.at_exit(end_run, 10)  # before the spans not yet sent are sent
 
 
 def end_run() -> None:
-    """Tell of the run whose steps were made here last: its end is theirs."""
+    """Record the span of the run whose steps were made here last. It ended when its last step ended."""
     global _run
     if _run.name:
         tracing.record(_run.name, _run.place, _run.began_s, _run.ended_s, parent=_run.parent, error=_run.error)
@@ -174,7 +179,7 @@ def end_run() -> None:
 
 
 def tell_arrival(archive: "Archive", group: "Product") -> None:
-    """The root of an observation's trace, once: its first manifest's."""
+    """Record the root span of an observation's trace, once: for its first manifest."""
     arrived = arrivals_s(group)
     if tracing.is_on() and group.asset == "subband_group" and arrived and group.version == 1 and not group.trial:
         trace = _trace(archive, group.asset, group.partition)
@@ -183,18 +188,18 @@ def tell_arrival(archive: "Archive", group: "Product") -> None:
 
 
 def origins(archive: "Archive", products: "Sequence[Product]") -> list[tracing.Place]:
-    """The runs that made these products, as what is made of them links to."""
+    """The places of the runs that made these products, for links from the steps that use them."""
     if not tracing.is_on():
         return []
-    made = {(one.run_id, _trace(archive, one.asset, one.partition)) for one in products}
-    return [tracing.Place(trace, tracing.span_of("run", run_id), run_id) for run_id, trace in sorted(made)]
+    run_traces = {(one.run_id, _trace(archive, one.asset, one.partition)) for one in products}
+    return [tracing.Place(trace, tracing.span_of("run", run_id), run_id) for run_id, trace in sorted(run_traces)]
 
 
 def _place(platform: "Platform", run_id: str, name: str, partition: str | None) -> tracing.Place:
-    """Where a run's steps are: its own span, in the trace of its partition; one of its own where the archive cannot be opened."""
+    """The place of a run's steps: the run's span, in the trace of its partition; in a separate trace if the archive cannot be opened."""
     try:
         trace = _trace(platform.archive, name, partition) if tracing.is_on() else ""
-    except (DsaError, OSError) as error:  # the step fails for it, too, and says so
+    except (DsaError, OSError) as error:  # the step fails for the same reason, and reports it
         log.debug("%s: no trace: %s", name, error)
         trace = tracing.trace_of("", partition, name)
     return tracing.Place(trace, tracing.span_of("run", run_id), run_id)

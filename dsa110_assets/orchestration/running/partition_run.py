@@ -1,4 +1,4 @@
-"""One partition made through Dagster in the process that asks for it, and what came of it."""
+"""Making one partition through Dagster in the requesting process, and the outcome."""
 
 import logging
 import signal
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 INTERRUPTED = "DagsterExecutionInterruptedError"
-"""What Dagster makes of SIGINT and SIGTERM while it runs a step."""
+"""The error that Dagster raises for SIGINT and SIGTERM while it runs a step."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Failed:
 
 @dataclass
 class Tally:
-    """What came of some partitions; `interrupted` says that somebody wanted it to end."""
+    """The outcomes of some partitions; `interrupted` says that a signal asked the work to end."""
 
     made: list[Made] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
@@ -64,14 +64,14 @@ class Tally:
     interrupted: bool = False
 
     def judge(self, product: "Product") -> None:
-        """Tell what its checks said against a product."""
+        """Record the checks that a product failed."""
         if held := product.metadata.get(HELD):
             self.failed.append(Failed(product.asset, product.partition, "Held", f"{product.id}: {held}"))
         else:
             self.failed_checks += checks.failed([product])
 
     def add(self, other: "Tally") -> None:
-        """Tell of what came of others, too."""
+        """Add the outcomes of another tally."""
         self.made += other.made
         self.failed += other.failed
         self.waiting += other.waiting
@@ -89,7 +89,7 @@ class Wanted:
 
 
 class Runs:
-    """Makes what is wanted, a run each, in this process."""
+    """Makes the requested partitions, one run each, in this process."""
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance) -> None:
         self.platform, self.instance = platform, instance
@@ -99,27 +99,27 @@ class Runs:
         return graph.over(self.platform).resolve_implicit_global_asset_job_def()
 
     def make(self, wanted: Wanted) -> Tally:
-        """Run what is wanted, and say what came of it: made and judged, or failed."""
-        told, partition = Tally(), wanted.partition
+        """Run what `wanted` names and return the outcome: products made and judged, or failures."""
+        tally, partition = Tally(), wanted.partition
         before = {a: self.platform.archive.current(a, partition) for a in wanted.assets}
         partitions.tell(self.instance, partition)
         began = time.monotonic()
         try:
             result = self._execute(wanted.assets, partition)
-        except dg.DagsterError as error:  # it did not take this run; the others are no worse for it
+        except dg.DagsterError as error:  # Dagster refused this run; the others can still be made
             log.exception("%s %s", wanted.assets[0], partition or "")
-            told.failed.append(Failed(wanted.assets[0], partition, type(error).__name__, " ".join(str(error).split())))
-            return told
+            tally.failed.append(Failed(wanted.assets[0], partition, type(error).__name__, " ".join(str(error).split())))
+            return tally
         seconds = time.monotonic() - began
         for asset in wanted.assets:
             product = self.platform.archive.current(asset, partition)
             if product is not None and product != before[asset]:
-                told.made.append(Made(product.id, asset, partition, seconds / len(wanted.assets)))
-                told.judge(product)
+                tally.made.append(Made(product.id, asset, partition, seconds / len(wanted.assets)))
+                tally.judge(product)
         failures = _failures(result, partition)
-        told.interrupted = any(failed.error_class == INTERRUPTED for failed in failures)
-        told.failed += failures
-        return told
+        tally.interrupted = any(failed.error_class == INTERRUPTED for failed in failures)
+        tally.failed += failures
+        return tally
 
     def _execute(self, assets: Sequence[str], partition: str | None) -> dg.ExecuteInProcessResult:
         run_id = str(uuid.uuid4())
@@ -136,14 +136,15 @@ class Runs:
 
 
 def in_a_fork(settings: "Settings") -> Callable[[Wanted], Tally]:
-    """What makes a partition in a process of its own, which shares nothing that is open with another, and says no more than the command."""
+    """Return the function that makes a partition in a separate process. The process opens its own archive and instance, and logs
+    warnings only, as the command does."""
     logging.getLogger("dsa110_assets").setLevel(logging.WARNING)
     return Runs(Platform(settings), instances.open_instance(settings.dagster_home)).make
 
 
 @contextmanager
 def _sigterm_restored() -> Iterator[None]:
-    """Dagster leaves SIGTERM as SIGINT is, and that is ignored in what a shell starts in the background."""
+    """Restore the handler of SIGTERM: Dagster sets it to that of SIGINT, which is ignored in processes a shell starts in the background."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -155,16 +156,16 @@ def _sigterm_restored() -> Iterator[None]:
 
 
 def _failures(result: dg.ExecuteInProcessResult, partition: str | None) -> list[Failed]:
-    """What failed in a run, in our own words where the failure was decided by `policy`."""
-    found = []
+    """The failures of a run, with our own reason where `policy` decided the failure."""
+    failures = []
     for event in result.all_events:
         if not event.is_step_failure:
             continue
         data = event.step_failure_data
         error_class, reason = policy.failure(data)
         if error_class == "DagsterAssetCheckFailedError":
-            continue  # its product is there, and held: told with its reasons below
+            continue  # its product is published and held; `Tally.judge` records it with its reasons
         if data.user_failure_data is None and error_class != INTERRUPTED:
             log.error("%s %s: %s", event.step_key, partition, data.error)
-        found.append(Failed(str(event.step_key), partition, error_class, reason))
-    return found
+        failures.append(Failed(str(event.step_key), partition, error_class, reason))
+    return failures

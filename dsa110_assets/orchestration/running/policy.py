@@ -1,4 +1,4 @@
-"""The one mapping from an error's class to what Dagster does: retry with back-off, or fail at once."""
+"""The only mapping from an error's class to what Dagster does: retry with back-off, or fail at once."""
 
 import errno
 import logging
@@ -22,8 +22,8 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S, DAY_S = 60.0, 1800.0, 86400.0
 
 @dataclass(frozen=True)
 class Treatment:
-    """What is done about an error: how often it is retried in its run, the first wait [s] (doubled each time), and after how long
-    [s] the live platform asks for another run (doubled each time, up to half an hour or what the first was)."""
+    """The treatment of an error: the number of retries in its run, the first wait [s] (doubled each time), and the time [s] after which
+    the live platform requests another run (doubled each time, up to half an hour or the first value, whichever is longer)."""
 
     max_retries: int
     wait_s: float
@@ -41,11 +41,12 @@ TREATMENTS: dict[type[errors.DsaError], Treatment] = {
     errors.SilentWrongnessError: Treatment(max_retries=0, wait_s=0.0, again_s=DAY_S),
     errors.NotFoundError: Treatment(max_retries=0, wait_s=0.0, again_s=DAY_S),
 }
-"""What is away for a minute is back before the last retry: 6 + 12 + 24 + 48 s, at least 72 s with the jitter. What is away for longer
-is asked for again in other runs; what no waiting mends is for a person, and tried once a day: other inputs, settings or code are
-another request, which does not rest. Waiting is not retried inside a run, which would hold a slot for hours."""
+"""An outage of a minute is over before the last retry: 6 + 12 + 24 + 48 s, at least 72 s with the jitter. After a longer outage the
+product is requested again in other runs. An error that waiting cannot cure is for a person to solve, and is tried once a day; with other
+inputs, settings or code it is another request, which does not rest. Waiting is not retried inside a run, which would hold a slot for
+hours."""
 OTHERWISE = Treatment(max_retries=0, wait_s=0.0, again_s=DAY_S)
-"""Of an error that is none of these: a fault of the program."""
+"""The treatment of any other error: a fault of the program."""
 
 _SHORT_OF = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM}
 _JITTER = random.Random()
@@ -53,16 +54,16 @@ _log = logging.getLogger(__name__)
 
 
 def as_dsa_error(error: OSError | MemoryError | errors.DsaError) -> errors.DsaError:
-    """The class of our tree that an operating-system error belongs to; ours pass unchanged."""
+    """Return the error of our tree that an operating-system error belongs to; our own errors are returned unchanged."""
     if isinstance(error, errors.DsaError):
         return error
     if isinstance(error, MemoryError) or error.errno in _SHORT_OF:
-        return errors.ResourceError(f"{error}; free some space or memory, work resumes by itself")
+        return errors.ResourceError(f"{error}; free some space or memory, and work resumes by itself")
     return errors.TransientError(f"{type(error).__name__}: {error}")
 
 
 def treatment(error: errors.DsaError) -> Treatment:
-    """The treatment of an error, by the nearest class of the tree."""
+    """The treatment of an error, from the nearest class of the tree that has one."""
     return next((TREATMENTS[cls] for cls in type(error).__mro__ if cls in TREATMENTS), OTHERWISE)
 
 
@@ -72,8 +73,8 @@ def wait_s(rule: Treatment, retry_number: int) -> float:
 
 
 def pause_s(error_class: str | None, ended: int) -> float:
-    """Seconds until what `ended` runs have not made is asked for again; `error_class` is what ended the last of them, None if it was
-    killed, cancelled or made nothing: a quick end must not become a storm of runs."""
+    """Seconds until a product that `ended` runs failed to make is requested again. `error_class` is the error that ended the last run,
+    None if that was killed, cancelled or made nothing. The pause keeps runs that end quickly from becoming a storm of runs."""
     known = {cls.__name__: rule for cls, rule in TREATMENTS.items()}
     first_s = FIRST_PAUSE_S if error_class is None else known.get(error_class, OTHERWISE).again_s
     return min(first_s * 2.0 ** (ended - 1), max(first_s, LONGEST_PAUSE_S))
@@ -94,7 +95,7 @@ def failure(data: "StepFailureData") -> tuple[str, str]:
 
 @contextmanager
 def as_dagster_errors(retry_number: int = 0) -> Iterator[None]:
-    """Turn the errors of our tree, and operating-system errors, into Dagster's RetryRequested, or Failure at the last.
+    """Turn the errors of our tree, and operating-system errors, into Dagster's RetryRequested, or into Failure at the last attempt.
 
     The failure's metadata carry the class of the error, its reason and the number of attempts.
     """

@@ -1,11 +1,11 @@
-"""`dsa110 process`: work off the whole graph, to completion, without a daemon and through Dagster.
+"""`dsa110 process`: bring the whole graph up to date, to completion, without a daemon but through Dagster.
 
 Every step is a Dagster run of one partition, so events, checks and metadata are where the web UI looks for
-them. What is up to date is not run; a partition that fails is reported and the others go on. Killed at any
-moment and started again, it ends with the same products: only the archive decides what is still to do.
+them. Partitions that are up to date are not run; a partition that fails is reported and the others go on. Killed at any
+moment and started again, it ends with the same products: only the archive decides what is still to be done.
 
-Neighbouring observations are made side by side where somebody asks for it (`SideBySide`): while one of them reads and writes the
-others compute. What is planned, in which order, and what is told of it is the same.
+Neighbouring observations are made side by side if requested (`SideBySide`): while one of them reads and writes, the
+others compute. The plan, its order and the report are the same either way.
 """
 
 import logging
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the work is: `done` of `total` partitions of the phase, and what is being made."""
+    """The progress of the work: `done` of `total` partitions of the phase, and what is being made."""
 
     phase: str
     done: int
@@ -55,10 +55,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class ProcessReport:
-    """What `process` did: made, failed, waiting, put aside, and how many partitions were up to date.
+    """What `process` did: products made, failed, waiting, quarantined, and how many partitions were up to date.
 
-    `planned` is what a dry run would do. A product that failed a blocking check is among `failed`, as 'Held';
-    `failed_checks` are those of severity ERROR that failed on what is there and went on.
+    `planned` are the steps a dry run would take. A product that failed a blocking check is among `failed`, as 'Held';
+    `failed_checks` are checks of severity ERROR that failed on published products without holding them.
     """
 
     made: tuple[Made, ...] = ()
@@ -72,7 +72,7 @@ class ProcessReport:
 
     @property
     def ok(self) -> bool:
-        """Whether all that was asked for is done; whether it is good is what `failed_checks` say."""
+        """Whether everything requested was done. `failed_checks` say whether it is good."""
         return not self.failed and not self.waiting
 
 
@@ -97,14 +97,14 @@ def process(
 ) -> ProcessReport:
     """Make everything that is missing or stale for observation windows in [since, until), up to asset `through`.
 
-    Runs are made in this process, one after another, unless `side_by_side` says otherwise. Returns the report; raises ConfigurationError
-    for what makes any work impossible (no inbox, unwritable archive, another `process` on the same archive). A dry run changes nothing
+    Runs are made in this process, one after another, unless `side_by_side` is given. Returns the report. Raises ConfigurationError
+    if no work is possible (no inbox, unwritable archive, another `process` on the same archive). A dry run changes nothing
     and lists the steps.
     """
     from dsa110_assets.archive import integrity
 
     began = time.monotonic()
-    span, wanted = plan.span(since, until), plan.phases(through)
+    span, phases = plan.span(since, until), plan.phases(through)
     if dry_run:
         return _dry_run(settings, span, through)
     platform, tally = Platform(settings), Tally()
@@ -113,25 +113,25 @@ def process(
         archive = platform.archive
         instances.close_orphans(dagster, archive.root)
         integrity.sweep(archive)
-        seen, quarantined = plan.scan_and_quarantine(archive, settings)
-        arrived = {c.observation: [header.path for header in c.group.files.values()] for c in seen.ready() if span.holds(c.observation)}
-        if any(assets[0] == "subband_group" for _, assets in wanted):
+        scan, quarantined = plan.scan_and_quarantine(archive, settings)
+        arrived = {c.observation: [header.path for header in c.group.files.values()] for c in scan.ready() if span.holds(c.observation)}
+        if any(assets[0] == "subband_group" for _, assets in phases):
             _read_ahead(arrived, list(arrived))
             if crew is not None and len(arrived) > 1:
                 crew.warm_up()
         tally.waiting += [
-            plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting" and span.holds(c.observation)
+            plan.Waiting(c.observation, c.reason) for c in scan.candidates if c.state == "waiting" and span.holds(c.observation)
         ]
-        tally.waiting += [plan.Waiting(path.name, reason) for path, reason in seen.waiting if not path.stem.endswith("_incomplete")]
+        tally.waiting += [plan.Waiting(path.name, reason) for path, reason in scan.waiting if not path.stem.endswith("_incomplete")]
         runner = _Runner(platform, dagster, tally, crew, side_by_side.at_once if side_by_side else 1)
-        for grain, assets in wanted:
+        for grain, assets in phases:
             fresh = arrived if assets[0] == "subband_group" else {}
             keys = plan.partitions(archive, grain, assets[0], span, list(arrived))
-            there = plan.snapshots_in_portions(archive, assets, keys, lambda: runner.runs)
-            runner.bring_up_to_date(grain, assets, _one_by_one(there, assets[-1], keys, fresh, progress), fresh)
+            snapshots = plan.snapshots_in_portions(archive, assets, keys, lambda: runner.runs)
+            runner.bring_up_to_date(grain, assets, _one_by_one(snapshots, assets[-1], keys, fresh, progress), fresh)
             if progress:
                 progress(Progress(assets[-1], len(keys), len(keys), ""))
-        runner.report_to_dagster(wanted, span)
+        runner.report_to_dagster(phases, span)
     return ProcessReport(
         made=tuple(tally.made),
         failed=tuple(tally.failed),
@@ -144,52 +144,52 @@ def process(
 
 
 def _one_by_one(
-    there: "Iterator[tuple[str | None, Archive]]",
+    snapshots: "Iterator[tuple[str | None, Archive]]",
     phase: str,
     keys: Sequence[str | None],
     fresh: Mapping[str, Sequence[Path]],
     progress: Callable[[Progress], None] | None,
 ) -> "Iterator[tuple[str | None, Archive]]":
-    """The same; as each is asked for somebody is told, and the disk fetches what the next will read."""
-    for number, (key, archive) in enumerate(there):
+    """Yield the same pairs. Before each, report progress and have the disk fetch the files that the next one will read."""
+    for number, (key, archive) in enumerate(snapshots):
         if progress:
             progress(Progress(phase, number, len(keys), key or ""))
         _read_ahead(fresh, keys[number + 1 :])
         yield key, archive
 
 
-def _crew(settings: "Settings", wanted: SideBySide | None) -> AbstractContextManager[forks.Forks | None]:
-    """Who makes observations side by side, if that is wanted."""
-    if wanted is None or wanted.at_once < 2:
+def _crew(settings: "Settings", side_by_side: SideBySide | None) -> AbstractContextManager[forks.Forks | None]:
+    """The forks that make observations side by side; None if that was not requested."""
+    if side_by_side is None or side_by_side.at_once < 2:
         return nullcontext()
-    return forks.Forks(wanted.preload, partial(in_a_fork, settings))
+    return forks.Forks(side_by_side.preload, partial(in_a_fork, settings))
 
 
 def _read_ahead(arrived: Mapping[str, Sequence[Path]], keys: Sequence[str | None]) -> None:
-    """Have the disk fetch the files of the first of these observations while something else is done."""
+    """Have the disk fetch the files of the first of these observations in the background."""
     files.read_ahead(arrived.get(keys[0] or "", ()) if keys else ())
 
 
 def _dry_run(settings: "Settings", span: plan.Span, through: str | None) -> ProcessReport:
-    """The steps that would be taken; nothing is made, not even the archive."""
+    """A report of the steps that would be taken. Nothing is made, not even the archive."""
     from dsa110_assets.archive.store import MARKER, Archive
 
     if not (settings.archive / MARKER).exists():
-        seen = plan.scan_without_archive(settings)
-        keys = [c.observation for c in seen.ready() if span.holds(c.observation)]
-        return ProcessReport(planned=tuple(plan.forecast_without_archive(keys, through)), waiting=_waiting(seen))
+        scan = plan.scan_without_archive(settings)
+        keys = [c.observation for c in scan.ready() if span.holds(c.observation)]
+        return ProcessReport(planned=tuple(plan.forecast_without_archive(keys, through)), waiting=_waiting(scan))
     archive = Archive(settings.archive, settings.database_url)
-    seen = plan.scan_inbox_when_still(archive, settings)
-    return ProcessReport(planned=tuple(plan.forecast(archive, settings, seen, span, through)), waiting=_waiting(seen))
+    scan = plan.scan_inbox_when_still(archive, settings)
+    return ProcessReport(planned=tuple(plan.forecast(archive, settings, scan, span, through)), waiting=_waiting(scan))
 
 
-def _waiting(seen: inbox.Inbox) -> tuple[plan.Waiting, ...]:
-    return tuple(plan.Waiting(c.observation, c.reason) for c in seen.candidates if c.state == "waiting")
+def _waiting(scan: inbox.Inbox) -> tuple[plan.Waiting, ...]:
+    return tuple(plan.Waiting(c.observation, c.reason) for c in scan.candidates if c.state == "waiting")
 
 
 @contextmanager
 def _alone(platform: Platform) -> Iterator[None]:
-    """One `process` at a time on an archive: a second would make the same products. The lock dies with us."""
+    """Allow one `process` at a time on an archive: a second would make the same products. The lock ends with this process."""
     root = platform.archive.root
     with ExitStack() as held:
         try:
@@ -206,7 +206,7 @@ def _alone(platform: Platform) -> Iterator[None]:
 
 
 class _Runner:
-    """Plans partitions and has them run, in this process or side by side, and keeps the tally."""
+    """Plans partitions, runs them in this process or side by side, and keeps the tally."""
 
     def __init__(self, platform: Platform, instance: dg.DagsterInstance, tally: Tally, crew: forks.Forks | None, at_once: int) -> None:
         self.platform, self.instance, self.tally, self.crew, self.at_once = platform, instance, tally, crew, at_once
@@ -217,53 +217,56 @@ class _Runner:
     def bring_up_to_date(
         self, grain: spec.Grain, assets: Sequence[str], keys: "Iterable[tuple[str | None, Archive]]", fresh: Container[str | None]
     ) -> None:
-        """For each of these partitions of a phase run, in one run, from the first of its assets that is missing or stale to the last.
+        """For each of these partitions of a phase, make in one run the assets from the first that is missing or stale to the last.
 
-        Each comes with the archive to ask about it. `fresh` are those for which the inbox holds files that their manifests do not name.
+        Each key comes with the archive to query about it. `fresh` are the keys for which the inbox holds files that their manifests do
+        not name.
         """
-        told: list[Tally] = []
+        tallies: list[Tally] = []
 
-        def wanted() -> Iterator[Wanted]:
-            for key, there in keys:
-                told.append(Tally())
-                if todo := self._planned(told[-1], grain, there, assets, key, fresh=key in fresh):
+        def tasks() -> Iterator[Wanted]:
+            for key, archive in keys:
+                tallies.append(Tally())
+                if todo := self._planned(tallies[-1], grain, archive, assets, key, fresh=key in fresh):
                     self.runs += 1
-                    yield Wanted(tuple(todo), key, len(told) - 1)
+                    yield Wanted(tuple(todo), key, len(tallies) - 1)
 
-        for one, outcome in self._made(wanted(), grain):
+        for task, outcome in self._made(tasks(), grain):
             if outcome.interrupted:
-                raise KeyboardInterrupt  # Dagster catches the signal to end its run; the work as a whole ends too
-            told[one.number].add(outcome)
-        for tally in told:
+                raise KeyboardInterrupt  # Dagster catches the signal and ends only its run, so the rest of the work is ended here
+            tallies[task.number].add(outcome)
+        for tally in tallies:
             self.tally.add(tally)
 
-    def _made(self, wanted: Iterator[Wanted], grain: spec.Grain) -> Iterator[tuple[Wanted, Tally]]:
-        """What came of each: of several observations side by side, of all others one after another.
+    def _made(self, tasks: Iterator[Wanted], grain: spec.Grain) -> Iterator[tuple[Wanted, Tally]]:
+        """Make each task and yield it with its outcome: several observations side by side, everything else one after another.
 
-        Hours and nights build on those before them. A single observation is not worth a process to itself.
+        Hours and nights build on those before them. A single observation is not worth a separate process.
         """
-        first = list(islice(wanted, 2 if grain == "observation" else 1))
-        both = chain(first, wanted)
+        first = list(islice(tasks, 2 if grain == "observation" else 1))
+        all_tasks = chain(first, tasks)
         if self.crew is None or not (len(first) > 1 or self.crew.are_there):
-            yield from ((one, self.here.make(one)) for one in both)
+            yield from ((task, self.here.make(task)) for task in all_tasks)
             return
-        for one, outcome in self.crew.each(both, self.at_once if grain == "observation" else 1):
-            yield one, self._lost(one, outcome) if isinstance(outcome, forks.Lost) else outcome
+        for task, outcome in self.crew.each(all_tasks, self.at_once if grain == "observation" else 1):
+            yield task, self._lost(task, outcome) if isinstance(outcome, forks.Lost) else outcome
 
-    def _lost(self, wanted: Wanted, lost: forks.Lost) -> Tally:
-        """What is told of a run whose process was killed under it. Dagster is told, too: nobody else would end the run."""
+    def _lost(self, task: Wanted, lost: forks.Lost) -> Tally:
+        """The tally of a run whose process was killed. Also reports the run to Dagster as failed: nothing else would end it."""
         instances.close_orphans(self.instance, self.platform.archive.root)
-        step = plan.next_step(self.platform.archive, self.platform.settings, wanted.assets, wanted.partition)
+        step = plan.next_step(self.platform.archive, self.platform.settings, task.assets, task.partition)
         if step is None:
             return Tally()
         error = ResourceError if lost.exitcode == -signal.SIGKILL else TransientError
-        why = f"its process {lost.how}{': memory is short, perhaps' if error is ResourceError else ''}; started again, the work goes on"
-        return Tally(failed=[Failed(step.asset, wanted.partition, error.__name__, why)])
+        why = (
+            f"its process {lost.how}{': memory is short, perhaps' if error is ResourceError else ''}; start it again, and the work goes on"
+        )
+        return Tally(failed=[Failed(step.asset, task.partition, error.__name__, why)])
 
     def _planned(
         self, tally: Tally, grain: spec.Grain, archive: "Archive", assets: Sequence[str], partition: str | None, *, fresh: bool
     ) -> list[str]:
-        """What of a partition is to be made, by what `archive` holds; what is not is told in `tally`."""
+        """The assets of a partition that are to be made, given what `archive` holds. The others are recorded in `tally`."""
         if partition is not None and partition in self.quarantined and grain == "observation" and not fresh:
             tally.waiting.append(plan.Waiting(partition, self.quarantined[partition]))
             return []
@@ -271,7 +274,7 @@ class _Runner:
         for asset in assets:
             if asset not in todo and (product := archive.current(asset, partition, removed=True)) is not None:
                 tally.up_to_date += 1
-                tally.judge(product)  # what is wrong with it is told each time: it is no better for being old
+                tally.judge(product)  # its failed checks are reported each time: an old product still has its faults
         if todo and (reason := season.outside(grain, partition, inbox.now_s())):
             tally.waiting.append(plan.Waiting(f"{todo[0]} {partition}", reason))
             return []
@@ -291,30 +294,30 @@ class _Runner:
                 return list(assets[number:])
         return []
 
-    def report_to_dagster(self, wanted: Sequence[tuple[spec.Grain, Sequence[str]]], span: plan.Span) -> None:
-        """Report products Dagster does not know of: a kill between index row and event, or a new DAGSTER_HOME."""
-        for grain, assets in wanted:
+    def report_to_dagster(self, phases: Sequence[tuple[spec.Grain, Sequence[str]]], span: plan.Span) -> None:
+        """Report products Dagster does not know of, after a kill between index row and event, or with a new DAGSTER_HOME."""
+        for grain, assets in phases:
             for asset in assets:
                 key = dg.AssetKey(asset)
                 if grain == "catalogue":
-                    untold: list[str | None] = [None] if self.instance.get_latest_materialization_event(key) is None else []
+                    unreported: list[str | None] = [None] if self.instance.get_latest_materialization_event(key) is None else []
                 else:
-                    there = self.platform.archive.partitions(asset, *span.windows(grain))
-                    partitions.tell(self.instance, *there)
-                    inside = [one for one in there if span.holds_partition(grain, one)]
-                    known = {one for chunk in rows.chunks(inside) for one in self._told(key, chunk)}
-                    untold = [one for one in inside if one not in known]
-                for partition in untold:
+                    present = self.platform.archive.partitions(asset, *span.windows(grain))
+                    partitions.tell(self.instance, *present)
+                    inside = [one for one in present if span.holds_partition(grain, one)]
+                    reported = {one for chunk in rows.chunks(inside) for one in self._reported(key, chunk)}
+                    unreported = [one for one in inside if one not in reported]
+                for partition in unreported:
                     product = self.platform.archive.current(asset, partition)
                     if product is not None:
-                        self._tell(product)
+                        self._report(product)
 
-    def _told(self, key: dg.AssetKey, partitions: Sequence[str]) -> Collection[str]:
-        """Those of these partitions that Dagster knows: what it knows of others is not read."""
+    def _reported(self, key: dg.AssetKey, partitions: Sequence[str]) -> Collection[str]:
+        """Those of these partitions that Dagster knows of. Only records of these partitions are read."""
         return self.instance.get_latest_storage_id_by_partition(key, dg.DagsterEventType.ASSET_MATERIALIZATION, set(partitions)).keys()
 
-    def _tell(self, product: "Product") -> None:
-        """Report a product; where that fails the next `process` does it, and the other products are told now."""
+    def _report(self, product: "Product") -> None:
+        """Report a product. If that fails, log the error and go on with the other products; the next `process` tries again."""
         try:
             self.instance.report_runless_asset_event(_event(product))
         except (DsaError, OSError, dg.DagsterError) as error:

@@ -1,4 +1,4 @@
-"""The publishing rule: what a body wrote is judged by the asset's rules before anything can be made from it.
+"""The publishing rule: a product is judged by its asset's rules before anything can be made from it.
 
 An observation's HARD rules are judged before its product becomes visible: a product that breaks one is never
 published. Hour and night products are published first, as evidence, but a broken blocking rule holds them:
@@ -44,10 +44,10 @@ _LIBRARIES = (
 def judged_draft(
     context: dg.AssetExecutionContext, platform: "Platform", asset: spec.Asset, ingredients: "Ingredients", follows: int
 ) -> Iterator["Draft"]:
-    """A draft of the step's product: the block writes into it and adds its figures; then it is judged and published, if the last
+    """A draft of the step's product: the block writes into it and adds its figures. Then the draft is judged, and published if the last
     version is still the one that it `follows`.
 
-    What is read through the inputs is kept by the archive meanwhile. Raises SilentWrongnessError, and publishes nothing, if an
+    The archive meanwhile keeps the products that are read through the inputs. Raises SilentWrongnessError, and publishes nothing, if an
     observation breaks a HARD rule.
     """
     archive, settings, began = platform.archive, platform.settings, time.perf_counter()
@@ -90,11 +90,11 @@ def judged_draft(
 
 @cache
 def engines() -> dict[str, str]:
-    """Versions of the libraries that compute, as recorded with every product."""
-    found = {}
+    """Versions of the computing libraries, as recorded with every product."""
+    versions = {}
     for name in _LIBRARIES:
         try:
-            found[name] = distributions.version(name)
+            versions[name] = distributions.version(name)
         except distributions.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""What Dagster is told about a step: its product with figures and checks, or why nothing was made."""
+"""Reports to Dagster about a step: its product with figures and checks, or why nothing was made."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.product import Product
 
 TRIAL_TAG = "dsa110/trial"
-"""On a run that made products of a trial: its name."""
+"""Set on a run that made products of a trial: the trial's name."""
 NOTHING_TAG = "dsa110/nothing_made"
-"""On a run of which an asset had nothing to be made from: why."""
+"""Set on a run in which an asset had nothing to be made from: the reason."""
 VERSION_TAG = "dagster/data_version"
-"""On a materialisation that no run reports; in a run Dagster writes it, with the versions of the inputs."""
+"""Set on a materialisation that is reported outside a run; inside a run Dagster writes it, with the versions of the inputs."""
 LONGEST_TAG = 200
 PREVIEW_BYTES = 20_000
 
 
 def report(context: dg.AssetExecutionContext, product: "Product") -> dg.MaterializeResult[Any] | None:
-    """Report a product: of science as what the step has made, of a trial as an observation and on the run.
+    """Report a product: a science product as the step's materialisation, a trial's product as an observation and a tag of the run.
 
-    A trial's is no materialisation, which would be science's: then None is returned.
+    A trial's product is not a materialisation, because it would count as science; None is returned for it.
     """
     verdicts = rules.from_metadata(product.asset, product.metadata)
     if not product.trial:
@@ -50,7 +50,7 @@ def report_nothing_made(context: dg.AssetExecutionContext, reason: str) -> None:
 
 
 def log_failed_checks(context: dg.AssetExecutionContext, verdicts: Iterable[rules.Verdict]) -> None:
-    """Log the checks of a product that is not published, and so reported by no materialisation."""
+    """Log the checks of a product that is not published, because no materialisation reports them."""
     for verdict in verdicts:
         context.log_event(
             dg.AssetCheckEvaluation(
@@ -65,9 +65,9 @@ def log_failed_checks(context: dg.AssetExecutionContext, verdicts: Iterable[rule
 
 
 def materialization(product: "Product", verdicts: Iterable[rules.Verdict]) -> dg.MaterializeResult[Any]:
-    """What Dagster is told about a published product: numbers, path, inputs, preview, the checks, and its bytes' version.
+    """The report of a published product to Dagster: numbers, path, inputs, preview, checks, and a version from its bytes.
 
-    By these versions Dagster itself says what has become stale, as the archive does: equal bytes are the same input.
+    From these versions Dagster itself works out what has become stale, as the archive does: equal bytes are the same input.
     """
     return dg.MaterializeResult(
         metadata=materialization_metadata(product),
@@ -102,12 +102,12 @@ def materialization_metadata(product: "Product") -> dict[str, Any]:
 
 
 def data_uri(png: Path) -> str:
-    """A PNG as a data: URI, so that pages and events hold their pictures themselves."""
+    """A PNG as a data: URI, so that pages and events contain their pictures."""
     return f"data:image/png;base64,{b64encode(png.read_bytes()).decode()}"
 
 
 def _metadata(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Figures in types Dagster takes; what has no value (NaN, None) is left out, for a plot has no NaN."""
+    """Figures in types that Dagster accepts. Figures without a value (NaN, None) are left out, because Dagster cannot plot NaN."""
     metadata: dict[str, Any] = {}
     for name, value in figures.items():
         if value is None or (isinstance(value, float) and value != value):

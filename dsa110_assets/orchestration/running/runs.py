@@ -1,4 +1,4 @@
-"""Ending a run, and asking again for what one was to make."""
+"""Ending a run, and requesting again what a run was to make."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def cancel(home: Path, run: history.Run) -> None:
-    """End a queued or running run. Raises NotFoundError if it has ended, ConfigurationError if nobody here can reach its process."""
+    """End a queued or running run. Raises NotFoundError if it has ended, ConfigurationError if its process cannot be reached from here."""
     if run.status not in history.UNFINISHED:
         raise NotFoundError(f"run {run.run_id} is not queued or running: it ended as {run.status}")
     with instances.open_instance(home) as instance:
@@ -29,23 +29,23 @@ def cancel(home: Path, run: history.Run) -> None:
 
 
 def retry(settings: "Settings", run: history.Run) -> str:
-    """Queue what a failed or cancelled run was to make, as a backfill with that id; for the trial that it was made for.
+    """Queue what a failed or cancelled run was to make, as a backfill, for the same trial if it had one. Returns the backfill's id.
 
-    Raises NotFoundError if it did not fail, or made nothing that the graph has.
+    Raises NotFoundError if the run did not fail, or was to make nothing that the graph has.
     """
     if run.status not in history.ENDED_BADLY:
         raise NotFoundError(f"run {run.run_id} did not fail: it is {run.status}")
     assets = tuple(name for name in graph.specifications() if name in run.assets)
     if not assets or run.partition is None:
-        raise NotFoundError(f"run {run.run_id} made no partition of an asset there is; `dsa110 process` makes what is missing")
+        raise NotFoundError(f"run {run.run_id} made no partition of any known asset; `dsa110 process` makes what is missing")
     with instances.open_instance(settings.dagster_home) as instance:
         launch = backfill.Launch(None, assets, (run.partition,), config=_trial_config(instance, run.run_id))
         return str(backfill.hand_over(instance, launch, {**backfill.TAGS, "dsa110/retry": run.run_id}).backfill_id)
 
 
 def _trial_config(instance: dg.DagsterInstance, run_id: str) -> dict[str, Any] | None:
-    """The config of a run's assets by name, if it was made for a trial."""
+    """The config of a run's assets by name, if the run was made for a trial; else None."""
     run = instance.get_run_by_id(run_id)
-    given: dict[str, Any] = dict(run.run_config) if run is not None else {}
-    told = {name: op.get("config", {}) for name, op in given.get("ops", {}).items()}
-    return told if any(config.get(launchpad.TRIAL) for config in told.values()) else None
+    run_config: dict[str, Any] = dict(run.run_config) if run is not None else {}
+    by_asset = {name: op.get("config", {}) for name, op in run_config.get("ops", {}).items()}
+    return by_asset if any(config.get(launchpad.TRIAL) for config in by_asset.values()) else None

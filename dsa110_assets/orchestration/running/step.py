@@ -1,4 +1,4 @@
-"""What an asset's body works with: its partition, its inputs, the settings, and the draft it writes into."""
+"""The step that an asset's body works with: its partition, its inputs, the settings, and the draft it writes into."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One partition of one asset while it is made. A body reads `input`s, writes files below `directory`, and returns figures."""
+    """One partition of one asset while it is made. A body reads each `input`, writes files below `directory`, and returns figures."""
 
     context: "dg.AssetExecutionContext"
     platform: "Platform"
@@ -35,7 +35,7 @@ class Step:
     ingredients: "Ingredients"
     draft: "Draft"
     seconds: dict[str, float] = field(default_factory=dict)
-    """Wall time of each part that was `timed`; the figures gain it as `<part>_s`."""
+    """Wall time of each part that was `timed`; it is added to the figures as `<part>_s`."""
 
     @property
     def partition(self) -> str:
@@ -54,26 +54,26 @@ class Step:
 
     @property
     def archive(self) -> "Archive":
-        """Where inputs are read from."""
+        """The archive that inputs are read from."""
         return self.platform.archive
 
     @property
     def directory(self) -> Path:
-        """Where the product's files are written, an empty directory at first."""
+        """The directory that the product's files are written to; empty at first."""
         return self.draft.path
 
     @property
     def facts(self) -> "Mapping[str, Any]":
-        """What the finder noted beside the inputs; it is recorded with the product."""
+        """The facts that the finder noted beside the inputs; they are recorded with the product."""
         return self.ingredients.facts
 
     @property
     def prepared(self) -> Any:
-        """What the finder has read already, so that the body need not read it again."""
+        """The data that the finder has already read, so that the body need not read them again."""
         return self.ingredients.prepared
 
     def input(self, asset: str) -> "Product":
-        """The one input of this asset."""
+        """The only input of this asset."""
         return self.ingredients.only(asset)
 
     def inputs(self, asset: str) -> "list[Product]":
@@ -89,9 +89,9 @@ class Step:
         self.seconds[f"{part}_s"] = round(time.perf_counter() - began, 3)
 
     def fits_cards(self, anchor: str) -> dict[str, str]:
-        """What an image's FITS headers say of its origin: the product, its inputs, code version, run and flux anchor.
+        """The FITS header cards for an image's origin: the product, its inputs, code version, run and flux anchor.
 
-        The product is named without its version, which only publishing decides; with the run it is unmistakable.
+        The product is named without its version, which only publishing decides; together with the run the name is unambiguous.
         """
         name = naming.in_trial(self.asset.name, self.archive.trial)
         return {

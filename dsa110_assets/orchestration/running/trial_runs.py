@@ -31,11 +31,11 @@ def make(
     until: datetime | None = None,
     progress: Callable[[process.Progress], None] = lambda now: None,
 ) -> "list[Product]":
-    """Make the partitions of `asset` that science has in [since, until) for the trial `name`, with `changes` to the settings (by
-    dotted names), and what follows from them up to `through`. Returns what the trial made.
+    """Make, for the trial `name`, the partitions of `asset` that science has in [since, until), with `changes` to the settings (by
+    dotted names), and the assets that follow from them up to `through`. Returns the products that the trial made.
 
-    What the trial has made before and is up to date is not made again. Raises NotFoundError where science has no such partition,
-    ConfigurationError for wrong names or settings, and, naming the partition, for a step that failed.
+    Products that the trial made before and that are up to date are not made again. Raises NotFoundError if science has no such
+    partition, and ConfigurationError for wrong names or settings and, naming the partition, for a step that failed.
     """
     chain = _chain(asset, through or asset)
     platform = Platform(settings).for_trial(name, changes)
@@ -45,41 +45,45 @@ def make(
     first = graph.specifications()[asset].grain
     keys: list[str | None] = [k or None for k in archive.partitions(asset, *span.windows(first)) if not k or span.holds_partition(first, k)]
     if not keys:
-        raise NotFoundError(f"there is no {asset} in that time to make a trial of; dsa110 products --asset {asset} lists what there is")
+        raise NotFoundError(
+            f"there is no {asset} in that time to make a trial of; dsa110 products --asset {asset} lists those in the archive"
+        )
     job = by_command.job(settings)
     made: list[Product] = []
     with instance.open_instance(settings.dagster_home) as dagster:
-        for one in chain:
-            partitions = _partitions(keys, graph.specifications()[one].grain)
+        for step in chain:
+            partitions = _partitions(keys, graph.specifications()[step].grain)
             for number, partition in enumerate(partitions):
-                progress(process.Progress(one, number, len(partitions), partition or ""))
-                made += _run(job, dagster, archive, one, partition)
-            progress(process.Progress(one, len(partitions), len(partitions), ""))
+                progress(process.Progress(step, number, len(partitions), partition or ""))
+                made += _run(job, dagster, archive, step, partition)
+            progress(process.Progress(step, len(partitions), len(partitions), ""))
     return made
 
 
 def _chain(asset: str, through: str) -> list[str]:
-    """The assets on the ways from one to the other, in the order of the graph."""
-    known = graph.specifications()
+    """The assets on the paths from `asset` to `through`, in the order of the graph."""
+    specifications = graph.specifications()
     for name in (asset, through):
-        if name not in known:
-            raise ConfigurationError(f"{name}: no such asset; there are {', '.join(known)}")
+        if name not in specifications:
+            raise ConfigurationError(f"{name}: no such asset; there are {', '.join(specifications)}")
     after, before = {asset}, {through}
-    for name, one in known.items():
+    for name, one in specifications.items():
         after |= {name} if after & set(one.inputs) else set()
-    for name in reversed(known):
-        before |= set(known[name].inputs) if name in before else set()
-    if through != asset and known[through].grain == "request":
-        raise ConfigurationError(f"{through} has no windows that {asset} tells; its trial is made by itself: --asset {through}")
+    for name in reversed(specifications):
+        before |= set(specifications[name].inputs) if name in before else set()
+    if through != asset and specifications[through].grain == "request":
+        raise ConfigurationError(
+            f"{through} has no windows that follow from those of {asset}; its trial is made by itself: --asset {through}"
+        )
     if through not in after:
-        raise ConfigurationError(f"{through} is not made from {asset}; a trial goes on to what is")
-    return [name for name in known if name in after & before]
+        raise ConfigurationError(f"{through} is not made from {asset}; name an asset that is")
+    return [name for name in specifications if name in after & before]
 
 
 def _partitions(keys: Sequence[str | None], grain: spec.Grain) -> list[str | None]:
-    """The partitions of a grain that hold these."""
-    of = {"hour": timegrid.hour_of, "night": timegrid.night_of}.get(grain, str)
-    return list(dict.fromkeys(None if key is None else of(key) for key in keys))
+    """The partitions of a grain that contain these keys."""
+    key_of = {"hour": timegrid.hour_of, "night": timegrid.night_of}.get(grain, str)
+    return list(dict.fromkeys(None if key is None else key_of(key) for key in keys))
 
 
 def _run(job: dg.JobDefinition, dagster: dg.DagsterInstance, archive: Trial, asset: str, partition: str | None) -> "list[Product]":
@@ -91,5 +95,5 @@ def _run(job: dg.JobDefinition, dagster: dg.DagsterInstance, archive: Trial, ass
 
 
 def _own(archive: "Archive", asset: str, partition: str | None) -> "Product | None":
-    found = archive.current(asset, partition)
-    return found if found is not None and found.trial else None
+    product = archive.current(asset, partition)
+    return product if product is not None and product.trial else None

@@ -1,7 +1,7 @@
-"""systemd's watchdog over Dagster's daemon: it is told that all is well for as long as the daemon gives signs of life.
+"""systemd's watchdog over Dagster's daemon: systemd is notified that all is well for as long as the daemon gives signs of life.
 
-A process that is stopped tells nothing, and one whose parts hang is not vouched for; systemd then ends it and starts another. The
-protocol is sd_notify(3): a datagram to the socket that NOTIFY_SOCKET names. Without that, nothing is done.
+A stopped process sends nothing, and for a daemon whose parts hang nothing is sent; systemd then ends it and starts another. The
+protocol is sd_notify(3): a datagram to the socket that NOTIFY_SOCKET names. Without NOTIFY_SOCKET, nothing is done.
 """
 
 import logging
@@ -19,12 +19,12 @@ from dsa110_assets.orchestration.watching import history
 
 log = logging.getLogger(__name__)
 TIMES = 3
-"""How often within systemd's limit it is told."""
+"""How often systemd is notified within its limit."""
 
 
 @contextmanager
 def watched(home: Path) -> Iterator[None]:
-    """Around the daemon of a Dagster home: systemd is told that it has begun, and every third of its limit that it works."""
+    """Around the daemon of a Dagster home: notify systemd that it has begun, and every third of systemd's limit that it works."""
     if "NOTIFY_SOCKET" not in os.environ:
         yield
         return
@@ -40,7 +40,7 @@ def watched(home: Path) -> Iterator[None]:
 
 
 def tell(state: str) -> None:
-    """Send one line to systemd. That it cannot be reached is logged: systemd then acts as if nothing had been told."""
+    """Send one line to systemd. If systemd cannot be reached, that is logged; it then acts as if nothing had been sent."""
     address = os.environ["NOTIFY_SOCKET"]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
@@ -51,7 +51,7 @@ def tell(state: str) -> None:
 
 
 def _vouch(home: Path, limit_s: float, ended: threading.Event) -> None:
-    """Tell systemd that the daemon works while its oldest sign of life, or our own beginning, is not older than the limit."""
+    """Notify systemd that the daemon works while its oldest sign of life, or the start of this thread, is not older than the limit."""
     began = datetime.now(UTC)
     while True:
         try:

@@ -21,12 +21,12 @@ _GRIDS: dict[spec.Grain, dg.TimeWindowPartitionsDefinition | dg.DynamicPartition
 
 
 def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
-    """The asset as Dagster has it; its body's docstring is the description.
+    """Return the Dagster definition of an asset; the docstring of its body is the description.
 
-    It has no backfill policy: then Dagster makes a range as one run for each partition, named in the run's tags. They share the
-    machine as the lanes say, one window without data or with bad data is nobody else's, and each is tried again by itself.
-    Where there is nothing to make a partition from, nothing is yielded: it stays
-    unmaterialised and what hangs on it is skipped, without failing the run or a backfill over empty windows.
+    It has no backfill policy, so that Dagster makes a range as one run per partition, named in the run's tags. These runs share the
+    machine according to their lanes, a window without data or with bad data does not affect the others, and each is retried by
+    itself. Where there is nothing to make a partition from, nothing is yielded: the partition stays unmaterialised and its
+    dependents are skipped, without failing the run or a backfill over empty windows.
     """
     grid = _GRIDS[asset.grain]
     mapping = THIS_NIGHT_AND_BEFORE if asset.nights_before else NOT_BY_WINDOW if asset.grain == "request" else None
@@ -51,16 +51,16 @@ def definition(asset: spec.Asset, body: spec.Body) -> dg.AssetsDefinition:
         check_specs=rules.check_specs(asset.name, asset.rules, grid),
         config_schema=launchpad.schema(asset),
         pool=asset.pool,
-        can_subset=True,  # what makes a check optional as well as its asset
+        can_subset=True,  # makes the checks optional as well as the asset
     )
     def step(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Iterator[Any]:
         with policy.as_dagster_errors(context.retry_number):
             config = context.op_execution_context.op_config
-            seen = launchpad.platform_for(platform, {name: value for name, value in config.items() if name not in asset.asks})
+            step_platform = launchpad.platform_for(platform, {name: value for name, value in config.items() if name not in asset.asks})
             if asset.keep_request is not None:
-                asset.keep_request(seen.archive, context.partition_key, config)
-        made = execute(context, seen, asset.name, body)
-        if made is not None:
-            yield made
+                asset.keep_request(step_platform.archive, context.partition_key, config)
+        result = execute(context, step_platform, asset.name, body)
+        if result is not None:
+            yield result
 
     return step

@@ -1,4 +1,4 @@
-"""One job per grain: what sensors that ask for assets by name launch; a job's assets share their partitions."""
+"""One job per grain, launched by the sensors that request assets by name; a job's assets share their partitions."""
 
 import dagster as dg
 

@@ -1,6 +1,6 @@
-"""What may be asked of an asset by hand: run config of the launchpad, made from the options that shape the asset.
+"""Run config for making an asset by hand in Dagster's launchpad, built from the options that shape the asset.
 
-A step without config makes the asset as the platform's settings say. With `trial` it makes the same partition for that trial,
+A step without config makes the asset with the platform's settings. With `trial` it makes the same partition for that trial,
 with the options given beside it (see `archive.trials`); options without a trial are refused.
 """
 
@@ -25,20 +25,20 @@ _PLAIN: dict[Any, Any] = {bool: dg.Bool, int: dg.Int, float: dg.Float, str: dg.S
 
 def schema(asset: "Asset") -> dict[str, dg.Field]:
     """The fields of an asset's run config: a trial's name, every option that shapes the asset, with its help, and what it `asks`."""
-    known: dict[str, Any] = {TRIAL: dg.Field(dg.Noneable(dg.String), is_required=False, description=_TRIAL_HELP)}
+    fields: dict[str, Any] = {TRIAL: dg.Field(dg.Noneable(dg.String), is_required=False, description=_TRIAL_HELP)}
     for name in asset.shaping:
-        known[name] = _group(settings.options(name))
-    return known | dict(asset.asks)
+        fields[name] = _group(settings.options(name))
+    return fields | dict(asset.asks)
 
 
 def platform_for(platform: Platform, config: Mapping[str, Any]) -> Platform:
-    """The platform as a step with this run config sees it. Raises ConfigurationError for options that are no trial's."""
-    given = settings.dotted({name: value for name, value in config.items() if name != TRIAL})
+    """The platform for a step with this run config. Raises ConfigurationError for options without a trial."""
+    options = settings.dotted({name: value for name, value in config.items() if name != TRIAL})
     if config.get(TRIAL):
-        return platform.for_trial(config[TRIAL], given)
-    if given:
+        return platform.for_trial(config[TRIAL], options)
+    if options:
         raise ConfigurationError(
-            f"{', '.join(given)}: made with other than the platform's settings, a product is a trial; give it a name (trial: NAME), "
+            f"{', '.join(options)}: made with other than the platform's settings, a product is a trial; give it a name (trial: NAME), "
             "or change the platform's settings"
         )
     return platform

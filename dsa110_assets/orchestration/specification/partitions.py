@@ -1,6 +1,6 @@
-"""The three time grids of the graph, how a night looks at the nights before it, and what has a name instead of a time.
+"""The three time grids of the graph, the mapping of a night to earlier nights, and partitions with a name instead of a time.
 
-Keys are those of `telescope.timegrid`. The season's start is a constant of the settings: computing it from
+Keys are those of `telescope.timegrid`. The season's start is a constant of the settings, because computing it from
 the clock would rebuild every partition status on each load.
 """
 
@@ -15,20 +15,20 @@ OBSERVATIONS = dg.TimeWindowPartitionsDefinition(start=f"{START}T00:00", cron_sc
 HOURS = dg.TimeWindowPartitionsDefinition(start=f"{START}T00:00", cron_schedule="0 * * * *", fmt="%Y-%m-%dT%H:%M", timezone="UTC")
 
 NIGHTS = dg.TimeWindowPartitionsDefinition(start=START, cron_schedule="0 0 * * *", fmt="%Y-%m-%d", timezone="UTC", end_offset=1)
-"""UTC days; the running one exists already, or tonight's calibration would have no partition to go to."""
+"""UTC days. The current day has a partition already, because tonight's calibration needs one."""
 
 REQUESTS = dg.DynamicPartitionsDefinition(name="requests")
-"""Keys are '@' and the name of a request, as in the archive, which says which there are."""
+"""Keys are '@' and the name of a request. The archive holds the list of requests."""
 
 NOT_BY_WINDOW = dg.SpecificPartitionsPartitionMapping([])
-"""What a request is made of the archive says, too. Told that it may be any partition, Dagster would list every window since the season
-began in each run, 4 s a year, and could say no more of what is stale."""
+"""The archive also knows what a request is made from. If the mapping were to all partitions, Dagster would list every window since the
+start of the season in each run, 4 s for a year, and could determine no better what is stale."""
 
 THIS_NIGHT_AND_BEFORE = dg.TimeWindowPartitionMapping(start_offset=-1)
 """A night's light curves are made from those of the latest night before it, which follow from its measurements."""
 
 
 def tell(instance: dg.DagsterInstance, *keys: str | None) -> None:
-    """Let Dagster know those of these partitions that have a name: it runs none that it does not know."""
+    """Register those of these partitions that have a name with Dagster, which runs no partition it does not know."""
     if named := [key for key in keys if key is not None and naming.is_named(key)]:
         instance.add_dynamic_partitions(str(REQUESTS.name), named)

@@ -1,8 +1,7 @@
-"""What a product is to be made from, and where the archive has it, for the assets and for the plan alike.
+"""What a product is to be made from, and where the archive has it, for both the assets and the plan.
 
-A product is up to date while it was made from just what its asset finds now, and shaped by the same settings. A product
-whose data retention took is still what others are made from: by its record nothing has changed, and only who has to read
-it needs its data again.
+A product is up to date as long as it was made from exactly what its asset finds now, with the same settings. A product whose data
+retention removed still counts as an input of others: its record has not changed, and its data are needed again only for reading.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +31,8 @@ class Ingredients:
 
     def only(self, asset: str) -> "Product":
         """The one input of this asset."""
-        (found,) = [product for product in self.products if product.asset == asset]
-        return found
+        (only_input,) = [product for product in self.products if product.asset == asset]
+        return only_input
 
     def all(self, asset: str) -> "list[Product]":
         """The inputs of this asset, in time order."""
@@ -41,7 +40,7 @@ class Ingredients:
 
 
 def usable(archive: "Archive", asset: str, partition: str | None) -> "Product | None":
-    """The current product that may be built upon: not held by a failed blocking rule. Its data may be removed."""
+    """The current product if others may be made from it, that is, if no failed blocking rule holds it. Its data may be removed."""
     product = archive.current(asset, partition, removed=True)
     return None if product is None or product.metadata.get(HELD) else product
 
@@ -49,17 +48,17 @@ def usable(archive: "Archive", asset: str, partition: str | None) -> "Product | 
 def all_usable(
     archive: "Archive", asset: str, since: str | None = None, until: str | None = None, *, removed: bool = True
 ) -> "list[Product]":
-    """Usable products with partitions from `since` to `until`, both included; unless `removed`, only those whose data are there."""
+    """Usable products with partitions from `since` to `until`, both included; unless `removed`, only those whose data exist."""
     return [p for p in archive.products(asset, since, until, removed=removed) if not p.metadata.get(HELD)]
 
 
 def nights_until(archive: "Archive", night: str) -> "list[Product]":
-    """The light curves of all nights until this one whose data are there, in order of time: together the sources' light curves."""
+    """The light-curve products of all nights until this one whose data exist, in order of time: together the sources' light curves."""
     return all_usable(archive, "light_curves", None, night, removed=False)
 
 
 def waiting_for_removed_data(asset: str, partition: str | None, gone: "Sequence[Product]") -> str:
-    """The sentence about what cannot be made for want of these products' data."""
+    """The message that an asset's partition cannot be made because the data of these products were removed."""
     named = ", ".join(p.id for p in gone[:3]) + (" …" if len(gone) > 3 else "")
     return (
         f"{asset} {partition or ''} waits for the data of {named}, which retention has removed: `dsa110 process` makes them "

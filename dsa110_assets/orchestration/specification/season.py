@@ -1,7 +1,7 @@
-"""Which windows have a partition: from the first night of the season to what is over by this machine's clock.
+"""Which windows have a partition: from the first night of the season to the last window that is over by this machine's clock.
 
-Dagster refuses a run of any other, and with it everything that was asked for in the same breath: whoever asks for runs
-asks here first. Knows nothing of Dagster, for whoever only looks at the inbox.
+Dagster refuses a run of any other window, together with everything requested at the same time, so code that requests runs checks
+here first. This module does not import Dagster, so that code which only scans the inbox can use it.
 """
 
 import os
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 START_VARIABLE = "DSA110_START"
 DEFAULT_START = "2025-01-01"
 _REST = {"observation": timegrid.OBSERVATION_WINDOW, "hour": timegrid.HOUR, "night": timedelta(0)}
-"""How long after its start a window gets its partition: when it is over, and a night at once."""
+"""How long after its start a window gets its partition: at its end, but for a night at its start."""
 _DAY = TypeAdapter(date)
 
 
 def season_start() -> str:
     """First day of the season ('YYYY-MM-DD'), from DSA110_START; it must be constant within a deployment.
 
-    Raises ConfigurationError, naming the variable, for what is no date.
+    Raises ConfigurationError, naming the variable, if the value is not a date.
     """
-    given = next((value.strip() for name, value in os.environ.items() if name.upper() == START_VARIABLE), "")
+    text = next((value.strip() for name, value in os.environ.items() if name.upper() == START_VARIABLE), "")
     try:
-        return _DAY.validate_python(given).isoformat() if given else DEFAULT_START
+        return _DAY.validate_python(text).isoformat() if text else DEFAULT_START
     except ValidationError:
-        raise ConfigurationError(f"{START_VARIABLE}={given!r} is no date; write the first night as {DEFAULT_START}") from None
+        raise ConfigurationError(f"{START_VARIABLE}={text!r} is no date; write the first night as {DEFAULT_START}") from None
 
 
 START = season_start()
@@ -44,9 +44,11 @@ def outside(grain: "Grain", key: str | None, now_s: float) -> str | None:
         return None
     start = timegrid.parse_key(key)
     if key < START:
-        return f"is of before {START_VARIABLE}={START}; set that to {key[:10]} or earlier and restart the platform"
-    there = start + _REST[grain]
-    if there.timestamp() > now_s:
+        return f"is before {START_VARIABLE}={START}; set that to {key[:10]} or earlier and restart the platform"
+    available_from = start + _REST[grain]
+    if available_from.timestamp() > now_s:
         now = datetime.fromtimestamp(now_s, UTC)
-        return f"its window ends at {there:%Y-%m-%dT%H:%M}, now it is {now:%Y-%m-%dT%H:%M:%S}; waits until then, or a clock is wrong"
+        return (
+            f"its window ends at {available_from:%Y-%m-%dT%H:%M}, now it is {now:%Y-%m-%dT%H:%M:%S}; waits until then, or a clock is wrong"
+        )
     return None

@@ -1,7 +1,7 @@
-"""What an asset is: one specification beside its body, from which everything that names assets is derived.
+"""The specification of an asset, written beside its body; everything that names assets is derived from these specifications.
 
-`assets/*.py` register their bodies with a specification each; `graph` finds these modules. Whoever asks here works for someone
-who has imported `graph`: dependencies, order, phases, jobs, checks, consumers and reports' lists all come from what is there.
+`assets/*.py` register each body with its specification; `graph` finds these modules and must be imported before the functions
+here are called. Dependencies, order, phases, jobs, checks, consumers and the lists of reports all come from the registered assets.
 """
 
 import json
@@ -35,14 +35,14 @@ Phases = tuple[tuple[Grain, tuple[str, ...]], ...]
 
 GRAINS: tuple[Grain, ...] = ("catalogue", "observation", "hour", "night", "request")
 ALL_REPORTED = ("*",)
-"""As inputs: every asset that the night reports, whichever these are."""
+"""As inputs: all assets that the night's report covers."""
 
 
 @dataclass(frozen=True)
 class Asset:
     """The specification of an asset; as a decorator it registers a body under it.
 
-    A partition whose inputs are not there has no ingredients (None): it stays unmaterialised, which is no failure.
+    A partition whose inputs do not exist has no ingredients (None): it stays unmaterialised, which is not a failure.
     """
 
     name: str
@@ -50,56 +50,56 @@ class Asset:
     grain: Grain
     kinds: Set[str]
     code_version: str
-    """Raised whenever the same inputs would give another product."""
+    """Incremented whenever the code would make a different product from the same inputs."""
     inputs: tuple[str, ...] = ()
     """The assets it is made from."""
     finder: Find | None = None
-    """Finds what a partition ought to be made from now; by default the same partition of all inputs, and catalogues."""
+    """Finds what a partition ought to be made from now; by default the same partition of each input, and of catalogues the only one."""
     shaping: tuple[str, ...] = ()
     """The settings that shape it, by name."""
     rules: "tuple[Rule, ...]" = ()
-    """What its products are judged by, in the order they are told."""
+    """The rules that judge its products, in the order in which verdicts are listed."""
     reach: timedelta = timedelta(0)
-    """So long before and after its window its inputs lie, too."""
+    """How far its inputs extend before and after its window."""
     before_window_ends: bool = False
-    """Made while its window still runs, of what is there; others of hours and nights once the window is over."""
+    """It is made during its window, from the inputs so far; other assets of hours and nights are made once the window is over."""
     freshness: "dg.FreshnessPolicy | None" = None
     pool: str | None = None
-    """At most so many at a time as this pool allows: for what takes most of the machine."""
+    """Dagster pool that limits how many run at a time, for steps that take most of the machine."""
     disk_per_input: float = 0.0
-    """Bytes written per byte of the inputs, where that is much."""
+    """Bytes written per byte of the inputs, for assets that write much."""
     memory_per_input: float = 0.0
     """Bytes in memory per byte of the largest input, beyond `capacity.MEMORY_BYTES`."""
     patience: float = 1.0
-    """So many times `hung_after_min` may pass from one event of its step to the next: what takes long says so."""
+    """Factor on `hung_after_min`, the time allowed from one event of its step to the next; larger for slow assets."""
     keep_days: float | None = None
     """How long its products' data are kept unless `retention_days` says otherwise; None: for ever."""
     uses_up: tuple[str, ...] = ()
-    """Inputs of which it is always made: until it is, retention keeps them."""
+    """Inputs from which it is always made; retention keeps them until it is made."""
     reads_through: str | None = None
-    """The input whose own inputs it reads, too."""
+    """The input whose own inputs it also reads."""
     also_reads: "Callable[[Archive, Ingredients], list[Product]] | None" = None
-    """What it reads beside its inputs, if it is not found through one of them."""
+    """Finds further products that it reads, beside its inputs and those found through one of them."""
     asks: "Mapping[str, dg.Field]" = field(default_factory=dict)
-    """Fields of its run config beside those of every asset: what can be asked of it by hand."""
+    """Fields of its run config beside those that every asset has, for requests by hand."""
     keep_request: "Callable[[Archive, str, Mapping[str, Any]], None] | None" = None
-    """Keeps what a run config asks of a partition, before inputs are looked for."""
+    """Keeps the request in a run config for a partition, before its inputs are looked for."""
     reads_raw_files: bool = False
     """It reads the raw files that its manifest names."""
     reaches_back: bool = False
-    """It leads back through all nights before it: whoever followed it would read the whole archive."""
+    """Its chain of inputs leads back through all earlier nights; code that followed it would read the whole archive."""
     nights_before: bool = False
-    """Its inputs' earlier nights are its inputs, too."""
+    """Earlier nights of its inputs are its inputs, too."""
     of_kept_data_only: bool = False
-    """Nothing that retention took is made again for it: what cannot be made anew without it stays as it is."""
-    nothing_made: str = "what there is cannot be used"
+    """No data that retention removed are made again for it: if it cannot be made again without them, it stays as it is."""
+    nothing_made: str = "the existing inputs cannot be used"
     """Why nothing is made although all inputs are there."""
     reported: bool = True
     """The night's report is made from it, and made again when it changes."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """Figures in the night report's line of each observation, with their headings."""
     figures: tuple[str, ...] = ()
-    """Figures the night's report tells of each product."""
+    """Figures that the night's report shows for each product."""
     image: bool = False
     """It is an image: the product holds image.fits or mosaic.fits."""
 
@@ -111,25 +111,25 @@ class Asset:
         return body
 
     def find(self, archive: "Archive", settings: "Settings", partition: str) -> Ingredients | None:
-        """What the partition ought to be made from now; None if that is not there. May raise WaitingError."""
+        """What the partition ought to be made from now; None if inputs are missing. May raise WaitingError."""
         if self.finder is not None:
             return self.finder(archive, settings, partition)
-        found = [usable(archive, name, None if _known[name].grain == "catalogue" else partition) for name in self.inputs]
-        products = tuple(product for product in found if product is not None)
+        usable_inputs = [usable(archive, name, None if _known[name].grain == "catalogue" else partition) for name in self.inputs]
+        products = tuple(product for product in usable_inputs if product is not None)
         return Ingredients(products) if len(products) == len(self.inputs) else None
 
     def settings(self, settings: "Settings", ingredients: Ingredients) -> dict[str, Any]:
-        """Everything but inputs and code that shaped the product, as it is recorded with it."""
+        """Everything but inputs and code that shaped the product, as recorded with the product."""
         result: dict[str, Any] = jsonable({**self.shaped_by(settings), **ingredients.facts})
         return result
 
     def shaped_by(self, settings: "Settings") -> dict[str, Any]:
         """The settings that shape the product, options as mappings."""
-        given = {name: getattr(settings, name) for name in self.shaping}
-        return {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in given.items()}
+        values = {name: getattr(settings, name) for name in self.shaping}
+        return {name: asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for name, v in values.items()}
 
     def outdated(self, product: "Product", settings: "Settings") -> str:
-        """In what way the product was made as it would not be made now, whatever it was made from; '' if it was not."""
+        """How the code version or settings of the product differ from those in force, regardless of its inputs; '' if they do not."""
         if product.code_version != self.code_version:
             return f"made by code version {product.code_version}, now {self.code_version}"
         now = jsonable(self.shaped_by(settings))
@@ -137,20 +137,22 @@ class Asset:
         return f"made with other settings: {', '.join(differing)}" if differing else ""
 
     def request(self, settings: "Settings", partition: str | None, ingredients: Ingredients) -> str:
-        """Names what would be made of a partition now: the same bytes, settings and code always have the same name."""
+        """A name for the product a partition would get now: the same input bytes, settings and code always give the same name."""
         made_from = sorted(_bytes(p) for p in ingredients.products)
         content = json.dumps([self.code_version, made_from, self.settings(settings, ingredients)], sort_keys=True)
         return f"{self.name} {partition or ''}:{xxhash.xxh3_64_hexdigest(content.encode(errors='surrogateescape'))}"
 
     def stale(self, archive: "Archive", product: "Product", settings: "Settings", ingredients: Ingredients) -> str | None:
-        """Why the product is not what would be made now; None if it is. Equal bytes are the same input."""
+        """Why the product differs from the one that would be made now; None if it does not. Equal bytes count as the same input."""
         if product.code_version != self.code_version:
             return f"made by code version {product.code_version}, now {self.code_version}"
-        before = [archive.get(i) for i in set(product.inputs) - set(ingredients.ids)]
-        made_from = [p for p in before if not (p.removed and p.state == "current")]  # it was right when it was used
-        wanted = [p for p in ingredients.products if p.id not in product.inputs]
-        if {_bytes(p) for p in made_from} != {_bytes(p) for p in wanted}:
-            changed = sorted(p.id for p in wanted or made_from)
+        former_inputs = [archive.get(i) for i in set(product.inputs) - set(ingredients.ids)]
+        made_from = [
+            p for p in former_inputs if not (p.removed and p.state == "current")
+        ]  # a removed current input was right when it was used
+        new_inputs = [p for p in ingredients.products if p.id not in product.inputs]
+        if {_bytes(p) for p in made_from} != {_bytes(p) for p in new_inputs}:
+            changed = sorted(p.id for p in new_inputs or made_from)
             return f"inputs changed: {', '.join(changed[:3])}{' …' if len(changed) > 3 else ''}"
         now = self.settings(settings, ingredients)
         if differing := sorted(k for k in now.keys() | product.settings.keys() if now.get(k) != product.settings.get(k)):
@@ -168,10 +170,10 @@ _phases: list[tuple[Grain, tuple[str, ...]]] = []
 
 
 def complete() -> list[tuple[Asset, Body]]:
-    """All assets with their bodies, once `graph` has imported every module: each after everything it is made from.
+    """All assets with their bodies, each after everything it is made from; called once `graph` has imported every module.
 
-    An asset comes a phase after its inputs of another grain, and in the same phase as those of its own. Raises
-    ConfigurationError for an input that is no asset, and for assets that are made from each other.
+    An asset comes a phase after its inputs of another grain, and in the same phase as those of its own grain. Raises
+    ConfigurationError for an input that is not an asset, and for assets that are made from each other.
     """
     night = {
         name for name, (asset, _) in _registered.items() if asset.reported and asset.grain != "catalogue" and asset.inputs != ALL_REPORTED
@@ -193,9 +195,9 @@ def complete() -> list[tuple[Asset, Body]]:
 
 
 def _each_after_its_inputs(inputs: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """The names in some order in which none comes before what it is made from; ConfigurationError where there is none."""
-    for name, above in inputs.items():
-        if unknown := [i for i in above if i not in inputs]:
+    """The names in an order in which each comes after its inputs. Raises ConfigurationError if there is no such order."""
+    for name, its_inputs in inputs.items():
+        if unknown := [i for i in its_inputs if i not in inputs]:
             raise ConfigurationError(f"{name} is made from {', '.join(unknown)}, which is no asset; there are {', '.join(inputs)}")
     try:
         yield from TopologicalSorter(inputs).static_order()
@@ -204,7 +206,7 @@ def _each_after_its_inputs(inputs: Mapping[str, Sequence[str]]) -> Iterator[str]
 
 
 def assets() -> dict[str, Asset]:
-    """All assets by name, each after everything it is made from. RuntimeError while nobody has imported `graph`."""
+    """All assets by name, each after everything it is made from. Raises RuntimeError if `graph` has not been imported yet."""
     if not _known:
         raise RuntimeError("no asset is known yet: import dsa110_assets.orchestration.graph first, which finds them all")
     return _known
@@ -216,49 +218,49 @@ def of_grain(grain: Grain) -> list[str]:
 
 
 def phases() -> Phases:
-    """The graph as it is worked off. Assets of one phase and partition run in one Dagster run."""
+    """The phases in which the graph is processed. Assets of one phase and partition run in one Dagster run."""
     assets()
     return tuple(_phases)
 
 
 def consumers(known: Mapping[str, Asset]) -> dict[str, tuple[str, ...]]:
-    """What is always made from each asset: until it is, retention keeps its input.
+    """For each asset, the assets that are always made from it; retention keeps it until they are made.
 
-    `hour_mosaic/night_mosaic` reads it through the hour mosaics that were made from it.
+    `hour_mosaic/night_mosaic` means that night mosaics read it through the hour mosaics that were made from it.
     """
-    found: dict[str, list[str]] = {}
+    by_input: dict[str, list[str]] = {}
     for asset in known.values():
         for name in asset.uses_up:
-            found.setdefault(name, []).append(asset.name)
+            by_input.setdefault(name, []).append(asset.name)
         for name in known[asset.reads_through].inputs if asset.reads_through else ():
-            found.setdefault(name, []).append(f"{asset.reads_through}/{asset.name}")
-    return {name: tuple(found[name]) for name in known if name in found}
+            by_input.setdefault(name, []).append(f"{asset.reads_through}/{asset.name}")
+    return {name: tuple(by_input[name]) for name in known if name in by_input}
 
 
 def read_through(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
-    """What making this asset reads beside its ingredients: the tiles of mosaics, the light curves of earlier nights."""
-    of = assets()[asset]
-    through = [p for p in ingredients.products if p.asset == of.reads_through]
-    found = [archive.get(i) for i in sorted({i for product in through for i in product.inputs})]
-    return found + (of.also_reads(archive, ingredients) if of.also_reads else [])
+    """The products that making this asset reads beside its ingredients: the tiles of mosaics, the light curves of earlier nights."""
+    specified = assets()[asset]
+    through = [p for p in ingredients.products if p.asset == specified.reads_through]
+    read = [archive.get(i) for i in sorted({i for product in through for i in product.inputs})]
+    return read + (specified.also_reads(archive, ingredients) if specified.also_reads else [])
 
 
 def without_data(archive: "Archive", asset: str, ingredients: Ingredients) -> "list[Product]":
-    """What making this asset would read of these ingredients, and retention has taken."""
+    """The products that making this asset from these ingredients would read, but whose data retention has removed."""
     return [p for p in (*ingredients.products, *read_through(archive, asset, ingredients)) if p.removed]
 
 
 def outdated_inputs(archive: "Archive", settings: "Settings", inputs: "Sequence[Product]") -> dict[str, Any]:
-    """Figures of a product to be: which of its inputs, or of what those were made from, are not as they would be made now.
+    """Figures for a product to be made: which of its inputs, or of the products those were made from, would be made differently now.
 
-    Of what reaches back over the nights only the inputs themselves are asked, and what they were told of theirs.
+    For inputs that reach back over earlier nights only the inputs themselves are examined, and the same figure that they recorded.
     """
     from dsa110_assets.archive import rows
 
     known = assets()
-    near = [p.id for p in inputs if p.asset not in known or not known[p.asset].reaches_back]
-    below = archive.index.read(lambda c: rows.by_ids(c, archive.root, rows.ancestors(c, near)))
+    traced = [p.id for p in inputs if p.asset not in known or not known[p.asset].reaches_back]
+    below = archive.index.read(lambda c: rows.by_ids(c, archive.root, rows.ancestors(c, traced)))
     reasons = {p.id: known[p.asset].outdated(p, settings) for p in {**below, **{p.id: p for p in inputs}}.values() if p.asset in known}
-    inherited = {p.id: "made of what was made otherwise" for p in inputs if p.metadata.get("inputs_made_otherwise")}
-    found = {**inherited, **{i: why for i, why in reasons.items() if why}}
-    return {"n_inputs": len(inputs), "inputs_made_otherwise": dict(sorted(found.items()))}
+    inherited = {p.id: "made from inputs that were made otherwise" for p in inputs if p.metadata.get("inputs_made_otherwise")}
+    outdated = {**inherited, **{i: why for i, why in reasons.items() if why}}
+    return {"n_inputs": len(inputs), "inputs_made_otherwise": dict(sorted(outdated.items()))}

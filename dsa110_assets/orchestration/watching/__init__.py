@@ -1,1 +1,1 @@
-"""What is told to people and kept in order: alerts, history, housekeeping, the night's report."""
+"""Watching and upkeep of the platform: alerts, history, housekeeping, the night's report."""

@@ -1,4 +1,4 @@
-"""What an alert is about, from the page that shows it: the run that made it or failed at it, and the trace of that."""
+"""The run and trace that an alert is about, from the page that shows it: the run that made the product or that failed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 RUNS, PRODUCTS = "/runs/", "/products/"
-"""Where the portal shows a run, and a product."""
+"""The paths under which the portal shows a run and a product."""
 
 
 @dataclass(frozen=True)
 class About:
-    """The ids of a run and of its trace; '' where there is none."""
+    """The ids of a run and of its trace; '' if there is none."""
 
     run_id: str = ""
     trace_id: str = ""
 
 
 def about(archive: Archive, home: Path, page: str) -> About:
-    """What the alert of this page is about; nothing of pages that show more than one run or product, or what is gone."""
+    """The run and trace that the alert of this page is about; empty for pages that show several runs or products, or removed ones."""
     try:
         if page.startswith(PRODUCTS):
             product = archive.get(page.removeprefix(PRODUCTS))
@@ -33,6 +33,6 @@ def about(archive: Archive, home: Path, page: str) -> About:
         if page.startswith(RUNS):
             run = history.run(home, page.removeprefix(RUNS))
             return About(run.run_id, run.tags.get(history.TRACE_TAG, ""))
-    except NotFoundError:  # retention or expiry took it
+    except NotFoundError:  # retention or expiry removed it
         pass
     return About()

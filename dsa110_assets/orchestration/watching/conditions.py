@@ -1,6 +1,6 @@
-"""What people are told of: every condition with its limits, its section of the runbook, and how it is found in the facts.
+"""The conditions that raise alerts: each with its limits, its section of the runbook, and how it is found in the facts.
 
-To add one: an entry in CONDITIONS, its limits in `thresholds`, its section in ops/runbook.md. Tests miss what is forgotten.
+To add one, add an entry to `_ALL`, its limits to `thresholds`, and its section to ops/runbook.md. Tests fail if one of these is missing.
 """
 
 import logging
@@ -26,14 +26,14 @@ log = logging.getLogger(__name__)
 Topic = Literal["platform", "data", "calibration", "science"]
 FEW_LISTED = 5
 NEWS_H = 1.0
-"""So long something good is news."""
+"""How long good news counts as news."""
 UNPUBLISHED = "not published: "
-"""How the reason begins of an observation that broke a HARD rule (`running.publishing`)."""
+"""How the failure reason of an observation that broke a HARD rule begins (`running.publishing`)."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a condition found: about what ('' if there is but one), in words, how severe, and on which page it is seen."""
+    """What a condition found: its subject ('' if there is only one), a description, the severity, and the page that shows it."""
 
     subject: str
     words: str
@@ -43,7 +43,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that people are told of. `limits` are the names of its thresholds; `page` shows it, `runbook` is its section."""
+    """One condition that raises alerts. `limits` are the names of its thresholds, `page` shows it, `runbook` is its section there."""
 
     name: str
     title: str
@@ -56,25 +56,26 @@ class Condition:
 
 
 def evaluate(facts: Facts) -> tuple[list[Finding], set[str]]:
-    """What is found now, and the conditions of which it could not be found out: these are a finding of their own."""
-    found, unknown, troubles = list[Finding](), set[str](), dict[str, list[str]]()
-    for one in CONDITIONS.values():
+    """The findings now, and the names of the conditions that could not be determined, which are themselves reported as a finding."""
+    findings, unknown, troubles = list[Finding](), set[str](), dict[str, list[str]]()
+    for entry in CONDITIONS.values():
         try:
-            found += [
-                Finding(one.name, seen.subject, one.topic, seen.severity, seen.words, seen.page or one.page) for seen in one.look(facts)
+            findings += [
+                Finding(entry.name, result.subject, entry.topic, result.severity, result.words, result.page or entry.page)
+                for result in entry.look(facts)
             ]
         except (DsaError, OSError, LookupError, ValueError, SQLAlchemyError) as error:
-            log.warning("%s cannot be found out: %s", one.name, error)
-            unknown.add(one.name)
-            troubles.setdefault(" ".join(str(error).split()) or type(error).__name__, []).append(one.title)
+            log.warning("condition %s cannot be determined: %s", entry.name, error)
+            unknown.add(entry.name)
+            troubles.setdefault(" ".join(str(error).split()) or type(error).__name__, []).append(entry.title)
     if troubles:
         words = "; ".join(f"{why} (not known: {', '.join(titles)})" for why, titles in troubles.items())
-        found.append(Finding(BLIND, "", "platform", CRITICAL, words[:2000], "/"))
-    return list({(one.condition, one.subject): one for one in found}.values()), unknown
+        findings.append(Finding(BLIND, "", "platform", CRITICAL, words[:2000], "/"))
+    return list({(entry.condition, entry.subject): entry for entry in findings}.values()), unknown
 
 
 def told() -> dict[str, Told]:
-    """How each condition is told of."""
+    """How each condition is reported, by its name."""
     return {one.name: Told(one.title, one.runbook, one.tells_end, one.page) for one in (*CONDITIONS.values(), _BLIND)}
 
 
@@ -94,7 +95,7 @@ def _no_calibration(facts: Facts) -> Iterator[Found]:
 def _transit_unsolved(facts: Facts) -> Iterator[Found]:
     for name, at in facts.unsolved_transits:
         hours = facts.limits.transit_solved_h
-        words = f"{name} crossed the strip at {at:%Y-%m-%d %H:%M} UTC and was observed; {hours:g} h later there is no table of it in force"
+        words = f"{name} crossed the strip at {at:%Y-%m-%d %H:%M} UTC and was observed; {hours:g} h later no table set from it is in force"
         yield Found(f"{name} {at:%Y-%m-%dT%H:%M}", words)
 
 
@@ -120,36 +121,36 @@ def _failures(facts: Facts) -> Iterator[Found]:
 
 
 def _run_failed(facts: Facts) -> Iterator[Found]:
-    for one in facts.failed:
-        what = f"{', '.join(one.assets)} {one.partition or ''}".strip()
-        yield Found(what, f"{one.reason} (run {one.run_id})", page=f"{RUNS}{one.run_id}")
+    for run in facts.failed:
+        subject = f"{', '.join(run.assets)} {run.partition or ''}".strip()
+        yield Found(subject, f"{run.reason} (run {run.run_id})", page=f"{RUNS}{run.run_id}")
 
 
 def _job_failed(facts: Facts) -> Iterator[Found]:
     began, last = alerts.watched_since(facts.archive), dict[str, history.Run]()
-    for one in facts.runs:
-        if not one.assets and one.ended_at is not None:
-            last.setdefault(one.job, one)
-    for job, one in last.items():
-        if one.status == history.FAILED and one.ended_at is not None and one.ended_at >= began:
-            yield Found(job, f"{history.why_failed(facts.home, one.run_id)} (run {one.run_id})", page=f"{RUNS}{one.run_id}")
+    for run in facts.runs:
+        if not run.assets and run.ended_at is not None:
+            last.setdefault(run.job, run)
+    for job, run in last.items():
+        if run.status == history.FAILED and run.ended_at is not None and run.ended_at >= began:
+            yield Found(job, f"{history.why_failed(facts.home, run.run_id)} (run {run.run_id})", page=f"{RUNS}{run.run_id}")
 
 
 def _retried(facts: Facts) -> Iterator[Found]:
-    wanting = {(asset, one.partition): one for one in facts.failed for asset in one.assets}
-    bad = Counter((asset, one.partition) for one in facts.runs if one.status in history.ENDED_BADLY for asset in one.assets)
-    for (asset, partition), one in wanting.items():
+    lacking = {(asset, run.partition): run for run in facts.failed for asset in run.assets}
+    bad = Counter((asset, run.partition) for run in facts.runs if run.status in history.ENDED_BADLY for asset in run.assets)
+    for (asset, partition), run in lacking.items():
         retries = bad[asset, partition] - 1
         if retries > facts.limits.max_retries:
-            words = f"failed after {retries} retries: {one.reason}"
-            yield Found(f"{asset} {partition or ''}".strip(), words, page=f"{RUNS}{one.run_id}")
+            words = f"failed after {retries} retries: {run.reason}"
+            yield Found(f"{asset} {partition or ''}".strip(), words, page=f"{RUNS}{run.run_id}")
 
 
 def _run_silent(facts: Facts) -> Iterator[Found]:
-    for one, age in facts.silent_runs(timedelta(minutes=facts.limits.run_silent_min)):
-        what = f"{', '.join(one.assets) or one.job} {one.partition or ''}".strip()
-        words = f"{what}: no event for {age.total_seconds() / 60:.0f} min (run {one.run_id}, {one.status.lower()})"
-        yield Found(one.run_id[:8], words, page=f"{RUNS}{one.run_id}")
+    for run, age in facts.silent_runs(timedelta(minutes=facts.limits.run_silent_min)):
+        what = f"{', '.join(run.assets) or run.job} {run.partition or ''}".strip()
+        words = f"{what}: no event for {age.total_seconds() / 60:.0f} min (run {run.run_id}, {run.status.lower()})"
+        yield Found(run.run_id[:8], words, page=f"{RUNS}{run.run_id}")
 
 
 def _queue(facts: Facts) -> Iterator[Found]:
@@ -194,7 +195,7 @@ def _service_silent(facts: Facts) -> Iterator[Found]:
     if daemon:
         yield Found("daemon", f"Dagster's daemon: {daemon}; nothing is processed by itself", CRITICAL)
     for name, age_s in facts.silent_services:
-        if name != CODE_SERVER or not facts.daemon_may_be_silent:  # it looks when the daemon asks it to
+        if name != CODE_SERVER or not facts.daemon_may_be_silent:  # the code server looks only when the daemon asks it to
             yield Found(name, f"{name} gave no sign of life for {duration(age_s)}", CRITICAL)
 
 
@@ -220,10 +221,10 @@ def _thresholds(facts: Facts) -> Iterator[Found]:
 
 
 def _quarantined(facts: Facts) -> Iterator[Found]:
-    for one in facts.put_aside:
-        names = [ascii(path.name)[1:-1] for path in one.paths]
+    for entry in facts.put_aside:
+        names = [ascii(path.name)[1:-1] for path in entry.paths]
         listed = ", ".join(names[:FEW_LISTED]) + (f" and {len(names) - FEW_LISTED} more" if len(names) > FEW_LISTED else "")
-        yield Found(one.observation or listed, one.reason)
+        yield Found(entry.observation or listed, entry.reason)
 
 
 def _held(facts: Facts) -> Iterator[Found]:
@@ -232,16 +233,16 @@ def _held(facts: Facts) -> Iterator[Found]:
 
 
 def _check_failed(facts: Facts) -> Iterator[Found]:
-    said: dict[str, list[tuple[str, str, bool, str]]] = {}
+    failures: dict[str, list[tuple[str, str, bool, str]]] = {}
     for product in facts.failing:
         for check, reason in product.metadata.get(VERDICTS, {}).items():
             if reason:
                 error = check in product.metadata.get(FAILED_ERRORS, [check])
-                said.setdefault(f"{product.asset}:{check}", []).append((product.partition or "", reason, error, product.id))
-    for subject, those in said.items():
-        partition, reason, _, product_id = those[-1]
-        severity = WARNING if any(error for _, _, error, _ in those) else INFO
-        words = f"{reason} ({partition}; {len(those)} in the last {facts.limits.recent_h:g} h)"
+                failures.setdefault(f"{product.asset}:{check}", []).append((product.partition or "", reason, error, product.id))
+    for subject, entries in failures.items():
+        partition, reason, _, product_id = entries[-1]
+        severity = WARNING if any(error for _, _, error, _ in entries) else INFO
+        words = f"{reason} ({partition}; {len(entries)} in the last {facts.limits.recent_h:g} h)"
         yield Found(subject, words, severity, f"{PRODUCTS}{product_id}")
 
 
@@ -251,7 +252,7 @@ OFF = {
     "flux scale": (("tile_image", "flux_ratio", "flux_scale"), ("calibrated_ms", "flux_scale_drift", "flux_scale")),
     "astrometry": (("tile_image", "astrometry", "position"),),
 }
-"""By what is off: asset, check, and the HARD rule with which it is not published at all ('' if there is none)."""
+"""For each quantity that can be off: asset, check, and the HARD rule that keeps the asset from being published ('' if there is none)."""
 
 
 def _off(facts: Facts) -> Iterator[Found]:
@@ -265,13 +266,13 @@ def _off(facts: Facts) -> Iterator[Found]:
 
 
 def _outcomes(facts: Facts, asset: str, check: str, hard: str) -> list[tuple[str, str]]:
-    """The newest observations of an asset, last first, and what speaks against each ('' if nothing)."""
+    """The newest observations of an asset, latest first, each with the reason why its check failed ('' if it passed)."""
     number = facts.limits.off_in_a_row
-    found = {one.partition or "": one.metadata.get(VERDICTS, {}).get(check, "") for one in facts.archive.newest(asset, number)}
+    reasons = {one.partition or "": one.metadata.get(VERDICTS, {}).get(check, "") for one in facts.archive.newest(asset, number)}
     for one in facts.failed:
         if hard and asset in one.assets and f"{UNPUBLISHED}{hard}: " in one.reason:
-            found[one.partition or ""] = one.reason
-    return sorted(found.items(), reverse=True)[:number]
+            reasons[one.partition or ""] = one.reason
+    return sorted(reasons.items(), reverse=True)[:number]
 
 
 def _candidate(facts: Facts) -> Iterator[Found]:
@@ -285,8 +286,10 @@ def _candidate(facts: Facts) -> Iterator[Found]:
 
 def _night_complete(facts: Facts) -> Iterator[Found]:
     for product in facts.newest_since("night_report", NEWS_H):
-        told = product.metadata
-        words = f"{told.get('n_observations', '?')} observations, {told.get('n_images', '?')} images, {told.get('n_errors', '?')} errors"
+        counts = product.metadata
+        words = (
+            f"{counts.get('n_observations', '?')} observations, {counts.get('n_images', '?')} images, {counts.get('n_errors', '?')} errors"
+        )
         yield Found(product.partition or "", f"the night of {product.partition} is complete: {words}", INFO, f"/nights/{product.partition}")
 
 
@@ -323,13 +326,13 @@ _ALL: Sequence[Condition] = (
 )  # fmt: skip
 CONDITIONS = {one.name: one for one in _ALL}
 _BLIND = Condition(BLIND, "something cannot be found out", "platform", lambda _: iter(()), "/", "something-cannot-be-found-out")
-"""Of what the others say that they could not find out."""
+"""For the conditions that could not be determined."""
 NAMES = (*CONDITIONS, BLIND)
 TOPICS = get_args(Topic)
 SILENCED = (*NAMES, *TOPICS, alerts.EVERYTHING)
-"""Of what nothing may be told for a while."""
+"""What can be silenced: conditions, topics, or everything."""
 
 
 def runbook(name: str) -> str:
-    """The section of the runbook of a condition; of one that this version does not have, where alerts are told of."""
+    """The section of the runbook of a condition; the section on alerts for a condition that this version does not have."""
     return {**CONDITIONS, BLIND: _BLIND}[name].runbook if name in NAMES else "alerts"

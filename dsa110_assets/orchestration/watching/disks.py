@@ -1,4 +1,4 @@
-"""Space on disks, and how fast it goes. Without Dagster: it is asked for often, and by what must start at once."""
+"""Space on disks, and how fast it fills. Does not import Dagster, because it is called often, and by commands that must start at once."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 FILL_WINDOW = timedelta(hours=24)
 SMALL_DISK_PART = 0.1
-"""A disk smaller than ten times the critical threshold is full when less than this part of it is free."""
+"""A disk smaller than ten times the critical threshold counts as full when less than this fraction of it is free."""
 
 
 @dataclass(frozen=True)
 class Disk:
-    """Space of a file system, and when it is full at the rate of the last 24 h (None: not filling)."""
+    """Space on a file system, and the days until it is full at the rate of the last 24 h (None: not filling)."""
 
     path: str
     free_bytes: int
@@ -28,7 +28,8 @@ class Disk:
 
 
 def disk(root: Path, published_bytes: int, inbox: Path | None, moment: datetime) -> Disk | None:
-    """Space on the archive's file system; the rate counts what was published (given) and received in 24 h."""
+    """Space on the archive's file system; None if it cannot be read. The rate counts the bytes published (`published_bytes`) and, if the
+    inbox is on the same file system, received in 24 h."""
     try:
         usage = shutil.disk_usage(root)
     except OSError:
@@ -42,14 +43,14 @@ def disk(root: Path, published_bytes: int, inbox: Path | None, moment: datetime)
 
 
 def _received_bytes(inbox: Path, since: datetime) -> int:
-    """The size of the inbox's files that changed since then; what vanishes meanwhile is left out."""
+    """The total size of the inbox's files that changed since then; files that vanish meanwhile are left out."""
     total = 0
     with os.scandir(inbox) as entries:
         for entry in entries:
             with contextlib.suppress(OSError):
                 if entry.name.endswith(".hdf5") and entry.is_file(follow_symlinks=False):
-                    facts = entry.stat(follow_symlinks=False)
-                    total += facts.st_size if facts.st_mtime >= since.timestamp() else 0
+                    status = entry.stat(follow_symlinks=False)
+                    total += status.st_size if status.st_mtime >= since.timestamp() else 0
     return total
 
 
@@ -59,6 +60,6 @@ def critical_gb(limits: "Thresholds", total_bytes: float) -> float:
 
 
 def warn_gb(limits: "Thresholds", total_bytes: float) -> float:
-    """The free space [GB] that warns, on a disk of this size: of a small one twice what is critical."""
+    """The free space [GB] below which a warning is raised, on a disk of this size: on a small disk, twice the critical one."""
     critical = critical_gb(limits, total_bytes)
     return limits.disk_warn_gb if critical == limits.disk_critical_gb else min(limits.disk_warn_gb, 2 * critical)

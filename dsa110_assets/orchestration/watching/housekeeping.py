@@ -1,6 +1,6 @@
-"""What keeps the archive whole by the clock: sweeping after crashes, backups, scans by digest, retention.
+"""Scheduled jobs that keep the archive whole: sweeping after crashes, backups, scans by digest, retention, expiry of history.
 
-Each is a job of its own, so that its failure is a failed run, which is told (`conditions`).
+Each is a separate job, so that its failure is a failed run, which raises an alert (`conditions`).
 """
 
 import os
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from dsa110_assets.thresholds import Thresholds
 
 SCAN_DAYS = 28
-"""Every product's bytes are read once in so many days."""
+"""Every product's bytes are read once in this many days."""
 
 
-@dg.op(description="Adopts what was published but not indexed before a crash, and removes what nobody writes any more.")
+@dg.op(
+    description="Adopts products that were published but not indexed before a crash, and removes drafts that no process writes any more."
+)
 def sweep_after_crashes(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Where dead claims point; in the first hour of the day everywhere, for a power cut may take a claim too."""
+    """Sweep where the claims of dead processes point; in the first hour of the day everywhere, because a power cut may lose a claim too."""
     from dsa110_assets.archive import integrity
 
     with policy.as_dagster_errors(context.retry_number):
@@ -42,7 +44,7 @@ def sweep_after_crashes(context: dg.OpExecutionContext, platform: dg.ResourcePar
 
 @dg.op(description="Saves the index, caltables, states, quarantine and Dagster's history, verifies and rotates.")
 def back_up(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
-    """One backup into DSA110_BACKUPS."""
+    """Make one backup in DSA110_BACKUPS."""
     from dsa110_assets.archive import backup
 
     settings = platform.settings
@@ -56,7 +58,7 @@ def back_up(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]
 
 
 def _verify_backup(archive: "Archive", made: "Backup") -> None:
-    """Compare a backup with its digests, and remember that it is whole. Raises SilentWrongnessError if it is not."""
+    """Compare a backup with its digests, and record that it is whole. Raises SilentWrongnessError if it is not."""
     from dsa110_assets.archive import alerts, backup
 
     if problems := backup.verify_backup(made.path):
@@ -66,7 +68,7 @@ def _verify_backup(archive: "Archive", made: "Backup") -> None:
 
 @dg.op(description="Compares the newest backup, and a part of the products, each once in four weeks, with their digests.")
 def verify_part(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Today's part. A damaged product or backup fails the run, which names it and how it is made again."""
+    """Verify today's part. A damaged product or backup fails the run, whose message names it and says how to make it again."""
     from dsa110_assets.archive import backup, integrity
 
     with policy.as_dagster_errors(context.retry_number):
@@ -74,48 +76,49 @@ def verify_part(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platf
             _verify_backup(platform.archive, newest)
         today = _now().toordinal() % SCAN_DAYS
         chosen = [product for product in platform.archive.products(state=None) if scan_day(product) == today]
-        found = list(integrity.verify(platform.archive, chosen))
-        if found:
-            damaged = "; ".join(f"{one.product.id}: {', '.join(one.problems)}" for one in found)
+        findings = list(integrity.verify(platform.archive, chosen))
+        if findings:
+            damaged = "; ".join(f"{one.product.id}: {', '.join(one.problems)}" for one in findings)
             raise SilentWrongnessError(f"{damaged}. Make them again with: dsa110 archive verify --rebuild, then: dsa110 process")
     context.add_output_metadata({"products": len(chosen), "bytes": sum(product.size_bytes for product in chosen)})
 
 
-@dg.op(description="Removes data that are no longer needed; what is pinned, read or needed by something unfinished stays.")
+@dg.op(description="Removes data that are no longer needed; products that are pinned, being read, or needed by something unfinished stay.")
 def retain(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Retention by the thresholds in force."""
+    """Apply retention by the thresholds in force."""
     with policy.as_dagster_errors(context.retry_number):
         decisions = apply_retention(platform.archive, platform.chosen_thresholds, dry_run=False)
-    gone = [decision.product for decision in decisions if decision.remove]
-    context.add_output_metadata({"removed": len(gone), "freed_bytes": sum(product.size_bytes for product in gone)})
+    removed = [decision.product for decision in decisions if decision.remove]
+    context.add_output_metadata({"removed": len(removed), "freed_bytes": sum(product.size_bytes for product in removed)})
 
 
-@dg.op(description="Removes what Dagster keeps of runs that ended long ago; those that are not done stay.")
+@dg.op(description="Removes Dagster's records of runs that ended long ago; runs that are not done stay.")
 def expire_history(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform]) -> None:
-    """Runs, their events and their steps' output, by the threshold `history_days`."""
+    """Remove runs, their events and their steps' output, by the threshold `history_days`."""
     before = _now() - timedelta(days=platform.chosen_thresholds.history_days)
     with policy.as_dagster_errors(context.retry_number):
-        gone = expiry.expire(context.instance, platform.settings.home_path, before)
-    context.add_output_metadata({"runs": gone, "before": before.isoformat()})
+        n_removed = expiry.expire(context.instance, platform.settings.home_path, before)
+    context.add_output_metadata({"runs": n_removed, "before": before.isoformat()})
 
 
 def apply_retention(archive: "Archive", thresholds: "Thresholds", *, dry_run: bool) -> "list[Decision]":
-    """What retention decides by these thresholds; assets they do not name are kept as long as their specifications say."""
+    """Apply retention with these thresholds and return its decisions. Assets that the thresholds do not name are kept as long as their
+    specifications say."""
     from dsa110_assets.archive import retention
 
-    known = graph.specifications()
-    days = {name: asset.keep_days for name, asset in known.items() if asset.keep_days is not None}
+    specifications = graph.specifications()
+    days = {name: asset.keep_days for name, asset in specifications.items() if asset.keep_days is not None}
     limits = thresholds.model_copy(update={"retention_days": days | thresholds.retention_days})
-    return retention.retain(archive, limits, spec.consumers(known), dry_run=dry_run)
+    return retention.retain(archive, limits, spec.consumers(specifications), dry_run=dry_run)
 
 
 def scan_day(product: "Product") -> int:
-    """The day of the scan's round on which a product is read."""
+    """The day of the scan cycle, from 0 to SCAN_DAYS - 1, on which a product is read."""
     return int(product.digest[-8:], 16) % SCAN_DAYS
 
 
 def dagster_to_back_up(settings: "Settings") -> "Dagster | None":
-    """Where Dagster's history is to be saved from, if the settings name a home."""
+    """The place to back up Dagster's history from; None if the settings name no home that exists."""
     from dsa110_assets.archive.backup import Dagster
 
     home = settings.dagster_home
@@ -131,31 +134,31 @@ TAGS = {routing.QUEUE_TAG: routing.HOUSEKEEPING}
 
 @dg.job(name="sweep", tags=TAGS)
 def sweep_job() -> None:
-    """After crashes."""
+    """Sweep after crashes."""
     sweep_after_crashes()
 
 
 @dg.job(name="backup", tags=TAGS)
 def backup_job() -> None:
-    """All that cannot be computed again."""
+    """Back up everything that cannot be computed again."""
     back_up()
 
 
 @dg.job(name="verify", tags=TAGS)
 def verify_job() -> None:
-    """A part of the archive, by digest."""
+    """Verify a part of the archive by digest."""
     verify_part()
 
 
 @dg.job(name="retention", tags=TAGS)
 def retention_job() -> None:
-    """What is no longer needed."""
+    """Remove data that are no longer needed."""
     retain()
 
 
 @dg.job(name="history")
 def history_job() -> None:
-    """Old runs."""
+    """Remove old runs."""
     expire_history()
 
 
@@ -170,4 +173,4 @@ SCHEDULES = [
         (history_job, "10 12 * * *"),
     )
 ]
-"""Daily work comes hours after the night's last products."""
+"""Daily jobs run hours after the night's last products."""

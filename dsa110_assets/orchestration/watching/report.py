@@ -1,4 +1,4 @@
-"""The night's page: what was seen, what failed and why, a gallery, checks and candidates, in one HTML file."""
+"""The night's page: observations, failures with their reasons, a gallery, checks and candidates, in one HTML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dsa110_assets.archive.store import Archive
 
 RUNS = 20
-"""Failed runs of a partition that are looked through, the newest first."""
+"""How many failed runs of a partition are searched, the newest first."""
 GALLERY = 48
 CURVES = 12
 CURVE_WIDTH, CURVE_HEIGHT = 420, 120
@@ -31,7 +31,7 @@ CURVE_WIDTH, CURVE_HEIGHT = 420, 120
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that could not be made, in its own words."""
+    """A partition of an asset that could not be made, with the reason in the words of the error."""
 
     asset: str
     partition: str
@@ -39,8 +39,8 @@ class Failure:
 
 
 def failures_of(instance: dg.DagsterInstance, archive: "Archive", night: str) -> list[Failure]:
-    """What failed of the night and is not there yet: the last words of each asset's partition."""
-    found: dict[tuple[str, str], Failure] = {}
+    """The failures of the night whose product has not been made since: for each asset and partition, the latest failure."""
+    failures: dict[tuple[str, str], Failure] = {}
     for partition in unfinished(archive, night):
         failed = dg.RunsFilter(tags={"dagster/partition": partition}, statuses=[dg.DagsterRunStatus.FAILURE])
         for run in instance.get_runs(filters=failed, limit=RUNS):
@@ -49,25 +49,25 @@ def failures_of(instance: dg.DagsterInstance, archive: "Archive", night: str) ->
                 if event is not None and archive.current(str(event.step_key), partition) is None:
                     failure_data = event.step_failure_data.user_failure_data
                     reason = (failure_data.description if failure_data else None) or (event.message or "")
-                    found.setdefault((str(event.step_key), partition), Failure(str(event.step_key), partition, reason))
-    return list(found.values())
+                    failures.setdefault((str(event.step_key), partition), Failure(str(event.step_key), partition, reason))
+    return list(failures.values())
 
 
 def unfinished(archive: "Archive", night: str) -> list[str]:
-    """The night's observations that were accepted and of which anything is lacking, its hours of which anything is, and the night."""
+    """The night's accepted observations and its hours for which any asset is missing, and the night itself."""
     keys = [p.partition for p in archive.products("subband_group", night, night) if p.partition]
     hours = list(dict.fromkeys(timegrid.hour_of(key) for key in keys))
     return list(dict.fromkeys([*_lacking(archive, night, "observation", keys), *_lacking(archive, night, "hour", hours), night]))
 
 
 def _lacking(archive: "Archive", night: str, grain: spec.Grain, windows: Sequence[str]) -> list[str]:
-    """Those of these windows of which an asset of their grain is not there."""
-    made = [{p.partition for p in archive.products(asset, night, night, removed=True)} for asset in spec.of_grain(grain)]
-    return [key for key in windows if any(key not in there for there in made)]
+    """Those of these windows for which any asset of their grain is missing."""
+    made_partitions = [{p.partition for p in archive.products(asset, night, night, removed=True)} for asset in spec.of_grain(grain)]
+    return [key for key in windows if any(key not in partitions for partitions in made_partitions)]
 
 
 def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Failure]) -> dict[str, Any]:
-    """Write night_report.html, which needs no other file; returns the night's figures."""
+    """Write night_report.html, which needs no other file, and return the night's figures."""
     import jinja2
 
     from dsa110_assets.archive import quarantine
@@ -76,11 +76,11 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
     quarantined = [one for one in quarantine.quarantined(archive) if _of_night(one, night)]
     candidates, drawn = _candidates(products, recipes.nights_until(archive, night))
     judged = [
-        (p, verdict) for found in products.values() for p in found for verdict in rules.from_metadata(p.asset, p.metadata)
+        (p, verdict) for of_asset in products.values() for p in of_asset for verdict in rules.from_metadata(p.asset, p.metadata)
         if VERDICTS in p.metadata
     ]  # fmt: skip
     failed = [(p, verdict) for p, verdict in judged if not verdict.passed]
-    errors = checks.failed(p for found in products.values() for p in found)
+    errors = checks.failed(p for of_asset in products.values() for p in of_asset)
     images = [asset for asset in spec.assets().values() if asset.image]
     values = {
         "night": night,
@@ -113,12 +113,12 @@ def write(directory: Path, night: str, archive: "Archive", failures: Sequence[Fa
     }
 
 
-def _of_night(one: Any, night: str) -> bool:
-    return bool((one.observation or "").startswith(night) or any(path.name.startswith(night) for path in one.paths))
+def _of_night(entry: Any, night: str) -> bool:
+    return bool((entry.observation or "").startswith(night) or any(path.name.startswith(night) for path in entry.paths))
 
 
 def _observation(group: "Product", products: "Mapping[str, list[Product]]") -> dict[str, Any]:
-    """One line per observation: what is known of it, from whichever of its products came furthest."""
+    """The table row of one observation: the figures of all its products, and the last asset that was made of it."""
     row: dict[str, Any] = {"key": group.partition, "reached": group.asset, **group.metadata}
     observed = spec.of_grain("observation")
     for asset in observed:
@@ -172,18 +172,18 @@ def _candidates(products: "Mapping[str, list[Product]]", nights: "Sequence[Produ
     chosen = table[table["kind"] != ""].sort_values("q_value")
     if chosen.empty:
         return [], []
-    named = list(chosen["source_id"].head(CURVES))
-    curves = Nights.of([product.path for product in nights]).of_sources(named)
+    source_ids = list(chosen["source_id"].head(CURVES))
+    curves = Nights.of([product.path for product in nights]).of_sources(source_ids)
     rows = [
         {name: _shown(value) for name, value in row.items()} | {"position": astrometry.sexagesimal(row["ra_deg"], row["dec_deg"])}
         for row in chosen[["source_id", "kind", "ra_deg", "dec_deg", "n_epochs", "mean_flux_jy", "eta", "v", "q_value"]].to_dict("records")
     ]
-    drawn = [{"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in named]
+    drawn = [{"source_id": name, "svg": _drawing(curves[curves["source_id"] == name])} for name in source_ids]
     return rows, drawn
 
 
 def _drawing(curve: "pd.DataFrame") -> str:
-    """A light curve as SVG: points with one-sigma bars, time to the right, flux upwards from zero."""
+    """A light curve as SVG: points with one-sigma error bars, time to the right, flux upwards from zero."""
     from html import escape
 
     points = curve[curve["flux_jy"].notna() & curve["flux_err_jy"].notna()]

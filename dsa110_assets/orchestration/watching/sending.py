@@ -1,4 +1,5 @@
-"""Messages to channels: JSON by HTTP, or whatever apprise knows by its URL; in order, each channel for itself, until it is taken."""
+"""Sending messages to channels: JSON by HTTP, or any service whose URL apprise knows. Messages are sent in order, on each channel
+separately, and again until the channel accepts them."""
 
 import http.client
 import json
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 LEASE_S = 30.0
-"""Longer than one message takes; whoever dies while he holds a channel is followed after that."""
+"""Longer than one message takes. If a process dies while it holds a channel, another takes the channel over after this time."""
 _REFUSED = frozenset({400, 413, 422})
-"""Answers that say something of the message, not of the channel."""
+"""HTTP statuses that reject the message itself, not the channel."""
 _APPRISE_CODE = re.compile(r"error=(\d{3})\b")
 
 
 def deliver(archive: "Archive", channels: "Mapping[str, Channel]", holder: str) -> int:
-    """Send what is due on every channel that nobody else sends on; how many were sent. What a channel does not take now stays."""
+    """Send the due messages on every channel that no other process is sending on. Returns how many were sent. Messages that a channel does
+    not accept now stay due."""
     if not channels:
         return 0
     with ThreadPoolExecutor(len(channels), "channel") as pool:
@@ -42,11 +44,11 @@ def _deliver(archive: "Archive", name: str, channel: "Channel", holder: str) -> 
     if not alerts.due(archive, name, datetime.now(UTC)) or not alerts.take_lease(archive, name, holder, LEASE_S):
         return 0
     try:
-        while batch := _together(alerts.due(archive, name, datetime.now(UTC))):
+        while batch := _next_batch(alerts.due(archive, name, datetime.now(UTC))):
             if not alerts.take_lease(archive, name, holder, LEASE_S):
                 return number
             try:
-                send(channel, _as_one([one.contents for one in batch]))
+                send(channel, _combined([one.contents for one in batch]))
             except BadDataError as error:
                 log.error("channel %s refuses the alert %s (%s)", name, batch[0].contents["title"], error)
                 alerts.sent(archive, batch, str(error))
@@ -60,26 +62,26 @@ def _deliver(archive: "Archive", name: str, channel: "Channel", holder: str) -> 
     return number
 
 
-def _together(due: Sequence[alerts.Message]) -> list[alerts.Message]:
-    """The next messages: one, or all that a channel's quiet hours kept back."""
-    kept = [one for one in due if one.not_before is not None]
-    return kept if due and due[0].not_before is not None else list(due[:1])
+def _next_batch(due: Sequence[alerts.Message]) -> list[alerts.Message]:
+    """The next messages to send together: one, or all that were held back during a channel's quiet hours."""
+    held_back = [one for one in due if one.not_before is not None]
+    return held_back if due and due[0].not_before is not None else list(due[:1])
 
 
-def _as_one(those: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    if len(those) == 1:
-        return those[0]
-    worst = max((one["severity"] for one in those), key=alerts.SEVERITIES.index)
-    text = "\n\n".join(f"{one['title']}\n{one['text']}" for one in those)
-    return {**those[0], "title": f"{len(those)} alerts while it was quiet", "text": text, "severity": worst, "kind": "digest",
-            "alerts": [key for one in those for key in one["alerts"]]}  # fmt: skip
+def _combined(messages: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    if len(messages) == 1:
+        return messages[0]
+    worst = max((message["severity"] for message in messages), key=alerts.SEVERITIES.index)
+    text = "\n\n".join(f"{message['title']}\n{message['text']}" for message in messages)
+    return {**messages[0], "title": f"{len(messages)} alerts while it was quiet", "text": text, "severity": worst, "kind": "digest",
+            "alerts": [key for message in messages for key in message["alerts"]]}  # fmt: skip
 
 
 def send(channel: "Channel", message: Mapping[str, Any]) -> None:
     """Hand one message to a channel.
 
-    Raises TransientError if it cannot take it now, BadDataError if it refuses this one for what is in it, and
-    ConfigurationError if its URL is of no kind that is known.
+    Raises TransientError if the channel cannot accept it now, BadDataError if the channel refuses this message because of its contents,
+    and ConfigurationError if the channel's URL is of no known kind.
     """
     url = channel.url.get_secret_value()
     if url.startswith(("http://", "https://")):
@@ -89,19 +91,19 @@ def send(channel: "Channel", message: Mapping[str, Any]) -> None:
 
 
 def require_known(channel: "Channel") -> None:
-    """Raise ConfigurationError if a channel's URL is of no kind that is known."""
+    """Raise ConfigurationError if a channel's URL is of no known kind."""
     url = channel.url.get_secret_value()
     if not url.startswith(("http://", "https://")):
         _apprise(url)
 
 
 def ask(url: str) -> None:
-    """Ask for a URL, such as a watcher's outside that misses us otherwise. Raises TransientError if it does not answer well."""
+    """Request a URL, such as that of an outside watcher that reports us missing otherwise. Raises TransientError if the request fails."""
     _open(url)
 
 
 def _post(url: str, message: Mapping[str, Any]) -> None:
-    """`text` is what Slack, Mattermost and the like show; the other fields are for programs."""
+    """Post a message as JSON. `text` is what Slack, Mattermost and similar services show; the other fields are for programs."""
     body = {**message, "text": f"{message['title']}\n{message['text']}"}
     _open(url, json.dumps(body).encode())
 
@@ -114,10 +116,10 @@ def _open(url: str, body: bytes | None = None) -> None:
     except urllib.error.HTTPError as error:
         if error.code in _REFUSED:
             raise BadDataError(f"HTTP {error.code}: {error.reason}") from None
-        raise TransientError(f"it does not take an alert now (HTTP {error.code}); it will be sent again") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:  # these name the URL, which may hold a password
+        raise TransientError(f"it cannot accept an alert now (HTTP {error.code}); it will be sent again") from None
+    except (OSError, ValueError, http.client.HTTPException) as error:  # their messages contain the URL, which may hold a password
         reason = type(getattr(error, "reason", error)).__name__
-        raise TransientError(f"it does not take an alert now ({reason}); it will be sent again") from None
+        raise TransientError(f"it cannot accept an alert now ({reason}); it will be sent again") from None
 
 
 def _by_apprise(url: str, message: Mapping[str, Any]) -> None:
@@ -127,48 +129,48 @@ def _by_apprise(url: str, message: Mapping[str, Any]) -> None:
     sender, kind = _apprise(url), kinds.get(message["severity"], apprise.NotifyType.INFO)
     if message["kind"] == "resolved":
         kind = apprise.NotifyType.SUCCESS
-    with _said_by_apprise() as said:
-        taken = sender.notify(title=message["title"], body=message["text"], notify_type=kind)
-    if taken:
+    with _apprise_log() as lines:
+        accepted = sender.notify(title=message["title"], body=message["text"], notify_type=kind)
+    if accepted:
         return
-    codes = {int(code) for text in said for code in _APPRISE_CODE.findall(text)}
+    codes = {int(code) for text in lines for code in _APPRISE_CODE.findall(text)}
     if codes and codes <= _REFUSED:
         raise BadDataError(f"HTTP {min(codes)}")
-    raise TransientError(f"it does not take an alert now{f' (HTTP {min(codes)})' if codes else ''}; it will be sent again")
+    raise TransientError(f"it cannot accept an alert now{f' (HTTP {min(codes)})' if codes else ''}; it will be sent again")
 
 
 def _apprise(url: str) -> Any:
     import apprise
 
     sender = apprise.Apprise(asset=apprise.AppriseAsset(async_mode=False, app_id="DSA-110", app_desc="DSA-110", secure_logging=True))
-    with _said_by_apprise():
+    with _apprise_log():
         if not sender.add(url):
-            raise ConfigurationError("its URL is of no kind that is known: https://... or one of apprise's, such as slack:// or mailtos://")
+            raise ConfigurationError("its URL is of no known kind: use https://... or one of apprise's, such as slack:// or mailtos://")
     return sender
 
 
 @contextmanager
-def _said_by_apprise() -> Iterator[list[str]]:
-    """What apprise logs in the block; it goes nowhere else, for there may be passwords in it."""
-    said: list[str] = []
+def _apprise_log() -> Iterator[list[str]]:
+    """Collect the lines that apprise logs in the block. They go nowhere else, because they may contain passwords."""
+    lines: list[str] = []
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.thread == threading.get_ident():  # another channel's is another thread
-                said.append(record.getMessage())
+            if record.thread == threading.get_ident():  # records of other channels come from other threads
+                lines.append(record.getMessage())
 
     logger, handler = logging.getLogger("apprise"), Keep()
     logger.propagate = False
-    logging.getLogger("urllib3").setLevel(logging.INFO)  # beneath, it tells every path it asks for
+    logging.getLogger("urllib3").setLevel(logging.INFO)  # at DEBUG it logs every path it requests
     logger.addHandler(handler)
     try:
-        yield said
+        yield lines
     finally:
         logger.removeHandler(handler)
 
 
 def test_message(name: str, portal: str) -> dict[str, Any]:
-    """What `dsa110 alerts test` sends."""
+    """The message that `dsa110 alerts test` sends."""
     return {
         "title": "test: this is no alert", "text": f"Channel {name} works. Alerts are at {portal}/alerts", "severity": alerts.INFO,
         "kind": "test", "condition": "test", "topic": "platform", "subjects": [], "alerts": [], "link": f"{portal}/alerts",
@@ -177,12 +179,12 @@ def test_message(name: str, portal: str) -> dict[str, Any]:
 
 
 def try_all(channels: "Mapping[str, Channel]", portal: str) -> dict[str, str]:
-    """Send a test message to every channel; what went wrong with each, '' if nothing."""
-    found = {}
+    """Send a test message to every channel. Returns the error of each channel by name, '' if it accepted the message."""
+    errors = {}
     for name, channel in channels.items():
         try:
             send(channel, test_message(name, portal))
-            found[name] = ""
+            errors[name] = ""
         except DsaError as error:
-            found[name] = str(error)
-    return found
+            errors[name] = str(error)
+    return errors

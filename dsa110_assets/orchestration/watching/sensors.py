@@ -1,4 +1,4 @@
-"""Sensors that watch: the look at all that people are told of, and runs that lost their process."""
+"""Sensors that watch: one looks at all conditions that raise alerts, one at runs that hang or lost their process."""
 
 import json
 import time
@@ -19,27 +19,27 @@ LOADED_AT = datetime.now(UTC)
     name="alerts",
     minimum_interval_seconds=int(watch.EVERY_S),
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Looks at all that people are told of, keeps the alerts in the archive's database, and sends what is due.",
+    description="Looks at all conditions that raise alerts, keeps the alerts in the archive's database, and sends due messages.",
 )
 def alert_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
-    """One look; the portal takes them, too, for when the daemon or this code server is dead."""
+    """Take one look. The portal takes the same looks, in case the daemon or this code server is dead."""
     limits, refused = platform.thresholds, platform.refused_thresholds
-    found = watch.look(platform.archive, platform.settings, limits, refused, conditions.CODE_SERVER, watching_since=LOADED_AT)
-    return dg.SkipReason("; ".join(found) or "nothing new")
+    findings = watch.look(platform.archive, platform.settings, limits, refused, conditions.CODE_SERVER, watching_since=LOADED_AT)
+    return dg.SkipReason("; ".join(findings) or "nothing new")
 
 
 @dg.sensor(
     name="orphaned_runs",
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Ends runs that make no progress or whose process is gone, so that they are tried again and give back their place.",
+    description="Ends runs that make no progress or whose process is gone, so that they are tried again and free their place.",
 )
 def orphan_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SensorResult:
-    """End hung runs and fail orphaned ones; Dagster's own monitoring would let them hold their places for hours."""
+    """End hung runs and fail orphaned ones. Dagster's own monitoring would let them hold their places for hours."""
     before = json.loads(context.cursor or "{}")
     now_s = time.time()
     uptime.note(platform.archive.root, now_s)
     watch = hung.look(platform, context.instance, hung.restored(before), now_s)
     closed = instances.close_orphans(context.instance, platform.archive.root, but=watch.ending)
-    told = f"{len(watch.seen)} runs go on, {len(watch.ending)} were asked to end, {len(closed)} had lost their process"
-    return dg.SensorResult(skip_reason=dg.SkipReason(told), cursor=json.dumps(asdict(watch)))
+    summary = f"{len(watch.seen)} runs go on, {len(watch.ending)} were asked to end, {len(closed)} had lost their process"
+    return dg.SensorResult(skip_reason=dg.SkipReason(summary), cursor=json.dumps(asdict(watch)))

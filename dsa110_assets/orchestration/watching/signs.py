@@ -1,7 +1,7 @@
-"""The signs of life of Dagster's daemon: its process's own, in the archive's index, and those of its parts, in Dagster's database.
+"""The signs of life of Dagster's daemon: that of its process, in the archive's index, and those of its parts, in Dagster's database.
 
-Its own is what others go by: one that watches from another machine cannot see the process. Of its parts those that observations wait for
-are missed within a minute, too, once it has loaded the code; others sleep for up to a minute without a sign.
+Other machines rely on the sign of the process, because they cannot see the process itself. The lack of signs from parts that observations
+wait for is also noticed within a minute, once the daemon has loaded the code; other parts sleep for up to a minute without a sign.
 """
 
 import logging
@@ -28,21 +28,21 @@ log = logging.getLogger(__name__)
 DAEMON = "daemon"
 EVERY_S = 10.0
 SOON = 1 / 6
-"""Of the time after which the daemon's parts are dead: from then on its process is looked for, for one that is restarted is away a
-moment."""
+"""The fraction of the time after which the daemon's parts count as dead, from which on its process is looked for. It is not looked for
+earlier, because a daemon that is being restarted is away for a moment."""
 WAITED_FOR = ("SENSOR", "QUEUED_RUN_COORDINATOR")
-"""The parts, by Dagster's names, without which no observation is taken up. They sleep for seconds; BACKFILL for half a minute, SCHEDULER to
-the next full one."""
+"""The parts, by Dagster's names, without which no observation is accepted. They sleep for seconds; BACKFILL sleeps for half a minute,
+SCHEDULER until the next full minute."""
 LOCK = "daemon.lock"
-"""In Dagster's home, and with a dot before it in the archive: written when the daemon starts, and held for as long as it lives
-(`running.daemon`)."""
+"""The lock file in Dagster's home and, with a leading dot, in the archive: written when the daemon starts, and held for as long as it
+lives (`running.daemon`)."""
 LOADING = timedelta(minutes=1)
-"""After the daemon's start, in which the lack of its parts' signs means nothing: 45 s were seen, while it loads the code."""
+"""The time after the daemon's start in which the lack of its parts' signs means nothing, because it loads the code: 45 s were measured."""
 
 
 @contextmanager
 def given(open_archive: "Callable[[], Archive]") -> Iterator[None]:
-    """Around the daemon: while its process gets on, a sign of life every EVERY_S; one that ends as it should is not missed."""
+    """Around the daemon: give a sign of life every EVERY_S while its process runs, and sign off at the end, so that it is not missed."""
     ended = threading.Event()
     thread = threading.Thread(target=_give, args=(open_archive, ended), name="sign of life", daemon=True)
     thread.start()
@@ -54,24 +54,24 @@ def given(open_archive: "Callable[[], Archive]") -> Iterator[None]:
 
 
 def _give(open_archive: "Callable[[], Archive]", ended: threading.Event) -> None:
-    archive, over = None, False
+    archive, ending = None, False
     while True:
         try:
             archive = archive or open_archive()
-            (alerts.sign_off if over else alerts.beat)(archive, DAEMON)
-            (hosts.leave if over else hosts.tell)(archive.root)
+            (alerts.sign_off if ending else alerts.beat)(archive, DAEMON)
+            (hosts.leave if ending else hosts.tell)(archive.root)
         except (DsaError, OSError) as error:
             log.warning("the daemon's sign of life cannot be given: %s", error)
-        if over:
+        if ending:
             return
-        over = ended.wait(EVERY_S)
+        ending = ended.wait(EVERY_S)
 
 
 def missed(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, since: datetime | None = None) -> str:
-    """What is wrong with the daemon; '' if nothing, or if it never ran here. Signs of life are missed from `since` on, those of
-    its parts from LOADING after its start on."""
-    own, parts = alerts.beats(archive).get(DAEMON), history.heartbeats(home)
-    own_s, *ages_s = (0.0 if at is None else (now - max(at, since or at)).total_seconds() for at in (own, *parts.values()))
+    """What is wrong with the daemon; '' if nothing is, or if it never ran here. The lack of signs of life counts from `since` on; for the
+    daemon's parts it counts from LOADING after the daemon's start."""
+    process_beat, parts = alerts.beats(archive).get(DAEMON), history.heartbeats(home)
+    own_s, *ages_s = (0.0 if at is None else (now - max(at, since or at)).total_seconds() for at in (process_beat, *parts.values()))
     if max((own_s, *ages_s)) > limits.daemon_silent_s * SOON and (why := _dead(home / LOCK)):
         return why
     if own_s > limits.service_silent_s:
@@ -85,22 +85,22 @@ def missed(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, 
 
 
 def may_be_missed_soon(archive: "Archive", now: datetime) -> bool:
-    """Whether the daemon's process has left out a sign of life: what it is to ask others for does not come for that."""
-    own = alerts.beats(archive).get(DAEMON)
-    return own is not None and (now - own).total_seconds() > 2 * EVERY_S
+    """Whether the daemon's process has missed a sign of life. Services that act when the daemon asks them to are then silent, too."""
+    process_beat = alerts.beats(archive).get(DAEMON)
+    return process_beat is not None and (now - process_beat).total_seconds() > 2 * EVERY_S
 
 
 def _starts(*locks: Path) -> Iterator[datetime]:
-    """When a daemon took each of these locks that is there."""
+    """When a daemon took each of these locks, for those that exist."""
     for lock in locks:
         with suppress(FileNotFoundError):
             yield datetime.fromtimestamp(lock.stat().st_mtime, UTC)
 
 
 def _dead(lock: Path) -> str:
-    """Why the process that a daemon's lock names cannot be at work, as far as can be seen from here; '' if it can.
+    """Why the process that a daemon's lock names cannot be at work, as far as can be seen from this host; '' if it can.
 
-    The lock itself is asked only where there is no such process: it may be in another container, under the same host name.
+    The lock itself is tried only if there is no such process, which may be in another container with the same host name.
     """
     try:
         _, pid, _, host = (*lock.read_text(errors="replace").split(), "", "", "", "")[:4]

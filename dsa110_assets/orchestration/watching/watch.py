@@ -1,6 +1,6 @@
-"""One look at everything, what follows from it, and its sending: done by the daemon's sensor and, for when that is dead, by the portal.
+"""One look at everything, the alerts that follow, and their sending: done by the daemon's sensor and, in case that is dead, by the portal.
 
-Both do the same; the archive's database sees to it that nothing is told twice.
+Both do the same; the archive's database ensures that nothing is reported twice.
 """
 
 import logging
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 EVERY_S = 15.0
-"""Between two looks: with the sending, well within the minute in which a critical alert is delivered."""
+"""Time between two looks: together with the sending, well within the minute in which a critical alert is to be delivered."""
 SETTLED_FOR_S = 8.0
-"""Who finds that another looked so short a time ago only sends."""
+"""If another process looked less than this time ago, a look only sends."""
 HEARTBEAT_S = 30.0
 _HEARTBEAT, _CHANNELS = "heartbeat", "channels"
 
@@ -36,51 +36,53 @@ def look(
     archive: "Archive", settings: "Settings", limits: "Thresholds", refused: str | None, who: str, *,
     watching_since: datetime | None = None, always: bool = False,
 ) -> list[str]:  # fmt: skip
-    """Give a sign of life, look, decide, send; the words of what is found now. With `always` also shortly after another look.
+    """Give a sign of life, look, decide and send. Returns the condition and subject of each finding. With `always`, look even shortly
+    after another look.
 
-    Signs of life are missed from `watching_since` on: when all is started, those of the last time are old.
+    The lack of signs of life counts from `watching_since` on: when everything has just been started, those of the last time are old.
     """
     alerts.beat(archive, who)
     alerts.watched_since(archive)
     _require_same_channels(archive, settings, who)
     began, last = datetime.now(UTC), alerts.looked_at(archive)
-    found, whole = list[alerts.Finding](), True
+    findings, all_watched = list[alerts.Finding](), True
     if always or last is None or not timedelta(0) <= began - last < timedelta(seconds=SETTLED_FOR_S):
-        found, unknown = conditions.evaluate(Facts(archive, settings, limits, refused, began, watching_since))
+        findings, unknown = conditions.evaluate(Facts(archive, settings, limits, refused, began, watching_since))
         post = telling.Post(
             settings.alert_channels, settings.portal_address, conditions.told(), partial(about, archive, settings.home_path)
         )
-        alerts.settle(archive, found, unknown, began, lambda standing: _decide(standing, limits, post, began))
-        whole = not unknown and not any(one.condition in ("service_silent", "channel_silent") for one in found)
-        if whole:
-            _tell_the_watcher(archive, settings, who)
+        alerts.settle(archive, findings, unknown, began, lambda standing: _decide(standing, limits, post, began))
+        all_watched = not unknown and not any(one.condition in ("service_silent", "channel_silent") for one in findings)
+        if all_watched:
+            _send_heartbeat(archive, settings, who)
     sending.deliver(archive, settings.alert_channels, f"{who}/{os.uname().nodename}/{os.getpid()}")
-    return [f"{one.condition} {one.subject}".strip() for one in found]
+    return [f"{one.condition} {one.subject}".strip() for one in findings]
 
 
 def _require_same_channels(archive: "Archive", settings: "Settings", who: str) -> None:
-    """Raise ConfigurationError in a process with other channels than the code server's: it would tell others, or nobody."""
-    own, known = ", ".join(sorted(settings.alert_channels)), alerts.remembered(archive, _CHANNELS)
-    if who == conditions.CODE_SERVER and own != known:
-        alerts.remember(archive, _CHANNELS, own)
-    elif who != conditions.CODE_SERVER and known not in (None, own):
-        told = f"the {who} has the channels ({own or 'none'}), the code server ({known or 'none'})"
-        raise ConfigurationError(f"{told}: give both the same DSA110_ALERT_CHANNELS")
+    """Raise ConfigurationError in a process whose channels differ from the code server's: it would alert other people, or nobody."""
+    own_channels, code_server_channels = ", ".join(sorted(settings.alert_channels)), alerts.remembered(archive, _CHANNELS)
+    if who == conditions.CODE_SERVER and own_channels != code_server_channels:
+        alerts.remember(archive, _CHANNELS, own_channels)
+    elif who != conditions.CODE_SERVER and code_server_channels not in (None, own_channels):
+        difference = f"the {who} has the channels ({own_channels or 'none'}), the code server ({code_server_channels or 'none'})"
+        raise ConfigurationError(f"{difference}: give both the same DSA110_ALERT_CHANNELS")
 
 
 def _decide(standing: alerts.Standing, limits: "Thresholds", post: telling.Post, at: datetime) -> alerts.Decision:
-    """The decision, also in the log: without a channel that is all there is."""
+    """Decide, and log the alerts of the decision: without a channel, the log is their only record outside the database."""
     decision = telling.decide(standing, limits, post, at)
-    for one in standing.active:
-        if one.id in decision.told:
-            log.warning("ALERT %s %s %s: %s", one.severity, one.condition, one.subject, one.words)
-    for one in standing.resolved:
-        log.warning("ALERT over %s %s: %s", one.condition, one.subject, one.words)
+    for alert in standing.active:
+        if alert.id in decision.told:
+            log.warning("ALERT %s %s %s: %s", alert.severity, alert.condition, alert.subject, alert.words)
+    for alert in standing.resolved:
+        log.warning("ALERT over %s %s: %s", alert.condition, alert.subject, alert.words)
     return decision
 
 
-def _tell_the_watcher(archive: "Archive", settings: "Settings", who: str) -> None:
-    """Ask for the URL whose watcher outside misses us, if all is watched and nothing that watches is dead."""
+def _send_heartbeat(archive: "Archive", settings: "Settings", who: str) -> None:
+    """Request the heartbeat URL, whose outside watcher reports us missing without it. Called only if every condition could be determined
+    and no service or channel is silent."""
     url = settings.heartbeat_url
     if url and alerts.take_lease(archive, _HEARTBEAT, f"{who}/{os.getpid()}/{time.monotonic()}", HEARTBEAT_S):
         try:
@@ -90,24 +92,24 @@ def _tell_the_watcher(archive: "Archive", settings: "Settings", who: str) -> Non
 
 
 class Eye:
-    """A thread that looks every EVERY_S, for as long as the process lives: the portal's.
+    """The portal's thread that looks every EVERY_S, for as long as the process lives.
 
-    Where the database is away, nothing can be written down or shared; then this one alone tells it, once an hour.
+    While the database is unreachable, nothing can be recorded or shared; then this thread reports that by itself, once an hour.
     """
 
     def __init__(self, archive: "Archive", settings: "Settings", limits: Callable[[], tuple["Thresholds", str | None]], who: str) -> None:
         self.archive, self.settings, self.limits, self.who = archive, settings, limits, who
         self._since = datetime.now(UTC)
         self._ended = threading.Event()
-        self._told_at: float | None = None
+        self._reported_at: float | None = None
         self._thread = threading.Thread(target=self._watch, name="alerts", daemon=True)
 
     def open(self) -> None:
-        """Begin to look."""
+        """Start looking."""
         self._thread.start()
 
     def close(self) -> None:
-        """Look no more; one that ends as it should is not missed."""
+        """Stop looking, and sign off, so that the missing signs of life raise no alert."""
         self._ended.set()
         self._thread.join(EVERY_S)
         try:
@@ -119,23 +121,23 @@ class Eye:
         while not self._ended.is_set():
             try:
                 look(self.archive, self.settings, *self.limits(), self.who, watching_since=self._since)
-                self._told_at = None
+                self._reported_at = None
             except DsaError as error:
-                self._tell_directly(error)
+                self._report_directly(error)
             except Exception:
                 log.exception("a look at the platform failed; the next one comes in %.0f s", EVERY_S)
             self._ended.wait(EVERY_S)
 
-    def _tell_directly(self, error: DsaError) -> None:
+    def _report_directly(self, error: DsaError) -> None:
         log.error("nothing can be watched: %s", error)
-        if self._told_at is not None and time.monotonic() - self._told_at < 3600:
+        if self._reported_at is not None and time.monotonic() - self._reported_at < 3600:
             return
-        self._told_at = time.monotonic()
-        known = conditions.told()[conditions.BLIND]
-        one = alerts.Alert(0, conditions.BLIND, "", "platform", alerts.CRITICAL, str(error), "/", datetime.now(UTC))
-        post = telling.Post(self.settings.alert_channels, self.settings.portal_address, {conditions.BLIND: known})
-        for name, _, message in telling.to_channels(telling.RAISED, conditions.BLIND, [one], post, datetime.now(UTC)):
+        self._reported_at = time.monotonic()
+        blind = conditions.told()[conditions.BLIND]
+        alert = alerts.Alert(0, conditions.BLIND, "", "platform", alerts.CRITICAL, str(error), "/", datetime.now(UTC))
+        post = telling.Post(self.settings.alert_channels, self.settings.portal_address, {conditions.BLIND: blind})
+        for name, _, message in telling.to_channels(telling.RAISED, conditions.BLIND, [alert], post, datetime.now(UTC)):
             try:
                 sending.send(self.settings.alert_channels[name], message)
-            except DsaError as refused:
-                log.error("channel %s: %s", name, refused)
+            except DsaError as refusal:
+                log.error("channel %s: %s", name, refusal)

@@ -1,1 +1,1 @@
-"""HTTP API, version 1: everything that pages show and the command line does, for programs; mounted at /api/v1."""
+"""HTTP API, version 1: for programs, everything that the pages show and the command line does; mounted at /api/v1."""

@@ -18,27 +18,27 @@ State = Literal["active", "acknowledged", "resolved"]
 Severity = Literal["info", "warning", "critical"]
 AlertId = Annotated[int, Path(ge=0, le=2**31 - 1)]
 Note = Annotated[
-    str, Field(max_length=alerts.LONGEST_NOTE, pattern=r"^[^\x00-\x1f\x7f]*$", description="what is known of it, or what was done")
+    str, Field(max_length=alerts.LONGEST_NOTE, pattern=r"^[^\x00-\x1f\x7f]*$", description="what is known about it, or what was done")
 ]
 Name = Annotated[str | None, Query(max_length=40, pattern=r"^[a-z_]+$")]
 
 
 class AlertRow(BaseModel):
-    """A condition about a subject, from when it was found until it was found no more."""
+    """A condition about a subject, from when it was first found until it was no longer found."""
 
     id: int
     condition: str
-    subject: str = Field(description="empty where there is but one")
+    subject: str = Field(description="empty where the condition has only one")
     topic: conditions.Topic
     severity: Severity
     state: State
     words: str = Field(description="what is wrong, with figure and limit, as last found")
     page: str = Field(description="the portal's page that shows it")
     runbook: str = Field(description="the section of the runbook that says what to do")
-    run_id: str = Field(description="the run that failed, or made what it is about; empty if it is about none, or several")
+    run_id: str = Field(description="the run that failed, or made what the alert is about; empty if there is no such run, or several")
     trace_id: str = Field(description="that run's trace; empty if none was kept")
     began_at: datetime
-    told_at: datetime | None = Field(description="when the last message about it was decided; null: nobody was told yet")
+    told_at: datetime | None = Field(description="when the last message about it was decided; null: no message yet")
     acknowledged_at: datetime | None
     acknowledged_by: str | None
     note: str | None
@@ -47,27 +47,27 @@ class AlertRow(BaseModel):
 
 
 class AlertFigures(BaseModel):
-    """Of the alerts that began in a span."""
+    """Figures of the alerts that began in a span."""
 
     number: int
     false_alarms: int
     acknowledge_s: float | None = Field(description="median time until acknowledged [s]")
     resolve_s: float | None = Field(description="median time until over [s]")
-    undelivered: dict[str, int] = Field(description="by channel, messages that wait to be sent")
+    undelivered: dict[str, int] = Field(description="messages that wait to be sent, by channel")
 
 
 class ConditionRow(BaseModel):
-    """Something that people are told of."""
+    """A condition that raises alerts."""
 
     name: str
     title: str
     topic: conditions.Topic
     runbook: str
-    limits: dict[str, float] = Field(description="thresholds it is judged by, as they are in force")
+    limits: dict[str, float] = Field(description="the thresholds in force by which it is judged")
 
 
 class SilenceRow(BaseModel):
-    """Of what nothing is told until when."""
+    """A silence: what sends no messages, and until when."""
 
     id: int
     what: str = Field(description="a condition, a topic, or everything")
@@ -78,22 +78,22 @@ class SilenceRow(BaseModel):
 
 
 class Noting(BaseModel):
-    """What is known."""
+    """A note on what is known."""
 
     note: Note = ""
 
 
 class Marking(Noting):
-    """That it was a false alarm, or after all was none."""
+    """Whether an alert was a false alarm."""
 
     false_alarm: StrictBool = True
 
 
 class Silencing(BaseModel):
-    """Tell nothing of something for a while."""
+    """Send no messages about something for a while."""
 
     what: Annotated[str, Field(max_length=40, pattern=r"^[a-z_]+$", description="a condition, a topic, or everything")]
-    hours: Annotated[float, Field(gt=0, le=24 * 30, description="for so long [h]")] = 1.0
+    hours: Annotated[float, Field(gt=0, le=24 * 30, description="how long [h]")] = 1.0
     until: Annotated[AwareDatetime | None, Field(description="or until this time (UTC)")] = None
     reason: access.Reason
 
@@ -101,14 +101,14 @@ class Silencing(BaseModel):
 @router.get("/alerts")
 def list_alerts(
     portal: Portal,
-    state: Annotated[list[State] | None, Query(max_length=3, description="in these states; several may be named")] = None,
+    state: Annotated[list[State] | None, Query(max_length=3, description="only in these states; may be repeated")] = None,
     condition: Name = None,
     topic: Annotated[conditions.Topic | None, Query()] = None,
     severity: Annotated[Severity | None, Query()] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> paging.Page[AlertRow]:
-    """Alerts, the last begun first: those of now and, in the state resolved, the history."""
+    """Alerts, the last begun first: current ones and, in the state resolved, the history."""
     after = paging.decode(cursor, int)
     before = int(after[0]) if after else None
     found = alerts.listed(portal.store, state or (), condition, topic, severity, limit + 1, before)
@@ -118,15 +118,15 @@ def list_alerts(
 
 @router.get("/alerts/figures")
 def show_alert_figures(portal: Portal, days: Annotated[float, Query(gt=0, le=3660)] = 30.0) -> AlertFigures:
-    """How many alerts began in the last days, how many were false, how soon they were acknowledged and over."""
+    """Of the alerts that began in the last `days`: how many, how many false, and how soon they were acknowledged and over."""
     now = datetime.now(UTC)
-    told = alerts.figures(portal.store, now - timedelta(days=days))
-    return AlertFigures(**vars(told), undelivered=alerts.undelivered(portal.store, now))
+    figures = alerts.figures(portal.store, now - timedelta(days=days))
+    return AlertFigures(**vars(figures), undelivered=alerts.undelivered(portal.store, now))
 
 
 @router.get("/alerts/conditions")
 def list_conditions(portal: Portal) -> list[ConditionRow]:
-    """All that people are told of, with the limits in force."""
+    """All conditions that raise alerts, with the limits in force."""
     limits = portal.thresholds()
     return [
         ConditionRow(
@@ -148,7 +148,7 @@ def show_alert(alert_id: AlertId, portal: Portal) -> AlertRow:
 
 @router.post("/alerts/{alert_id}/acknowledge")
 def acknowledge_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: access.Controller) -> AlertRow:
-    """Say that somebody knows of an active alert: it is neither repeated nor escalated."""
+    """Acknowledge an active alert: it is neither repeated nor escalated."""
     with access.ordered(portal, actor, "acknowledge alert", str(alert_id), note=body.note or None) as order:
         done = alerts.acknowledge(portal.store, alert_id, actor.name, body.note)
         order.told = f"{done} is acknowledged"
@@ -157,7 +157,7 @@ def acknowledge_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: ac
 
 @router.post("/alerts/{alert_id}/resolve")
 def resolve_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: access.Controller) -> AlertRow:
-    """End an active alert by hand; it begins anew if its condition holds at the next look."""
+    """End an active alert by hand; it begins again if its condition holds at the next look."""
     with access.ordered(portal, actor, "resolve alert", str(alert_id), note=body.note or None) as order:
         done = alerts.resolve(portal.store, alert_id, actor.name, body.note)
         order.told = f"{done} is over"
@@ -166,7 +166,7 @@ def resolve_alert(alert_id: AlertId, body: Noting, portal: Portal, actor: access
 
 @router.post("/alerts/{alert_id}/false-alarm")
 def mark_false_alarm(alert_id: AlertId, body: Marking, portal: Portal, actor: access.Controller) -> AlertRow:
-    """Mark an alert, also one that is over, as a false alarm, or take that back."""
+    """Mark an alert as a false alarm, even if it is over, or undo that."""
     with access.ordered(portal, actor, "mark false alarm", str(alert_id), false_alarm=body.false_alarm, note=body.note or None) as order:
         done = alerts.mark_false(portal.store, alert_id, actor.name, body.note, false=body.false_alarm)
         order.told = f"{done} is {'marked as a' if done.false_alarm else 'no'} false alarm"
@@ -175,31 +175,31 @@ def mark_false_alarm(alert_id: AlertId, body: Marking, portal: Portal, actor: ac
 
 @router.get("/silences")
 def list_silences(portal: Portal) -> list[SilenceRow]:
-    """The silences that last."""
+    """The silences in force."""
     return [SilenceRow.model_validate(one, from_attributes=True) for one in alerts.silences(portal.store)]
 
 
 @router.post("/silences", status_code=201)
 def silence_alerts(body: Silencing, portal: Portal, actor: access.Controller) -> SilenceRow:
-    """Tell nothing of a condition, a topic or everything for a while. What is still so then is told then."""
+    """Send no messages about a condition, a topic or everything for a while. Alerts that still hold afterwards are sent then."""
     if body.what not in conditions.SILENCED:
-        raise HTTPException(422, f"what {body.what!r}: choose of {', '.join(conditions.SILENCED)}")
+        raise HTTPException(422, f"what {body.what!r}: choose from {', '.join(conditions.SILENCED)}")
     until = body.until or datetime.now(UTC) + timedelta(hours=body.hours)
     with access.ordered(portal, actor, "silence alerts", body.what, until=until, reason=body.reason) as order:
         done = alerts.silence(portal.store, body.what, until, actor.name, body.reason)
-        order.told = f"nothing is told of {body.what} until {done.until.isoformat(timespec='minutes')}"
+        order.told = f"no messages about {body.what} until {done.until.isoformat(timespec='minutes')}"
     return SilenceRow.model_validate(done, from_attributes=True)
 
 
 @router.post("/silences/{silence_id}/end")
 def end_silence(silence_id: AlertId, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """Let a silence end now."""
+    """End a silence now."""
     with access.ordered(portal, actor, "end silence", str(silence_id)) as order:
         alerts.end_silence(portal.store, silence_id)
         order.told = f"silence {silence_id} has ended"
     return access.done(order.told)
 
 
-def _row(portal: Portal, one: alerts.Alert) -> AlertRow:
-    runbook, ids = f"/runbook#{conditions.runbook(one.condition)}", about.about(portal.store, portal.history, one.page)
-    return AlertRow.model_validate({**vars(one), **vars(ids), "state": one.state, "runbook": runbook})
+def _row(portal: Portal, alert: alerts.Alert) -> AlertRow:
+    runbook, ids = f"/runbook#{conditions.runbook(alert.condition)}", about.about(portal.store, portal.history, alert.page)
+    return AlertRow.model_validate({**vars(alert), **vars(ids), "state": alert.state, "runbook": runbook})

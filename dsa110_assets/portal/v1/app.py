@@ -1,4 +1,4 @@
-"""The API as an application: its resources, its description (OpenAPI), and what errors look like."""
+"""The API as an application: its resources, its description (OpenAPI), and the form of its errors."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from dsa110_assets.portal.v1.etags import Tagged
 MOST_BODY_BYTES = 262_144
 DESCRIPTION = """What the portal's pages show, and what its buttons do, for programs.
 
-Times are UTC; units are in the names of fields; a value that is not there is null. Lists come in pages: follow `next` as `cursor`
-until it is null; whatever is published meanwhile, no item is told twice or left out. Every answer to GET carries an ETag.
-Errors are problem details (RFC 9457). Reading needs no token. What changes something is asked for by POST with the platform's token
-(`Authorization: Bearer`), or with a session's cookie and its `X-CSRF-Token`, and stands in the audit; what cannot be undone is
-rehearsed first: without `confirm` nothing is done, and the answer says what would be, and the `confirm` that has it done.
+Times are UTC; units are in the names of fields; a missing value is null. Lists come in pages: send `next` as `cursor` until it is
+null; no item is repeated or left out, whatever is published in the meantime. Every answer to GET carries an ETag.
+Errors are problem details (RFC 9457). Reading needs no token. Changes are requested by POST with the platform's token
+(`Authorization: Bearer`), or with a session's cookie and its `X-CSRF-Token`, and are recorded in the audit. What cannot be undone is
+rehearsed first: without `confirm` nothing is done, and the answer says what would be done and gives the `confirm` to send for it.
 """
 TAGS = [
-    {"name": "state", "description": "How things stand."},
-    {"name": "products", "description": "What was published, and what it was made from."},
-    {"name": "requested mosaics", "description": "Mosaics that people ask for by a name."},
+    {"name": "state", "description": "The state of the platform."},
+    {"name": "products", "description": "Published products, and what they were made from."},
+    {"name": "requested mosaics", "description": "Mosaics that people request by a name."},
     {"name": "sources", "description": "Sources, light curves, candidates."},
     {"name": "calibration", "description": "Calibration tables."},
     {"name": "runs", "description": "Dagster's runs."},
-    {"name": "alerts", "description": "What is wrong, was wrong, and who knows of it."},
-    {"name": "control", "description": "What is done by hand, and who did it."},
+    {"name": "alerts", "description": "Current and past alerts, and who acknowledged them."},
+    {"name": "control", "description": "What people do by hand, and who did it."},
 ]
 
 
@@ -62,18 +62,19 @@ class Problem(BaseModel):
     status: int
     detail: str = Field(description="what happened, to what, and what to do")
     errors: list[dict[str, Any]] | None = Field(
-        None, description="of wrong parameters: each with its place (`loc`) and what is wrong (`msg`)"
+        None, description="the wrong parameters, each with its place (`loc`) and what is wrong (`msg`)"
     )
 
 
 def create(context: Context) -> FastAPI:
     """The API over one portal's context."""
-    told = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    problem_form = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     app = FastAPI(
         title="DSA-110 continuum platform", version=__version__, description=DESCRIPTION, openapi_tags=TAGS,
         docs_url=None, redoc_url=None, openapi_url="/openapi.json", separate_input_output_schemas=False,
         middleware=[Middleware(Tagged)], max_body_size=MOST_BODY_BYTES,
-        responses={"4XX": {"description": "It was asked wrongly.", **told}, "503": {"description": "It cannot be done now.", **told}},
+        responses={"4XX": {"description": "The request is wrong.", **problem_form},
+                   "503": {"description": "The request cannot be served now.", **problem_form}},
         exception_handlers={RequestValidationError: _invalid, HTTPException: _refused, DsaError: _our_error, Exception: _fault},
         generate_unique_id_function=lambda route: route.name,
     )  # fmt: skip
@@ -86,7 +87,7 @@ def create(context: Context) -> FastAPI:
 
 
 def _described(app: FastAPI, before: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """The description with what FastAPI does not say by itself: the form of errors, 304, and that a session comes with its csrf."""
+    """The description with what FastAPI does not add by itself: the form of errors, 304, and that a session needs its csrf."""
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -94,10 +95,10 @@ def _described(app: FastAPI, before: Callable[[], dict[str, Any]]) -> Callable[[
             found["components"]["schemas"]["Problem"] = Problem.model_json_schema()
             for methods in found["paths"].values():
                 if "get" in methods:
-                    methods["get"]["responses"]["304"] = {"description": "You have it already (If-None-Match)."}
-                for said in methods.values():
-                    if "security" in said:
-                        said["security"] = [{"token": []}, {"session": [], "csrf": []}]
+                    methods["get"]["responses"]["304"] = {"description": "It has not changed (If-None-Match)."}
+                for operation in methods.values():
+                    if "security" in operation:
+                        operation["security"] = [{"token": []}, {"session": [], "csrf": []}]
         return before()
 
     return described
@@ -117,22 +118,22 @@ async def _refused(request: Request, error: Exception) -> Response:
         sentence = "there is no such resource; /api/v1/docs lists them"
     elif error.status_code == 405:
         allowed = _methods(request)
-        sentence, headers = f"{request.method} is not for this resource: {allowed} is", {"Allow": allowed}
+        sentence, headers = f"{request.method} is not allowed for this resource: use {allowed}", {"Allow": allowed}
     return problem(error.status_code, sentence, headers)
 
 
 def _methods(request: Request) -> str:
-    """The methods that a path is described with, over all its routes."""
+    """The methods in the description of a path, over all its routes."""
     path = request.url.path.removeprefix(request.scope.get("root_path", ""))
     paths = request.app.openapi()["paths"].items()
     return ", ".join(sorted(method.upper() for known, methods in paths if compile_path(known)[0].fullmatch(path) for method in methods))
 
 
 async def _our_error(request: Request, error: Exception) -> Response:
-    """What is not there is 404, what was asked wrongly 400, data that cannot be used 422; other troubles, which pass, 503."""
+    """Answer 404 for what does not exist, 400 for a wrong request, 422 for unusable data, and 503 for other errors, which are temporary."""
     kinds = ((NotFoundError, 404), (ConfigurationError, 400), (BadDataError, 422))
     return problem(next((status for kind, status in kinds if isinstance(error, kind)), 503), str(error))
 
 
 async def _fault(request: Request, error: Exception) -> Response:
-    return problem(500, "a fault of this program; it is in the portal's log")
+    return problem(500, "this program failed: the portal's log has the traceback")

@@ -1,4 +1,4 @@
-"""Calibration tables: which there are, which is in force; rejecting, retiring, restoring and importing them."""
+"""Calibration tables: all sets, the one in force; rejecting, retiring, restoring and importing them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from dsa110_assets.portal.v1.products import Since, Time, Until
 from dsa110_assets.telescope import timegrid
 
 router = APIRouter(tags=["calibration"])
-ProductPart = Annotated[str, Path(max_length=140, pattern=r"^[a-z][A-Za-z0-9_~-]*$", description="a set's id is its product's ...")]
-NamePart = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9_.+:-]+$", description="... and its name there")]
+ProductPart = Annotated[str, Path(max_length=140, pattern=r"^[a-z][A-Za-z0-9_~-]*$", description="a set's id is its product's id ...")]
+NamePart = Annotated[str, Path(max_length=100, pattern=r"^[A-Za-z0-9_.+:-]+$", description="... and its name in that product")]
 
 
 class SetRow(BaseModel):
@@ -36,7 +36,7 @@ class SetRow(BaseModel):
     antennas: list[str]
     status: Literal["active", "rejected", "superseded"]
     reason: str | None = Field(description="why it was rejected")
-    removed: bool = Field(description="retention has taken its tables")
+    removed: bool = Field(description="retention has removed its tables")
     retired: list[tuple[float | None, float | None]] = Field(description="spans [MJD; null: open] for which it is not used")
     history: list[str] = Field(description="what was done to it by hand, by whom, when and why")
     figures: dict[str, Any] = Field(description="its quality")
@@ -44,7 +44,7 @@ class SetRow(BaseModel):
 
 
 class SetInForce(BaseModel):
-    """A set that an observation taken then would be calibrated with, and its share."""
+    """A set with which an observation at that time would be calibrated, and its share."""
 
     set_id: str
     calibrator: str
@@ -63,23 +63,23 @@ class Rejecting(BaseModel):
 
 
 class Retiring(Rejecting):
-    """For which span a set is not used: from, until, or both."""
+    """The span in which a set is not used: from, until, or both."""
 
     since: Time | None = None
     until: Time | None = None
 
 
 class Restoring(BaseModel):
-    """Take a rejection and all retirements back."""
+    """Undo a rejection and all retirements."""
 
     confirm: access.Confirm = None
 
 
 class Importing(BaseModel):
-    """Tables of one transit, made by CASA or a colleague, in a directory that the portal's machine sees."""
+    """Tables of one transit, made by CASA or a colleague, in a directory that the portal's machine can read."""
 
     directory: Annotated[
-        str, Field(min_length=1, max_length=300, pattern=r"^/[^\x00-\x1f\x7f]*$", description="the folder in which the tables lie")
+        str, Field(min_length=1, max_length=300, pattern=r"^/[^\x00-\x1f\x7f]*$", description="the folder that holds the tables")
     ]
     check: Annotated[
         str | None,
@@ -100,7 +100,7 @@ def list_caltables(
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> paging.Page[SetRow]:
-    """Sets of tables by the time of their transit, the last first."""
+    """Sets of tables by the time of their transit, the latest first."""
     after = paging.decode(cursor, float, str)
     between = (_mjd(since) if since else 0.0, _mjd(until) + (1.0 if len(until) == 10 else 0.0) if until else 1e6)
     found = registry.sets(portal.store, status, between)
@@ -110,7 +110,7 @@ def list_caltables(
 
 @router.get("/caltables/in-force")
 def show_in_force(portal: Portal, at: Annotated[Time | None, Query(description="UTC time; default: now")] = None) -> list[SetInForce]:
-    """What an observation taken then would be calibrated with now, the nearest first. 404, saying why, where it would wait."""
+    """The sets with which an observation at that time would be calibrated now, the nearest first; 404 with the reason if it would wait."""
     found = portal.archive.caltables(at=at or datetime.now(UTC))
     return [
         SetInForce(set_id=one.set_id, calibrator=one.calibrator, anchor=one.anchor, mid_mjd=one.mid_mjd,
@@ -127,7 +127,7 @@ def show_caltables(product_id: ProductPart, name: NamePart, portal: Portal) -> S
 
 @router.post("/caltables/import", status_code=200)
 def import_caltables(body: Importing, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """Register tables once a measurement set calibrated with them is found sound; takes minutes. 422, saying why, if it is not."""
+    """Register tables if a measurement set calibrated with them proves sound; takes minutes. 422 with the reasons if it does not."""
     settings = portal.require_settings()
     portal.starts.take()
     with access.ordered(portal, actor, "import caltables", body.directory, **body.model_dump(exclude={"directory"})) as order:
@@ -138,7 +138,7 @@ def import_caltables(body: Importing, portal: Portal, actor: access.Controller) 
 
 @router.post("/caltables/{product_id}/{name}/reject")
 def reject_caltables(product_id: ProductPart, name: NamePart, body: Rejecting, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """Mark a set as bad: it is not chosen again, and exactly what was made with it becomes stale and is made again."""
+    """Mark a set as bad: it is not used again, and exactly the products made with it become stale and are made again."""
     one = registry.get(portal.store, f"{product_id}/{name}")
     if one.status == registry.REJECTED:
         raise HTTPException(409, f"{one.set_id} is rejected already: {one.reason}")
@@ -153,9 +153,9 @@ def reject_caltables(product_id: ProductPart, name: NamePart, body: Rejecting, p
 
 @router.post("/caltables/{product_id}/{name}/retire")
 def retire_caltables(product_id: ProductPart, name: NamePart, body: Retiring, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """Keep a set from being used for observations of a span of time; what was made with it there becomes stale."""
+    """Exclude a set from calibrating observations of a span of time; what was made with it in that span becomes stale."""
     if body.since is None and body.until is None:
-        raise HTTPException(422, "name since, until or both; for all times there is reject")
+        raise HTTPException(422, "name since, until or both; to exclude a set at all times, reject it")
     one = registry.get(portal.store, f"{product_id}/{name}")
     span = tuple(None if text is None else _mjd(text) for text in (body.since, body.until))
     told = f"retire {one.set_id} from {body.since or 'ever'} until {body.until or 'ever'}"
@@ -170,7 +170,7 @@ def retire_caltables(product_id: ProductPart, name: NamePart, body: Retiring, po
 
 @router.post("/caltables/{product_id}/{name}/restore")
 def restore_caltables(product_id: ProductPart, name: NamePart, body: Restoring, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """Take a rejection and all retirements of a set back."""
+    """Undo a rejection and all retirements of a set."""
     one = registry.get(portal.store, f"{product_id}/{name}")
     if one.status != registry.REJECTED and not one.retired:
         raise HTTPException(409, f"{one.set_id} is neither rejected nor retired")
@@ -182,8 +182,8 @@ def restore_caltables(product_id: ProductPart, name: NamePart, body: Restoring, 
     return access.done(order.told, [one.set_id])
 
 
-def _row(one: registry.RegisteredSet) -> SetRow:
-    return SetRow.model_validate(jsonable(one))
+def _row(entry: registry.RegisteredSet) -> SetRow:
+    return SetRow.model_validate(jsonable(entry))
 
 
 def _mjd(text: str) -> float:

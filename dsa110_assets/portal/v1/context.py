@@ -1,4 +1,4 @@
-"""What every resource of the API needs: the archive, the settings if there are any, and the platform behind them."""
+"""The context of every resource of the API: the archive, the settings if there are any, and the platform behind them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from dsa110_assets.thresholds import Thresholds
 
 STARTS, TRIES = 30, 10
-"""A minute: what may be started by all together, and how often one address may say a wrong token."""
+"""Limits per minute: orders that start work, by all users together, and wrong tokens from one address."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """One portal's: without `settings` only the archive is known; without `keys` nothing may be changed."""
+    """The context of one portal: without `settings` only the archive is known; without `keys` nothing may be changed."""
 
     archive: AnalystArchive
     inbox: Path | None = None
@@ -42,16 +42,16 @@ class Context:
     def require_settings(self) -> Settings:
         """The platform's settings. Answers 503 where this portal was started without them."""
         if self.settings is None:
-            raise HTTPException(503, "this portal was started for an archive alone: start it with the platform's settings (`dsa110 up`)")
+            raise HTTPException(503, "this portal was started with an archive only: start it with the platform's settings (`dsa110 up`)")
         return self.settings
 
     @property
     def history(self) -> Path:
-        """Where Dagster's history is read, if there is any."""
+        """The directory of Dagster's history, if there is any."""
         return self.settings.home_path if self.settings else self.archive.root / "dagster"
 
     def home(self) -> Path:
-        """Dagster's home, of a platform that was started once. Answers 503, with what to do, where it cannot be used from here."""
+        """Dagster's home, of a platform that has been started before. Answers 503, with what to do, if this portal cannot use it."""
         from dsa110_assets.orchestration.running import instance
 
         home = self.require_settings().home_path
@@ -71,13 +71,13 @@ class Context:
 
     @property
     def limits(self) -> Thresholds:
-        """The thresholds in force, or the defaults where no settings say where theirs are."""
+        """The thresholds in force, or the defaults if there are no settings that locate them."""
         from dsa110_assets.thresholds import Thresholds
 
         return self.thresholds() if self.settings else Thresholds()
 
     def threshold_files(self) -> tuple[Path, Path]:
-        """The thresholds file, and where the last good one is kept."""
+        """The paths of the thresholds file and of the copy of the last good one."""
         from dsa110_assets.orchestration.resources import IN_FORCE
 
         return self.require_settings().thresholds_path, self.archive.root / IN_FORCE

@@ -1,4 +1,4 @@
-"""What is done to the archive by hand: pinning, retention, letting quarantined files go, pausing ingest, draining, thresholds."""
+"""Orders about the archive: pinning, retention, releasing quarantined files, pausing ingest, draining, thresholds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Pinning(BaseModel):
 
 
 class Unpinning(BaseModel):
-    """Let retention judge a product again."""
+    """Unpin a product, so that retention applies to it again."""
 
     confirm: access.Confirm = None
 
@@ -44,7 +44,7 @@ class Pausing(BaseModel):
 
 
 class Ingest(BaseModel):
-    """Whether what arrives is taken up."""
+    """Whether arriving files are taken up."""
 
     paused: bool
     by: str | None = Field(default=None, description="who paused it")
@@ -53,11 +53,11 @@ class Ingest(BaseModel):
 
 
 class Draining(BaseModel):
-    """Whether nothing new is begun, and what that still waits for."""
+    """Whether the platform drains (begins nothing new), and the runs that are still unfinished."""
 
     draining: bool
     drained: bool = Field(description="nothing new is begun, and nothing runs any more")
-    by: str | None = Field(default=None, description="who drains it")
+    by: str | None = Field(default=None, description="who ordered the drain")
     at: str | None = None
     reason: str | None = None
     running: list[str] = Field(description="ids of the runs that are not done")
@@ -76,7 +76,7 @@ def pin_product(product_id: ProductId, body: Pinning, portal: Portal, actor: acc
 
 @router.post("/products/{product_id}/unpin")
 def unpin_product(product_id: ProductId, body: Unpinning, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """Let retention judge a product again."""
+    """Unpin a product, so that retention applies to it again."""
     found = portal.store.get(product_id)
     if not found.pinned:
         raise HTTPException(409, f"{found.id} is not pinned")
@@ -90,7 +90,7 @@ def unpin_product(product_id: ProductId, body: Unpinning, portal: Portal, actor:
 
 @router.post("/retention")
 def retain(body: Retaining, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """Remove data that are no longer needed; records stay. The rehearsal says which."""
+    """Remove data that are no longer needed; records stay. The rehearsal lists the products."""
     portal.starts.take()
     from dsa110_assets.orchestration.watching import housekeeping
     from dsa110_assets.thresholds import chosen_thresholds
@@ -110,10 +110,10 @@ def retain(body: Retaining, portal: Portal, actor: access.Controller) -> access.
 def release_quarantined(
     key: Annotated[str, Path(max_length=40, pattern=r"^[0-9a-f]+$")], portal: Portal, actor: access.Controller
 ) -> access.Outcome:
-    """Let the files of a record be tried again."""
+    """Release the files of a record from quarantine, so that they are tried again."""
     one = quarantine.get(portal.store, key)
     if one.released_at is not None:
-        raise HTTPException(409, f"{key} was let go at {one.released_at.isoformat(timespec='seconds')}")
+        raise HTTPException(409, f"{key} was released at {one.released_at.isoformat(timespec='seconds')}")
     with access.ordered(portal, actor, "release from quarantine", key) as order:
         freed = quarantine.release(portal.store, key)
         order.told = f"{sum(len(record.paths) for record in freed)} files are judged afresh"
@@ -122,14 +122,14 @@ def release_quarantined(
 
 @router.get("/ingest")
 def show_ingest(portal: Portal) -> Ingest:
-    """Whether what arrives is taken up, or a person has paused that."""
+    """Whether arriving files are taken up, or a person has paused ingest."""
     found = pausing.paused(portal.archive.root)
     return Ingest(paused=False) if found is None else Ingest(paused=True, by=found.by, at=found.at, reason=found.reason)
 
 
 @router.post("/ingest/pause")
 def pause_ingest(body: Pausing, portal: Portal, actor: access.Controller) -> Ingest:
-    """Take nothing more up from the inbox, also over restarts; what was taken up is made."""
+    """Take up nothing more from the inbox, even after restarts; what was already taken up is processed."""
     with access.ordered(portal, actor, "pause ingest", reason=body.reason) as order:
         pausing.pause(portal.archive.root, actor.name, body.reason.strip())
         order.told = "ingest is paused"
@@ -138,7 +138,7 @@ def pause_ingest(body: Pausing, portal: Portal, actor: access.Controller) -> Ing
 
 @router.post("/ingest/resume")
 def resume_ingest(portal: Portal, actor: access.Controller) -> Ingest:
-    """Take up what arrives again."""
+    """Resume taking up what arrives."""
     with access.ordered(portal, actor, "resume ingest") as order:
         pausing.resume(portal.archive.root)
         order.told = "ingest goes on"
@@ -147,17 +147,17 @@ def resume_ingest(portal: Portal, actor: access.Controller) -> Ingest:
 
 @router.get("/drain")
 def show_drain(portal: Portal) -> Draining:
-    """Whether the platform drains, and what still runs: poll this after `POST /drain/begin`."""
+    """Whether the platform drains, and which runs are still going: poll this after `POST /drain/begin`."""
     found, home = pausing.paused(portal.archive.root, pausing.ALL), portal.require_settings().home_path
     running = [one.run_id for one in history.runs(home, history.RUNNING)]
-    told = {} if found is None else asdict(found)
+    details = {} if found is None else asdict(found)
     queued = len(history.runs(home, ["QUEUED"]))
-    return Draining(draining=found is not None, drained=found is not None and not running, running=running, queued=queued, **told)
+    return Draining(draining=found is not None, drained=found is not None and not running, running=running, queued=queued, **details)
 
 
 @router.post("/drain/begin")
 def drain(body: Pausing, portal: Portal, actor: access.Controller) -> Draining:
-    """Begin nothing new, also over restarts; what runs is made to its end, and what is queued waits."""
+    """Begin nothing new, even after restarts; running runs finish, and queued ones wait."""
     with access.ordered(portal, actor, "drain", reason=body.reason) as order:
         pausing.pause(portal.archive.root, actor.name, body.reason.strip(), pausing.ALL)
         order.told = "nothing new is begun"
@@ -166,7 +166,7 @@ def drain(body: Pausing, portal: Portal, actor: access.Controller) -> Draining:
 
 @router.post("/drain/end")
 def end_drain(portal: Portal, actor: access.Controller) -> Draining:
-    """Let the platform go on."""
+    """End a drain, so that the platform begins new work again."""
     with access.ordered(portal, actor, "end drain") as order:
         pausing.resume(portal.archive.root, pausing.ALL)
         order.told = "the platform goes on"
@@ -175,8 +175,8 @@ def end_drain(portal: Portal, actor: access.Controller) -> Draining:
 
 @router.post("/thresholds/reload")
 def reload_thresholds(portal: Portal, actor: access.Controller) -> Thresholds:
-    """Read the thresholds file now; a wrong one is refused whole, and the last good one stays in force."""
+    """Read the thresholds file now; a wrong file is refused as a whole, and the last good one stays in force."""
     with access.ordered(portal, actor, "reload thresholds") as order:
-        told = thresholds_of(portal)
-        order.told = told.refused or f"{told.path} is in force"
-    return told
+        thresholds = thresholds_of(portal)
+        order.told = thresholds.refused or f"{thresholds.path} is in force"
+    return thresholds

@@ -1,4 +1,4 @@
-"""ETag and If-None-Match: an answer that its asker has already is not sent again."""
+"""ETag and If-None-Match: an answer that the client already has is not sent again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Tagged:
-    """Gives every good answer to a GET or HEAD a tag made of its bytes, and sends 304 to who has them."""
+    """Gives every successful answer to GET or HEAD a tag made from its bytes, and sends 304 to a client that has that tag."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -20,7 +20,7 @@ class Tagged:
         if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
             await self.app(scope, receive, send)
             return
-        known = dict(scope["headers"]).get(b"if-none-match", b"").decode("latin-1")
+        known_tags = dict(scope["headers"]).get(b"if-none-match", b"").decode("latin-1")
         start: Message = {}
         body = b""
 
@@ -31,16 +31,16 @@ class Tagged:
                 return
             body += message.get("body", b"")
             if not message.get("more_body", False):
-                await _send(start, body, known, send)
+                await _send(start, body, known_tags, send)
 
         await self.app(scope, receive, collecting)
 
 
-async def _send(start: Message, body: bytes, known: str, send: Send) -> None:
+async def _send(start: Message, body: bytes, known_tags: str, send: Send) -> None:
     if start["status"] == 200:
         tag = f'"{xxhash.xxh3_128_hexdigest(body)}"'
         start["headers"] = [*start["headers"], (b"etag", tag.encode())]
-        if known.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
+        if known_tags.strip() == "*" or tag in [one.strip().removeprefix("W/") for one in known_tags.split(",")]:
             kept = [(name, value) for name, value in start["headers"] if name.lower() not in (b"content-length", b"content-type")]
             start, body = {**start, "status": 304, "headers": kept}, b""
     await send(start)

@@ -1,4 +1,4 @@
-"""What people say of candidates."""
+"""People's judgements of sources."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Source = Annotated[str, Field(min_length=1, max_length=200, description="a sourc
 
 
 class Judging(BaseModel):
-    """What somebody says of a source."""
+    """A person's judgement of a source."""
 
     source_id: Source
     verdict: Literal["real", "artefact", "unsure"]
@@ -27,14 +27,14 @@ class Judging(BaseModel):
 
 
 class JudgementRow(BaseModel):
-    """What one person said of a source, and when. It stays with the place on the sky."""
+    """One person's judgement of a source, and when it was made. It belongs to the position on the sky."""
 
     source_id: str
     ra_deg: float
     dec_deg: float
     verdict: Literal["real", "artefact", "unsure"]
     note: str
-    name: str = Field(description="who said so")
+    name: str = Field(description="who made it")
     at: datetime
 
 
@@ -42,7 +42,7 @@ class JudgementRow(BaseModel):
 def list_judgements(
     portal: Portal, source_id: Annotated[str | None, Query(max_length=200, description="of this source; default: of all")] = None
 ) -> list[JudgementRow]:
-    """What was said, oldest first."""
+    """Judgements of sources, oldest first."""
     said = judgements.judgements(portal.store)
     if source_id is not None:
         name, ra_deg, dec_deg = place(curves.light_curve(portal.archive, source_id))
@@ -52,7 +52,7 @@ def list_judgements(
 
 @router.post("/judgements", status_code=201)
 def judge(body: Judging, portal: Portal, actor: access.Controller) -> JudgementRow:
-    """Say what a source is; what was said before stays."""
+    """Judge a source; earlier judgements are kept."""
     name, ra_deg, dec_deg = place(curves.light_curve(portal.archive, body.source_id))
     with access.ordered(portal, actor, "judge", name, verdict=body.verdict, note=body.note or None) as order:
         said = judgements.judge(portal.store, name, ra_deg, dec_deg, verdict=body.verdict, name=actor.name, note=body.note)

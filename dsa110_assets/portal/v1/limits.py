@@ -1,4 +1,4 @@
-"""How often something may be asked for."""
+"""Limits on how often something may be requested."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MOST_NAMES = 10_000
 
 
 class Limiter:
-    """At most `number` in any `seconds`, for each name; of this process."""
+    """Allows at most `number` requests in any `seconds` for each name, counted in this process."""
 
     def __init__(self, number: int, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         self.number, self.seconds, self._now = number, seconds, now
@@ -21,7 +21,7 @@ class Limiter:
         self._lock = threading.Lock()
 
     def take(self, name: str = "") -> None:
-        """Count one. Answers 429, saying when the next may come, if there were too many."""
+        """Count one request. Answers 429, with the time after which to try again, if there were too many."""
         with self._lock:
             now = self._now()
             if len(self._taken) > MOST_NAMES:
@@ -31,6 +31,6 @@ class Limiter:
                 at.popleft()
             if len(at) >= self.number:
                 wait_s = max(1, int(at[0] + self.seconds - now + 1))
-                told = f"more than {self.number} in {self.seconds:g} s: try again in {wait_s} s"
-                raise HTTPException(429, told, headers={"Retry-After": str(wait_s)})
+                message = f"more than {self.number} in {self.seconds:g} s: try again in {wait_s} s"
+                raise HTTPException(429, message, headers={"Retry-After": str(wait_s)})
             at.append(now)

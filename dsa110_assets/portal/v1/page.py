@@ -1,4 +1,4 @@
-"""The API's documentation as a page made here: nothing of it is fetched from elsewhere, and it needs no script."""
+"""The API's documentation as a page generated here: it fetches nothing from elsewhere and needs no script."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _templates = Environment(
 
 @dataclass(frozen=True)
 class Operation:
-    """One way to use one resource."""
+    """One method of one resource."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Model:
-    """A form of body or answer: its fields as (name, type, meaning)."""
+    """The schema of a body or answer: its fields as (name, type, meaning)."""
 
     name: str
     told: str
@@ -47,32 +47,34 @@ def documentation(request: Request) -> HTMLResponse:
     described = request.app.openapi()
     operations: dict[str, list[Operation]] = {tag["name"]: [] for tag in described["tags"]}
     for path, methods in described["paths"].items():
-        for method, said in methods.items():
-            operations[said["tags"][0]].append(_operation(method.upper(), path, said))
+        for method, operation in methods.items():
+            operations[operation["tags"][0]].append(_operation(method.upper(), path, operation))
     models = [_model(name, schema) for name, schema in sorted(described["components"]["schemas"].items())]
     page = _templates.get_template("api.html")
     return HTMLResponse(page.render(info=described["info"], tags=described["tags"], operations=operations, models=models, root="/api/v1"))
 
 
-def _operation(method: str, path: str, said: dict[str, Any]) -> Operation:
-    given = [(one["name"], one["in"], _kind(one["schema"]), one.get("description", "")) for one in said.get("parameters", ())]
-    body = said.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
-    answers = [(status, one["description"], _answer(one)) for status, one in said["responses"].items()]
-    told, controls = said.get("description", said["summary"]), method != "GET"
-    return Operation(method, path, said["operationId"], told, controls, given, None if body is None else _kind(body), answers)
+def _operation(method: str, path: str, described: dict[str, Any]) -> Operation:
+    parameters = [(one["name"], one["in"], _kind(one["schema"]), one.get("description", "")) for one in described.get("parameters", ())]
+    body = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+    answers = [(status, one["description"], _answer(one)) for status, one in described["responses"].items()]
+    text, controls = described.get("description", described["summary"]), method != "GET"
+    return Operation(method, path, described["operationId"], text, controls, parameters, None if body is None else _kind(body), answers)
 
 
-def _answer(said: dict[str, Any]) -> str:
-    return ", ".join(_kind(one["schema"]) for one in said.get("content", {}).values() if one.get("schema"))
+def _answer(response: dict[str, Any]) -> str:
+    return ", ".join(_kind(one["schema"]) for one in response.get("content", {}).values() if one.get("schema"))
 
 
 def _model(name: str, schema: dict[str, Any]) -> Model:
-    fields = [(field, _kind(said), said.get("description", "")) for field, said in schema.get("properties", {}).items()]
+    fields = [
+        (field, _kind(field_schema), field_schema.get("description", "")) for field, field_schema in schema.get("properties", {}).items()
+    ]
     return Model(name, schema.get("description", ""), fields)
 
 
 def _kind(schema: dict[str, Any]) -> str:
-    """A schema in a few words."""
+    """A JSON schema in a few words."""
     return " or ".join(dict.fromkeys(_parts(schema))) or "anything"
 
 

@@ -1,4 +1,4 @@
-"""Pages of lists: a cursor is the place of the last item, so that what is published meanwhile moves no page."""
+"""Pages of lists: a cursor is the place of the last item, so that products published in the meantime shift no page."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dsa110_assets.errors import ConfigurationError
 T = TypeVar("T")
 Key = tuple[str | int | float, ...]
 LONGEST, MOST = 300, 1000
-Cursor = Annotated[str | None, Query(max_length=LONGEST, description="`next` of the page before; none: the first page")]
-Limit = Annotated[int, Query(ge=1, le=MOST, description="most items on a page")]
+Cursor = Annotated[str | None, Query(max_length=LONGEST, description="`next` of the previous page; omit it for the first page")]
+Limit = Annotated[int, Query(ge=1, le=MOST, description="largest number of items on a page")]
 
 
 class Page(BaseModel, Generic[T]):
@@ -33,20 +33,20 @@ def encode(key: Sequence[str | int | float]) -> str:
 
 
 def decode(cursor: str | None, *kinds: type) -> Key | None:
-    """The place that a cursor of a list with places of these types names. Raises ConfigurationError for any other text."""
+    """The place that a cursor names, in a list whose places have these types. Raises ConfigurationError for any other text."""
     if cursor is None:
         return None
     try:
         found = json.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True))
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, list) or len(found) != len(kinds) or not all(map(_is, found, kinds)):
-        raise ConfigurationError("cursor is none of this list: take `next` of the page before, or leave it out")
+    if not isinstance(found, list) or len(found) != len(kinds) or not all(map(_is_valid, found, kinds)):
+        raise ConfigurationError("cursor is not one of this list: take `next` of the previous page, or leave it out")
     return tuple(kind(value) for value, kind in zip(found, kinds, strict=True))
 
 
-def _is(value: object, kind: type) -> bool:
-    """Whether a value may stand in a database's key of this type."""
+def _is_valid(value: object, kind: type) -> bool:
+    """Whether a value can be part of a database key of this type."""
     if isinstance(value, bool):
         return False
     if kind is str:
@@ -59,7 +59,7 @@ def _is(value: object, kind: type) -> bool:
 def part(
     items: Iterable[T], key: Callable[[T], Key], after: Key | None, limit: int, *, descending: bool = False
 ) -> tuple[list[T], str | None]:
-    """The page of a list in memory that follows a place, in order of a key that tells all items apart; and the next one's cursor."""
+    """Return the page of a list in memory that follows a place, in order of a key that is unique to each item; and the next cursor."""
     ordered = sorted(items, key=key, reverse=descending)
     rest = [one for one in ordered if after is None or (key(one) < after if descending else key(one) > after)]
     return rest[:limit], encode(key(rest[limit - 1])) if len(rest) > limit else None

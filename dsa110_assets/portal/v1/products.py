@@ -1,4 +1,4 @@
-"""Products: everything that was published, by asset, time and state; their files, and where they come from."""
+"""Products: everything published, by asset, time and state; their files, and what they were made from."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ def _is_time(text: str) -> str:
 
 _TIME_PATTERN = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}(:[0-9]{2})?(Z|[+-][0-9]{2}:[0-9]{2})?)?$"
 Time = Annotated[str, Field(pattern=_TIME_PATTERN, examples=["2026-01-25", "2026-01-25T22:25"]), AfterValidator(_is_time)]
-Since = Annotated[Time | None, Query(description="windows that start from this UTC time on; a date alone is its first moment")]
-Until = Annotated[Time | None, Query(description="windows that start until this UTC time; a date alone includes its whole day")]
-Asset = Annotated[str | None, Query(max_length=100, pattern=r"^[a-z][a-z0-9_~]*$", description="of this asset alone")]
-ProductId = Annotated[str, Path(max_length=140, description="a product's id, as tile_image-20260125T2225-v1")]
+Since = Annotated[Time | None, Query(description="windows that start at this UTC time or later; a date alone means its first moment")]
+Until = Annotated[Time | None, Query(description="windows that start at this UTC time or earlier; a date alone includes its whole day")]
+Asset = Annotated[str | None, Query(max_length=100, pattern=r"^[a-z][a-z0-9_~]*$", description="only of this asset")]
+ProductId = Annotated[str, Path(max_length=140, description="a product's id, such as tile_image-20260125T2225-v1")]
 
 
 class ProductRow(BaseModel):
-    """A published product: immutable, but for its state, and for retention, which may take its data."""
+    """A published product: immutable, except for its state, and except that retention may remove its data."""
 
-    product_id: str = Field(description="asset, partition and version, as tile_image-20260125T2225-v1")
+    product_id: str = Field(description="asset, partition and version, such as tile_image-20260125T2225-v1")
     asset: str
-    partition: str | None = Field(description="start of its window (UTC), as 2026-01-25T22:25, or its night; null for catalogues")
+    partition: str | None = Field(description="start of its window (UTC), such as 2026-01-25T22:25, or its night; null for catalogues")
     version: int
     state: Literal["current", "superseded", "rejected"]
     reason: str | None = Field(description="why it was rejected")
     pinned: bool = Field(description="kept from retention, with all it was made from")
-    removed: bool = Field(description="retention has taken its data; what is told here stays")
+    removed: bool = Field(description="retention has removed its data; this record stays")
     trial: str = Field(description="the trial that made it; empty for science")
     created_at: datetime
     path: str = Field(description="its directory on the archive's disk")
@@ -64,9 +64,9 @@ class ProductRow(BaseModel):
     inputs: list[str] = Field(description="ids of the products it was made from")
     code_version: str
     run_id: str = Field(description="the run of Dagster that made it")
-    engines: dict[str, Any] = Field(description="versions of what was computed with")
+    engines: dict[str, Any] = Field(description="versions of the software that computed it")
     settings: dict[str, Any] = Field(description="the settings that shaped it")
-    metadata: dict[str, Any] = Field(description="its figures; units are in the names; `checks` is what its rules said")
+    metadata: dict[str, Any] = Field(description="its figures; units are in the names; `checks` are the verdicts of its rules")
 
 
 class FileRow(BaseModel):
@@ -100,27 +100,27 @@ class Node(BaseModel):
     partition: str | None
     state: str
     code_version: str
-    depth: int = Field(description="steps from the product that was asked for")
+    depth: int = Field(description="steps from the requested product")
     inputs: list[str] = Field(description="ids of other nodes")
     files: list[RawFile] = Field(description="the subband files, where lineage ends")
 
 
 class Lineage(BaseModel):
-    """What a product was made from: each ancestor once, nearest first."""
+    """The ancestors of a product: each once, the nearest first."""
 
     product_id: str
     nodes: list[Node]
-    truncated: bool = Field(description=f"there is more: it was cut at `depth`, or at {MOST_NODES} nodes")
+    truncated: bool = Field(description=f"there are more nodes: the list was cut at `depth`, or at {MOST_NODES} nodes")
 
 
 def row(product: Product) -> ProductRow:
-    """A product as the API tells it."""
+    """A product as a row of the API."""
     return ProductRow.model_validate({"product_id": product.id, **jsonable(product)})
 
 
 @dataclass
 class Span:
-    """Which part of a list of products is wanted, and in which order."""
+    """The requested part of a list of products, and its order."""
 
     since: Since = None
     until: Until = None
@@ -172,13 +172,13 @@ def list_products(
 
 @router.get("/products/{product_id}")
 def show_product(product_id: ProductId, portal: Portal) -> ProductRow:
-    """One product, in whatever state."""
+    """One product, in any state."""
     return row(portal.store.get(product_id))
 
 
 @router.get("/products/{product_id}/files")
 def list_files(product_id: ProductId, portal: Portal) -> list[FileRow]:
-    """A product's files, and where to fetch them: none once retention has taken them."""
+    """A product's files, and where to fetch them; none after retention has removed them."""
     product = portal.store.get(product_id)
     served = product.state == "current" and not product.removed
     there = [] if product.removed else files.listing(product, 1000)
@@ -187,7 +187,7 @@ def list_files(product_id: ProductId, portal: Portal) -> list[FileRow]:
 
 @router.get("/products/{product_id}/dependents")
 def list_dependents(product_id: ProductId, portal: Portal) -> list[ProductRow]:
-    """What was made directly from a product, in any state."""
+    """The products made directly from a product, in any state."""
     return [row(product) for product in portal.store.dependents(product_id)]
 
 
@@ -199,8 +199,8 @@ def show_lineage(
     start = portal.store.get(product_id)
     nodes, layer, seen = [_node(start, 0)], [start], {start.id}
     for level in range(1, depth + 1):
-        wanted = sorted({i for product in layer for i in product.inputs} - seen)
-        layer = _by_ids(portal, wanted[: MOST_NODES - len(nodes)])
+        missing = sorted({i for product in layer for i in product.inputs} - seen)
+        layer = _by_ids(portal, missing[: MOST_NODES - len(nodes)])
         seen |= {product.id for product in layer}
         nodes += [_node(product, level) for product in layer]
         if not layer or len(nodes) == MOST_NODES:

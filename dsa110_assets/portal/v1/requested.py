@@ -1,4 +1,4 @@
-"""Mosaics that people ask for by a name: list, show, ask for, delete."""
+"""Mosaics that people request by a name: list, show, request, delete."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dsa110_assets.portal.v1.runs import Started
 
 router = APIRouter(tags=["requested mosaics"])
 NAME = r"^[a-z0-9][a-z0-9_]{0,30}$"
-Name = Annotated[str, Path(pattern=NAME, description="what it was asked for as")]
+Name = Annotated[str, Path(pattern=NAME, description="the name of the request")]
 Text = Annotated[str, Field(max_length=140)]
 
 
 class Wanted(BaseModel):
-    """What a mosaic is of: the tiles of a time, tiles by name, or those around a calibrator's transit."""
+    """What a mosaic is made of: the tiles of a span of time, tiles by name, or those around a calibrator's transit."""
 
-    name: Annotated[str, Field(pattern=NAME, description="what it is to be called")]
-    since: Annotated[AwareDatetime | None, Field(description="observations that begin from this time (UTC) on ...")] = None
+    name: Annotated[str, Field(pattern=NAME, description="the name to give it")]
+    since: Annotated[AwareDatetime | None, Field(description="observations that begin at this time (UTC) or later ...")] = None
     until: Annotated[AwareDatetime | None, Field(description="... and before this one")] = None
     tiles: Annotated[list[Text], Field(max_length=2000, description="instead of a time: tiles by product id or partition")] = Field(
         default_factory=list
@@ -48,15 +48,15 @@ class RequestRow(BaseModel):
     partition: str = Field(description="its partition in Dagster")
     since: datetime
     until: datetime
-    tiles: list[str] = Field(description="partitions it is limited to; empty: all of its time")
+    tiles: list[str] = Field(description="partitions it is limited to; empty: all of its span of time")
     centre_deg: tuple[float, float] | None
     radius_deg: float
     calibrator: str
     tier: Literal["science", "quick"]
-    by: str = Field(description="who asked")
+    by: str = Field(description="who requested it")
     created_at: datetime
     product_id: str | None = Field(description="its mosaic; null until it is made")
-    due: str = Field(description="why it is to be made (again); empty if it is as asked for")
+    due: str = Field(description="why it is to be made (again); empty if it is as requested")
 
 
 class Deleting(BaseModel):
@@ -79,12 +79,12 @@ def show_requested(name: Name, portal: Portal) -> RequestRow:
 
 @router.post("/requested-mosaics", status_code=202)
 def request_mosaic(body: Wanted, portal: Portal, actor: access.Controller) -> Started:
-    """Ask for a mosaic; the daemon makes it. The same request again makes it anew."""
+    """Request a mosaic; the daemon makes it. The same request again makes it again."""
     settings = portal.require_settings().model_copy(update={"dagster_home": portal.home()})
     portal.starts.take()
-    given = body.model_dump(exclude={"name"}) | {"tiles": tuple(body.tiles)}
+    fields = body.model_dump(exclude={"name"}) | {"tiles": tuple(body.tiles)}
     with access.ordered(portal, actor, "request mosaic", body.name, **body.model_dump(exclude_defaults=True)) as order:
-        launch = requested_mosaics.hand_over(settings, portal.store, body.name, Asked(**given), actor.name)
+        launch = requested_mosaics.hand_over(settings, portal.store, body.name, Asked(**fields), actor.name)
         order.told = f"backfill {launch.backfill_id}: {ASSET} {launch.partitions[0]}"
     return Started.model_validate(launch, from_attributes=True)
 
@@ -103,13 +103,13 @@ def delete_requested(name: Name, body: Deleting, portal: Portal, actor: access.C
     return access.done(order.told, ids)
 
 
-def _row(one: requested_mosaics.Standing) -> RequestRow:
+def _row(standing: requested_mosaics.Standing) -> RequestRow:
     return RequestRow.model_validate(
         {
-            **vars(one.request),
-            "tiles": list(one.request.tiles),
-            "partition": one.request.partition,
-            "product_id": one.product and one.product.id,
-            "due": one.due,
+            **vars(standing.request),
+            "tiles": list(standing.request.tiles),
+            "partition": standing.request.partition,
+            "product_id": standing.product and standing.product.id,
+            "due": standing.due,
         }
     )

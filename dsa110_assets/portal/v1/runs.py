@@ -14,7 +14,7 @@ from dsa110_assets.portal.v1.context import Portal
 
 router = APIRouter(tags=["runs"])
 Status = Literal["QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING", "SUCCESS", "FAILURE", "CANCELED", "MANAGED"]
-RunId = Annotated[str, Path(max_length=64, pattern=r"^[0-9a-zA-Z-]+$", description="a run's id, whole")]
+RunId = Annotated[str, Path(max_length=64, pattern=r"^[0-9a-zA-Z-]+$", description="a run's full id")]
 Partition = Annotated[
     str, Field(max_length=16, pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2})?$", examples=["2026-01-25T22:25"])
 ]
@@ -39,36 +39,42 @@ class RunRow(BaseModel):
 class RunDetail(RunRow):
     """A run, with why it failed."""
 
-    reasons: list[str] = Field(description="class and words of the error of each step that failed")
+    reasons: list[str] = Field(description="class and message of the error of each failed step")
     tags: dict[str, str]
 
 
 class Start(BaseModel):
-    """What to make: nights, or partitions of one asset; for a trial, with options that differ from the platform's settings."""
+    """What to make: nights, or partitions of one asset; for a trial, with options other than the platform's settings."""
 
     asset: Annotated[
         str | None,
-        Field(max_length=63, pattern=r"^[a-z][a-z0-9_]*$", description="default, of nights: ingest, and the platform makes what follows"),
+        Field(
+            max_length=63, pattern=r"^[a-z][a-z0-9_]*$", description="default for nights: ingest, after which the platform makes the rest"
+        ),
     ] = None
-    first_night: Annotated[str | None, Field(pattern=NIGHT, description="what these nights have, in the inbox or the archive")] = None
+    first_night: Annotated[
+        str | None, Field(pattern=NIGHT, description="first of the nights to make, from data in the inbox or the archive")
+    ] = None
     last_night: Annotated[str | None, Field(pattern=NIGHT, description="default: the first")] = None
     partitions: Annotated[list[Partition], Field(max_length=2000, description="instead of nights: these windows of the asset")] = Field(
         default_factory=list
     )
-    trial: Annotated[str | None, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$", description="make it for this trial, beside science")] = None
+    trial: Annotated[
+        str | None, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,30}$", description="make the partitions for this trial, beside science")
+    ] = None
     options: dict[Annotated[str, Field(max_length=80)], Option] = Field(
-        default_factory=dict, description="of a trial: settings by dotted names", examples=[{"imaging.robust": 0}]
+        default_factory=dict, description="settings of a trial by dotted names", examples=[{"imaging.robust": 0}]
     )
     dry_run: StrictBool = Field(default=False, description="say what would be queued, and change nothing")
 
 
 class Started(BaseModel):
-    """What was queued, as a backfill of Dagster's, or of a dry run what would be."""
+    """What was queued as a backfill in Dagster, or what a dry run would queue."""
 
     backfill_id: str | None = Field(description="null for a dry run")
     assets: list[str]
     partitions: list[str]
-    left_out: list[str] = Field(description="windows with data that have no partition, and why")
+    left_out: list[str] = Field(description="windows with data but without a partition, and why")
 
 
 class Cancelling(BaseModel):
@@ -80,14 +86,14 @@ class Cancelling(BaseModel):
 @router.get("/runs")
 def list_runs(
     portal: Portal,
-    status: Annotated[list[Status] | None, Query(max_length=9, description="in these states; several may be named")] = None,
+    status: Annotated[list[Status] | None, Query(max_length=9, description="only in these states; may be repeated")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> paging.Page[RunRow]:
-    """Runs, the last asked for first; none before Dagster has any."""
+    """Runs, the last requested first; none before Dagster has any."""
     after = paging.decode(cursor, str)
     found = history.runs(portal.require_settings().home_path, status or (), limit + 1, str(after[0]) if after else None)
-    items = [RunRow.model_validate(_told(run)) for run in found[:limit]]
+    items = [RunRow.model_validate(_as_row(run)) for run in found[:limit]]
     return paging.Page(items=items, next=paging.encode((found[limit - 1].run_id,)) if len(found) > limit else None)
 
 
@@ -96,19 +102,19 @@ def show_run(run_id: RunId, portal: Portal) -> RunDetail:
     """One run, and why it failed if it did."""
     home = portal.require_settings().home_path
     run = history.run(home, run_id)
-    why = [": ".join(told) for told in history.reasons(home, run_id)] if run.status == history.FAILED else []
-    return RunDetail.model_validate({**_told(run), "reasons": why, "tags": dict(run.tags)})
+    reasons = [": ".join(parts) for parts in history.reasons(home, run_id)] if run.status == history.FAILED else []
+    return RunDetail.model_validate({**_as_row(run), "reasons": reasons, "tags": dict(run.tags)})
 
 
 @router.post("/runs", status_code=202)
 def start_runs(body: Start, portal: Portal, actor: access.Controller) -> Started:
-    """Make nights, or partitions of an asset, again. What is made replaces what was there, unless it is for a trial; the daemon runs it."""
+    """Make nights, or partitions of an asset, again. New products replace the present ones, unless for a trial; the daemon runs it."""
     if (body.first_night is None) == (not body.partitions):
         raise HTTPException(422, "name either first_night (and last_night) or partitions")
     if body.partitions and body.asset is None:
-        raise HTTPException(422, "partitions are of an asset: name it")
+        raise HTTPException(422, "partitions belong to an asset: name it")
     if (body.trial or body.options) and not body.partitions:
-        raise HTTPException(422, "a trial is made of partitions: name them")
+        raise HTTPException(422, "a trial needs partitions: name them")
     settings = portal.require_settings().model_copy(update={"dagster_home": portal.home()})
     portal.starts.take()
     from dsa110_assets.orchestration.running import backfill
@@ -121,9 +127,9 @@ def start_runs(body: Start, portal: Portal, actor: access.Controller) -> Started
         launches = backfill.backfill(settings, body.first_night, body.last_night or body.first_night, body.asset, dry_run=True)
     (launch,) = launches
     if not body.dry_run:
-        given = body.model_dump(exclude_defaults=True)
+        arguments = body.model_dump(exclude_defaults=True)
         with (
-            access.ordered(portal, actor, "start runs", ", ".join(launch.assets), **given) as order,
+            access.ordered(portal, actor, "start runs", ", ".join(launch.assets), **arguments) as order,
             open_instance(settings.dagster_home) as dagster,
         ):
             launch = backfill.hand_over(dagster, launch, {**backfill.TAGS, ASKED_BY: actor.name})
@@ -133,7 +139,7 @@ def start_runs(body: Start, portal: Portal, actor: access.Controller) -> Started
 
 @router.post("/runs/{run_id}/cancel")
 def cancel_run(run_id: RunId, body: Cancelling, portal: Portal, actor: access.Controller) -> access.Outcome:
-    """End a queued or running run; nothing half made is ever published."""
+    """End a queued or running run; unfinished products are never published."""
     home = portal.home()
     run = history.run(home, run_id)
     if run.status not in history.UNFINISHED:
@@ -150,7 +156,7 @@ def cancel_run(run_id: RunId, body: Cancelling, portal: Portal, actor: access.Co
 
 @router.post("/runs/{run_id}/retry", status_code=202)
 def retry_run(run_id: RunId, portal: Portal, actor: access.Controller) -> Started:
-    """Queue what a failed or cancelled run was to make."""
+    """Queue again what a failed or cancelled run was to make."""
     settings = portal.require_settings().model_copy(update={"dagster_home": portal.home()})
     run = history.run(portal.home(), run_id)
     if run.status not in history.ENDED_BADLY:
@@ -164,7 +170,7 @@ def retry_run(run_id: RunId, portal: Portal, actor: access.Controller) -> Starte
     return Started(backfill_id=backfill_id, assets=list(run.assets), partitions=[run.partition or ""], left_out=[])
 
 
-def _told(run: history.Run) -> dict[str, object]:
+def _as_row(run: history.Run) -> dict[str, object]:
     from dsa110_assets.orchestration.running.instance import LANE_TAG
 
     return {**vars(run), "assets": list(run.assets), "lane": run.tags.get(LANE_TAG, "")}

@@ -1,4 +1,4 @@
-"""The platform's services, where systemd keeps them: how they stand, and restarting one."""
+"""The platform's services, where systemd runs them: their states, and restarting one."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class ServiceRow(BaseModel):
 
     name: str
     unit: str
-    there: bool = Field(description="whether it is a unit of this machine, so that it can be restarted")
-    state: str = Field(description="systemd's words")
+    there: bool = Field(description="whether it is a unit on this machine, so that it can be restarted")
+    state: str = Field(description="its state in systemd's words")
     since: str = Field(description="when it became active, as systemd writes it")
     meaning: str = Field(description="what a restart means")
 
 
 class Services(BaseModel):
-    """All of them, or why systemd does not tell."""
+    """All services, or why systemd cannot list them."""
 
     items: list[ServiceRow]
     refused: str | None = Field(default=None, description="why there are none: no systemd on this machine")
@@ -42,7 +42,7 @@ class Restarting(BaseModel):
 
 @router.get("/services")
 def list_services() -> Services:
-    """How the platform's services stand, on a machine where systemd keeps them."""
+    """The states of the platform's services, on a machine where systemd runs them."""
     try:
         return Services(items=[ServiceRow.model_validate(one, from_attributes=True) for one in units.services()])
     except ConfigurationError as error:
@@ -53,8 +53,8 @@ def list_services() -> Services:
 def restart_service(name: Name, body: Restarting, portal: Portal, actor: access.Controller) -> access.Outcome:
     """Have systemd restart one of the platform's services; the answer does not wait for it."""
     found = units.service(name)
-    told = f"restart {found.unit}: {found.meaning}"
-    if (rehearsal := access.rehearsed(body.confirm, told, [found.unit])) is not None:
+    plan = f"restart {found.unit}: {found.meaning}"
+    if (rehearsal := access.rehearsed(body.confirm, plan, [found.unit])) is not None:
         return rehearsal
     portal.starts.take()
     with access.ordered(portal, actor, "restart", found.unit) as order:

@@ -16,35 +16,35 @@ router = APIRouter(tags=["control"])
 
 
 class Login(BaseModel):
-    """Who asks for a session."""
+    """The token and name for a new session."""
 
     token: Annotated[str, Field(min_length=1, max_length=1000, description="the platform's token")]
     name: Annotated[
-        str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$", description="yours, for the audit")
+        str, Field(min_length=1, max_length=80, pattern=r"^[^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*$", description="your name, for the audit")
     ]
 
 
 class SessionRow(BaseModel):
-    """A session, or that there is none."""
+    """A session, or its absence."""
 
     control: bool = Field(description="whether a token is set, so that its holder may change things")
-    name: str | None = Field(default=None, description="the name that its holder gave; null without a session")
+    name: str | None = Field(default=None, description="the name that its holder gave; null if there is no session")
     ends_at: datetime | None = None
-    csrf: str | None = Field(default=None, description=f"what changes asked for with the session's cookie carry as {access.CSRF}")
+    csrf: str | None = Field(default=None, description=f"what requests for changes with the session's cookie must carry as {access.CSRF}")
 
 
 class AuditRow(BaseModel):
-    """A line of the audit: an order has one when it begins, and one when it is done or has failed."""
+    """A line of the audit: an order has one line when it begins, and another when it is done or has failed."""
 
     order: str = Field(description="the same in all lines of one order")
     at: datetime
-    by: str = Field(description="the name its giver goes by")
-    origin: str = Field(description="his address")
+    by: str = Field(description="the name that its giver stated")
+    origin: str = Field(description="the giver's address")
     verb: str
     target: str
-    arguments: str = Field(description="what else was said, as JSON")
+    arguments: str = Field(description="other arguments, as JSON")
     state: str = Field(description="begun, done or failed")
-    told: str = Field(description="what came of it, or why it failed")
+    told: str = Field(description="its result, or why it failed")
 
 
 def _row(session: tokens.Session | None, control: bool) -> SessionRow:
@@ -55,14 +55,14 @@ def _row(session: tokens.Session | None, control: bool) -> SessionRow:
 
 @router.get("/session")
 def show_session(request: Request, portal: Portal) -> SessionRow:
-    """Whether this browser may change things, and what its requests must carry."""
+    """Whether this browser may change things, and the csrf its requests must carry."""
     keys, cookie = portal.keys, request.cookies.get(access.COOKIE)
     return _row(keys.session(cookie) if keys and cookie else None, keys is not None)
 
 
 @router.post("/session", status_code=201)
 def begin_session(body: Login, request: Request, response: Response, portal: Portal) -> SessionRow:
-    """Begin a browser's session: sets a cookie that no script and no other site can use."""
+    """Begin a browser's session: sets a cookie that scripts and other sites cannot use."""
     access.require_keys(portal)
     assert portal.keys is not None
     if not portal.keys.is_token(body.token):
@@ -85,7 +85,7 @@ def end_session() -> Response:
 
 @router.get("/audit")
 def list_audit(portal: Portal, cursor: paging.Cursor = None, limit: paging.Limit = 100) -> paging.Page[AuditRow]:
-    """What was ordered through this API: who, when, from where, what, and how it ended; newest first."""
+    """Orders given through this API: who, when, from where, what, and how it ended; newest first."""
     after = paging.decode(cursor, int)
     found = audit.lines(portal.archive.root, limit + 1, int(after[0]) if after else None)
     rows = [AuditRow.model_validate(one, from_attributes=True) for one in found[:limit]]

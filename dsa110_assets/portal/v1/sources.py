@@ -25,12 +25,12 @@ Angle = Annotated[str | None, Query(max_length=40, examples=["12.5", "12h30m49s"
 Flux = Annotated[float | None, Query(ge=0, le=1e6, allow_inf_nan=False)]
 Verdict = Literal["real", "artefact", "unsure", "unclassified"]
 SourceId = Annotated[
-    str, Path(max_length=200, description="a source's id; case, blanks and underscores matter only where ids differ in nothing else")
+    str, Path(max_length=200, description="a source's id; case, blanks and underscores matter only between ids that differ in nothing else")
 ]
 
 
 class SourceRow(BaseModel):
-    """A source with a light curve: ICRS position, and mean and scatter of its normalised fluxes."""
+    """A source with a light curve: its ICRS position, and the mean and scatter of its normalised fluxes."""
 
     source_id: str
     ra_deg: float | None
@@ -45,7 +45,7 @@ class SourceRow(BaseModel):
 class Sources(paging.Page[SourceRow]):
     """A page of sources."""
 
-    total: int = Field(description="how many there are, on all pages")
+    total: int = Field(description="number of sources on all pages")
     product_id: str | None = Field(description="the newest light curves among those read; null while there are none")
     left_out: list[str] = Field(description="nights whose light curves cannot be read")
 
@@ -71,14 +71,14 @@ class Point(BaseModel, extra="allow"):
 
 
 class LightCurve(BaseModel):
-    """A source's light curve over all nights, or those asked for."""
+    """A source's light curve over all nights, or the requested ones."""
 
     source_id: str
-    product_id: str = Field(description="the newest light curves, whose errors these are")
+    product_id: str = Field(description="the newest light curves, from which these errors come")
     left_out: list[str]
     ra_deg: float
     dec_deg: float
-    without: list[str] = Field(description="epochs that were left out because they were named so; nothing of that is stored")
+    without: list[str] = Field(description="epochs left out on request; that choice is not stored")
     points: list[Point]
 
 
@@ -90,7 +90,7 @@ class SubbandFlux(BaseModel):
     low_hz: float
     high_hz: float
     flux_jy: float | None
-    error_jy: float | None = Field(description="by the residuals' scatter; how well beam and flux scale are known is not in it")
+    error_jy: float | None = Field(description="from the scatter of the residuals; excludes the uncertainty of beam and flux scale")
     n_visibilities: int
 
 
@@ -100,8 +100,8 @@ class Spectrum(BaseModel):
     source_id: str
     epoch: str
     product_id: str = Field(description="the calibrated set")
-    response: float = Field(description="the primary beam's at the source, in power")
-    spectral_index: float | None = Field(description="S ~ frequency^index; null where the subbands do not tell it")
+    response: float = Field(description="the primary beam's power response at the source")
+    spectral_index: float | None = Field(description="S ~ frequency^index; null where the subbands cannot determine it")
     spectral_index_err: float | None
     flux_jy: float | None = Field(description="at frequency_hz; on the set's own flux scale, not normalised to the ensemble")
     flux_err_jy: float | None
@@ -110,7 +110,7 @@ class Spectrum(BaseModel):
 
 
 class Candidate(BaseModel, extra="allow"):
-    """A source that changes: metrics over all its epochs, and the false-discovery rate at which it is one."""
+    """A source that varies: metrics over all its epochs, and the false-discovery rate at which it is a candidate."""
 
     source_id: str
     ra_deg: float
@@ -121,7 +121,7 @@ class Candidate(BaseModel, extra="allow"):
     q_value: float | None = Field(description="least false-discovery rate at which it is a candidate")
     eta: float | None = Field(description="reduced chi-squared about the weighted mean")
     v: float | None = Field(description="scatter over mean")
-    verdict: Verdict = Field(description="what was last said of it; unclassified: nobody said anything")
+    verdict: Verdict = Field(description="the last judgement of it; unclassified: nobody judged it")
 
 
 class Candidates(paging.Page[Candidate]):
@@ -141,30 +141,30 @@ def list_sources(
     min_epochs: Annotated[int, Query(ge=0, le=10**9)] = 0,
     sort: Annotated[
         Literal["source_id", "flux_jy", "-flux_jy", "n_epochs", "-n_epochs", "separation_arcsec"],
-        Query(description="order; - the largest first"),
+        Query(description="order; with - the largest come first"),
     ] = "source_id",
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> Sources:
-    """Sources, within `radius` (default 0.05 deg) of (`ra`, `dec`) if given: degrees, or sexagesimal; by flux and epochs."""
+    """Sources by flux and epochs; if `ra` and `dec` (degrees or sexagesimal) are given, those within `radius` (default 0.05 deg)."""
     after = paging.decode(cursor, float, str)
-    wanted = cone(ra, dec, radius)
-    if sort == "separation_arcsec" and wanted is None:
+    search_cone = cone(ra, dec, radius)
+    if sort == "separation_arcsec" and search_cone is None:
         raise ConfigurationError("sort=separation_arcsec is for a cone: give ra, dec and radius")
     try:
-        table = curves.sources(portal.archive, wanted)
+        table = curves.sources(portal.archive, search_cone)
     except NotFoundError:
         return Sources(items=[], next=None, total=0, product_id=None, left_out=[])
     flux_jy = np.nan_to_num(table["flux"].to_value("Jy"))
     low, high = (-np.inf if min_flux_jy is None else min_flux_jy), (np.inf if max_flux_jy is None else max_flux_jy)
     table = table[(low <= flux_jy) & (flux_jy <= high) & (table["n_epochs"] >= min_epochs)]
     page, following = _page(table, sort, after, limit)
-    told = [SourceRow.model_validate(one) for one in rows.table_rows(page)]
-    return Sources(items=told, next=following, total=len(table), product_id=table.meta["product_id"], left_out=table.meta["left_out"])
+    items = [SourceRow.model_validate(one) for one in rows.table_rows(page)]
+    return Sources(items=items, next=following, total=len(table), product_id=table.meta["product_id"], left_out=table.meta["left_out"])
 
 
 def _page(table: Table, sort: str, after: paging.Key | None, limit: int) -> tuple[Table, str | None]:
-    """As `paging.part`, of a table's rows: there are many, and only a page of them becomes objects."""
+    """As `paging.part`, for a table's rows: there are many, and only those of one page become objects."""
     names, column = np.asarray(table["source_id"], str), sort.removeprefix("-").removesuffix("_jy").removesuffix("_arcsec")
     values = np.zeros(len(table)) if column == "source_id" else np.nan_to_num(np.asarray(table[column], float))
     order = np.lexsort((names, values))
@@ -184,7 +184,7 @@ def show_spectrum(
     portal: Portal,
     epoch: Annotated[str | None, Query(max_length=40, description="of its light curve; default: the last whose data are kept")] = None,
 ) -> Spectrum:
-    """One source's spectrum by subband, measured now in the calibrated visibilities: up to some minutes, at once where it was before."""
+    """One source's spectrum by subband, measured now in the calibrated visibilities: takes up to minutes, unless measured before."""
     return Spectrum.model_validate(spectra.spectrum(portal.archive, source_id, epoch))
 
 
@@ -203,7 +203,7 @@ def show_light_curve(
     since: Since = None,
     until: Until = None,
     without: Annotated[
-        list[Annotated[str, Field(max_length=40)]] | None, Query(max_length=500, description="epochs to leave out; several may be named")
+        list[Annotated[str, Field(max_length=40)]] | None, Query(max_length=500, description="epochs to leave out; may be repeated")
     ] = None,
 ) -> LightCurve:
     """One source's light curve, by time; fluxes in Jy."""
@@ -217,14 +217,14 @@ def show_light_curve(
 @router.get("/candidates")
 def list_candidates(
     portal: Portal,
-    max_false_discovery_rate: Annotated[float, Query(gt=0, le=1, description="at most this part of them false, as expected")] = 0.01,
-    night: Annotated[Time | None, Query(description="judged until this night; default: the last")] = None,
-    kind: Annotated[str | None, Query(max_length=40, description="of this kind alone, as flare")] = None,
-    verdict: Annotated[Verdict | None, Query(description="of which people last said this alone; unclassified: nothing")] = None,
+    max_false_discovery_rate: Annotated[float, Query(gt=0, le=1, description="at most this expected part of them is false")] = 0.01,
+    night: Annotated[Time | None, Query(description="judged with data until this night; default: the last night")] = None,
+    kind: Annotated[str | None, Query(max_length=40, description="only of this kind, such as flare")] = None,
+    verdict: Annotated[Verdict | None, Query(description="only with this last judgement; unclassified: without any")] = None,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> Candidates:
-    """Variable and transient candidates with what people said of them, most significant first."""
+    """Variable and transient candidates with people's judgements of them, most significant first."""
     after = paging.decode(cursor, float, float, str)
     try:
         table = portal.archive.variables(max_false_discovery_rate, night)
@@ -234,7 +234,7 @@ def list_candidates(
         return Candidates(items=[], next=None, product_id=None)
     found = rows.table_rows(table)
     said = candidates.judged(portal.archive, found)
-    told = [Candidate.model_validate({**one, "verdict": candidates.verdict(words)}) for one, words in zip(found, said, strict=True)]
-    kept = [one for one in told if kind in (None, one.kind) and verdict in (None, one.verdict)]
+    judged_rows = [Candidate.model_validate({**one, "verdict": candidates.verdict(words)}) for one, words in zip(found, said, strict=True)]
+    kept = [one for one in judged_rows if kind in (None, one.kind) and verdict in (None, one.verdict)]
     items, following = paging.part(kept, lambda one: (one.q_value or 0.0, -(one.eta or 0.0), one.source_id), after, limit)
     return Candidates(items=items, next=following, product_id=table.meta["product_id"])

@@ -1,4 +1,4 @@
-"""A source's spectrum, measured when it is asked for, in a process of its own with an end to its time and memory.
+"""A source's spectrum, measured on request, in a separate process with limits on its time and memory.
 
 `python -m dsa110_assets.portal.v1.spectra ANSWER SOURCE EPOCH`.
 """
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from dsa110_assets.analyst import AnalystArchive
 
 DEADLINE_S, PATIENCE_S = 240.0, 60.0
-"""For one measurement, and for those before it."""
+"""The longest time for one measurement, and for waiting until those before it are done."""
 MEMORY_BYTES = 8 << 30
-"""Of addresses, the mapped measurement set's among them; what lies in memory at full scale is 1.2 GB."""
+"""Limit of the address space, which includes the mapped measurement set; resident memory at full scale is 1.2 GB."""
 KEPT = 200
-"""Spectra that are remembered, of some kB each."""
+"""Number of spectra that are remembered, of some kB each."""
 _one_at_a_time = threading.Lock()
 _known: OrderedDict[tuple[str, str, str], dict[str, Any]] = OrderedDict()
 
 
 def spectrum(archive: AnalystArchive, source: str, epoch: str | None) -> dict[str, Any]:
-    """As `rows.spectrum_json`, from memory where it was measured before.
+    """Return a spectrum in the form of `rows.spectrum_json`, from memory if it was measured before.
 
-    Raises NotFoundError where no set is kept or it cannot tell; answers 503 while others are measured for too long, or where the
-    process failed.
+    Raises NotFoundError if no calibrated set is kept or it cannot determine the spectrum; answers 503 if other measurements take too
+    long, or if the process failed.
     """
     curve = curves.light_curve(archive, source)
     at, product = analyst_spectra.set_of(archive.store, curve, epoch)
@@ -57,11 +57,11 @@ def spectrum(archive: AnalystArchive, source: str, epoch: str | None) -> dict[st
         _one_at_a_time.release()
 
 
-def _answer(told: dict[str, Any]) -> dict[str, Any]:
-    """What was told, unless the set cannot tell it."""
-    if "refused" in told:
-        raise NotFoundError(str(told["refused"]))
-    return told
+def _answer(answered: dict[str, Any]) -> dict[str, Any]:
+    """The answer of the child process. Raises NotFoundError if it refused."""
+    if "refused" in answered:
+        raise NotFoundError(str(answered["refused"]))
+    return answered
 
 
 def _measured(archive: AnalystArchive, source: str, epoch: str) -> dict[str, Any]:
@@ -70,21 +70,21 @@ def _measured(archive: AnalystArchive, source: str, epoch: str) -> dict[str, Any
         command = (sys.executable, "-m", "dsa110_assets.portal.v1.spectra", str(answer), source, epoch)
         env = {**os.environ, "DSA110_ARCHIVE": str(archive.root), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
         ended = children.run(command, deadline_s=DEADLINE_S, log_path=Path(place, "log"), env=env)
-        told = files.read_json(answer)
-        if not isinstance(told, dict):
+        answered = files.read_json(answer)
+        if not isinstance(answered, dict):
             raise HTTPException(503, f"the measurement ended without an answer (status {ended.returncode}): {ended.tail}")
-    return told
+    return answered
 
 
 def main(answer: str, source: str, epoch: str) -> None:
-    """In the child: the answer is written as JSON."""
+    """Measure a spectrum in the child process; the answer is written as JSON."""
     from dsa110_assets.analyst import open_archive
     from dsa110_assets.portal.rows import spectrum_json
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     try:
         told = spectrum_json(open_archive().spectrum(source, epoch))
-    except (DsaError, RuntimeError) as error:  # casacore's own, of what is no table
+    except (DsaError, RuntimeError) as error:  # casacore raises RuntimeError for what is no table
         told = {"refused": " ".join(str(error).split())}
     files.write_json(Path(answer), told)
 

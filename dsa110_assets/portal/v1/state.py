@@ -1,4 +1,4 @@
-"""How things stand: status, observations, the queue, checks, quarantine, thresholds and settings."""
+"""The state of the platform: status, observations, the queue, checks, quarantine, thresholds and settings."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from dsa110_assets.archive.product import HELD, Product
 from dsa110_assets.orchestration.watching import hosts
 from dsa110_assets.plain_json import jsonable
 from dsa110_assets.portal import overview, probes, queue
-from dsa110_assets.portal import rows as told_rows
+from dsa110_assets.portal import rows as archive_rows
 from dsa110_assets.portal.v1 import paging
 from dsa110_assets.portal.v1.context import Context, Portal
 from dsa110_assets.portal.v1.products import Asset, Since, Span, Until, listed, place_of
 
 router = APIRouter(tags=["state"])
-ByPartition = Annotated[Literal["partition", "-partition"], Query(description="order by time; with - the last come first")]
+ByPartition = Annotated[Literal["partition", "-partition"], Query(description="order by time; with - the latest come first")]
 SCANNED = 200
-"""Products whose checks one request looks at, at most: what failed may be rare."""
+"""The most products whose checks one request reads, because failed ones may be rare."""
 
 
 class ObservationRow(BaseModel):
-    """An observation that was taken up, and how far it has come."""
+    """An observation that was taken up, and its progress."""
 
     observation: str = Field(description="start of its window (UTC)")
-    state: Literal["imaged", "waiting", "held"] = Field(description="waiting: for `next_step`; held: by a failed check that stops")
-    next_step: str | None = Field(description="the asset that is not made yet")
-    reason: str = Field(description="what holds it")
+    state: Literal["imaged", "waiting", "held"] = Field(description="waiting: for `next_step`; held: by a failed blocking check")
+    next_step: str | None = Field(description="the first asset that is not made yet")
+    reason: str = Field(description="why it is held")
     pointing_dec_deg: float | None = Field(description="apparent declination of the pointing")
     products: dict[str, str] = Field(description="ids of its products by asset")
-    figures: dict[str, float] = Field(description="rms_jy, flag_fraction and the like of these products; units in the names")
+    figures: dict[str, float] = Field(description="figures of these products, such as rms_jy and flag_fraction; units in the names")
 
 
 class HostRow(BaseModel):
-    """A host and what it has to spare, by its last sign of life."""
+    """A host and its free resources, as of its last sign of life."""
 
     name: str
     load: float = Field(description="processes that want to run, over one minute")
@@ -48,17 +48,17 @@ class HostRow(BaseModel):
     memory_bytes: float
     scratch_free_bytes: float
     scratch_bytes: float
-    silent_s: float = Field(description="age of these figures by the file server's clock; 0 of the portal's own host")
-    stale: bool = Field(description="silent for so long that it counts as gone")
+    silent_s: float = Field(description="age of these figures by the file server's clock; 0 for the portal's own host")
+    stale: bool = Field(description="it has been silent for so long that it counts as gone")
 
 
 class Queued(BaseModel):
-    """An observation that is not done, or was completed lately."""
+    """An observation that is not done, or was completed recently."""
 
     observation: str
     state: Literal["collecting", "pending", "in progress", "completed", "failed"]
-    step: str = Field(description="the asset it has come to")
-    age_h: float = Field(description="for how long it has been in this state")
+    step: str = Field(description="the asset it has reached")
+    age_h: float = Field(description="how long it has been in this state")
     reason: str = Field(description="what it waits for, or why it failed")
 
 
@@ -69,7 +69,7 @@ class Queue(paging.Page[Queued]):
 
 
 class Check(BaseModel):
-    """What one rule said of one product when it was published."""
+    """The verdict of one rule on one product when it was published."""
 
     product_id: str
     asset: str
@@ -83,14 +83,14 @@ class Check(BaseModel):
 
 
 class QuarantineRow(BaseModel):
-    """Files that were put aside because they cannot be used, and why."""
+    """Files in quarantine because they cannot be used, and why."""
 
     key: str
     paths: list[str]
     reason: str
     observation: str | None
     at: datetime
-    released_at: datetime | None = Field(description="when it was let go to be tried again")
+    released_at: datetime | None = Field(description="when it was released to be tried again")
 
 
 class ThresholdRow(BaseModel):
@@ -103,10 +103,10 @@ class ThresholdRow(BaseModel):
 
 
 class Thresholds(BaseModel):
-    """The thresholds in force, and what is wrong with their file if something is."""
+    """The thresholds in force, and what is wrong with their file, if anything."""
 
     path: str
-    refused: str | None = Field(description="what is wrong with the file as it is now: then the last good one is in force")
+    refused: str | None = Field(description="what is wrong with the file now; if anything, the last good one is in force")
     thresholds: list[ThresholdRow]
 
 
@@ -123,7 +123,7 @@ class SettingRow(BaseModel):
 
 @router.get("/health")
 def show_health(portal: Portal) -> probes.Health:
-    """Whether this portal can answer and the platform works, as its probes /ready and /status say. 503 while the index is away."""
+    """Whether this portal can answer and the platform works, as its probes /ready and /status judge. 503 while the index is away."""
     found = probes.judge(portal.store, portal.history, portal.limits)
     if not found.ready:
         raise HTTPException(503, "; ".join(found.reasons))
@@ -133,13 +133,13 @@ def show_health(portal: Portal) -> probes.Health:
 @router.get("/status")
 def show_status(portal: Portal) -> overview.Status:
     """What was processed, what waits, what failed, and what comes next."""
-    told: overview.Status = jsonable(overview.status(portal.archive, portal.inbox, look=portal.look))
-    return told
+    state: overview.Status = jsonable(overview.status(portal.archive, portal.inbox, look=portal.look))
+    return state
 
 
 @router.get("/hosts")
 def list_hosts(portal: Portal) -> list[HostRow]:
-    """The portal's host, and every other on which a worker or the daemon runs, or ran within a week: what each has to spare."""
+    """The free resources of the portal's host, and of every other on which a worker or the daemon runs, or ran within a week."""
     return [HostRow(**asdict(one), stale=one.is_stale) for one in hosts.known(portal.archive.root)]
 
 
@@ -152,7 +152,7 @@ def list_observations(
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> paging.Page[ObservationRow]:
-    """Observations that were taken up, step by step; the last first."""
+    """Observations that were taken up, with the products of each step; the latest first."""
     first, *steps = overview.STEPS
     found, following = listed(portal, Span(since, until, sort, cursor, limit), first)
     keys = [group.partition or "" for group in found]
@@ -166,8 +166,8 @@ def list_observations(
 def _observation(key: str, made: dict[str, Product]) -> ObservationRow:
     missing = next((step for step in overview.STEPS if step not in made), None)
     why = next((str(product.metadata[HELD]) for product in made.values() if product.metadata.get(HELD)), "")
-    known = {name: value for product in made.values() for name, value in product.metadata.items()}
-    figures = {name: float(value) for name, value in known.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    metadata = {name: value for product in made.values() for name, value in product.metadata.items()}
+    figures = {name: float(value) for name, value in metadata.items() if isinstance(value, int | float) and not isinstance(value, bool)}
     return ObservationRow(
         observation=key, state="held" if why else "waiting" if missing else "imaged", next_step=missing, reason=why,
         pointing_dec_deg=figures.get("pointing_dec_deg"), products={step: product.id for step, product in made.items()},
@@ -182,7 +182,7 @@ def list_queue(
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> Queue:
-    """Observations that are not done, also those in the inbox, and those completed since the last night with data; newest first."""
+    """Observations that are not done, including those in the inbox, and those completed since the last night with data; newest first."""
     after = paging.decode(cursor, str)
     night = next(iter(portal.store.nights(1, "subband_group")), None)
     seen = portal.look(portal.store) if portal.look else None
@@ -190,8 +190,8 @@ def list_queue(
     counts = {known: sum(one.state == known for one in found) for known in queue.STATES}
     kept = [one for one in found if state in (None, one.state)]
     items, following = paging.part(kept, lambda one: (one.observation,), after, limit, descending=True)
-    told = [{"observation": o.observation, "state": o.state, "step": o.step, "age_h": o.age_h(now), "reason": o.reason} for o in items]
-    return Queue(items=[Queued.model_validate(one) for one in told], next=following, counts=counts)
+    entries = [{"observation": o.observation, "state": o.state, "step": o.step, "age_h": o.age_h(now), "reason": o.reason} for o in items]
+    return Queue(items=[Queued.model_validate(one) for one in entries], next=following, counts=counts)
 
 
 @router.get("/checks")
@@ -200,20 +200,20 @@ def list_checks(
     asset: Asset = None,
     since: Since = None,
     until: Until = None,
-    failed: Annotated[bool, Query(description="only what failed")] = True,
+    failed: Annotated[bool, Query(description="only failed checks")] = True,
     severity: Annotated[Literal["ERROR", "WARN"] | None, Query()] = None,
     sort: ByPartition = "-partition",
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> paging.Page[Check]:
-    """What the rules said of current products, the last first. Failures are rare: a page may be short, even empty, and `next` lead on."""
-    looked, following = listed(portal, Span(since, until, sort, cursor, SCANNED), asset)
+    """Verdicts of rules on current products, the latest first. Failures are rare: a page may be short, even empty, yet have a `next`."""
+    examined, following = listed(portal, Span(since, until, sort, cursor, SCANNED), asset)
     items: list[Check] = []
-    for product in looked:
-        told = [Check.model_validate(jsonable(one)) for one in told_rows.check_rows([product])]
-        items += [one for one in told if not (failed and one.passed) and severity in (None, one.severity)]
+    for product in examined:
+        verdicts = [Check.model_validate(jsonable(one)) for one in archive_rows.check_rows([product])]
+        items += [one for one in verdicts if not (failed and one.passed) and severity in (None, one.severity)]
         if len(items) >= limit:  # a product's checks stay together
-            more = following is not None or product is not looked[-1]
+            more = following is not None or product is not examined[-1]
             return paging.Page(items=items, next=paging.encode(place_of(product)) if more else None)
     return paging.Page(items=items, next=following)
 
@@ -221,11 +221,11 @@ def list_checks(
 @router.get("/quarantine")
 def list_quarantine(
     portal: Portal,
-    released: Annotated[bool, Query(description="also what was put aside and let go")] = False,
+    released: Annotated[bool, Query(description="include records that were released")] = False,
     cursor: paging.Cursor = None,
     limit: paging.Limit = 100,
 ) -> paging.Page[QuarantineRow]:
-    """What was put aside because it cannot be used, the last first."""
+    """Records of files that were quarantined because they cannot be used, the last first."""
     after = paging.decode(cursor, str, str)
     found = quarantine.quarantined(portal.store, released=released)
     items, following = paging.part(found, lambda one: (one.at.isoformat(), one.key), after, limit, descending=True)
@@ -233,14 +233,14 @@ def list_quarantine(
 
 
 def quarantine_row(one: quarantine.Quarantined) -> QuarantineRow:
-    """A record as the API tells it: a file's name may be any bytes."""
+    """A record as a row of the API, with file names made printable, because they may be any bytes."""
     shown = [path if path.isprintable() else ascii(path)[1:-1] for path in map(str, one.paths)]
     return QuarantineRow.model_validate({**jsonable(one), "paths": shown})
 
 
 @router.get("/quarantine/{key}")
 def show_quarantined(key: Annotated[str, Path(max_length=40)], portal: Portal) -> QuarantineRow:
-    """One record."""
+    """One record of quarantine."""
     return quarantine_row(quarantine.get(portal.store, key))
 
 
@@ -265,5 +265,5 @@ def thresholds_of(portal: Context) -> Thresholds:
 
 @router.get("/settings")
 def list_settings(portal: Portal) -> list[SettingRow]:
-    """Every setting of this portal's: its value, where that came from, its range and what it means. Secrets are masked."""
+    """Every setting of this portal: its value, where that came from, its range and what it means. Secrets are masked."""
     return [SettingRow.model_validate(one, from_attributes=True) for one in all_settings.describe(portal.require_settings())]

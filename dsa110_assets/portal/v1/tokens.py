@@ -1,4 +1,4 @@
-"""The token that lets its holder change things, and the sessions that browsers get for it.
+"""The token that lets its holder change things, and the sessions that browsers receive in exchange for it.
 
 A session's cookie names its holder and its end, signed with a key made from the token; the token itself is in no cookie.
 """
@@ -15,12 +15,12 @@ import time
 from dataclasses import dataclass
 
 SESSION_S = 12 * 3600.0
-"""A night's watch."""
+"""Twelve hours: long enough for a night's watch."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A browser's session: the name its holder gave, when it ends [unix s], and what its changes must carry."""
+    """A browser's session: the name its holder gave, when it ends [unix s], and the csrf that its changes must carry."""
 
     name: str
     ends_s: float
@@ -28,7 +28,7 @@ class Session:
 
 
 class Keys:
-    """What is known of the token. All comparisons take the same time whatever is given."""
+    """The token, and what is signed with it. All comparisons take the same time whatever text is given."""
 
     def __init__(self, token: str) -> None:
         self._token = token.encode()
@@ -37,17 +37,17 @@ class Keys:
         return "<Keys>"
 
     def is_token(self, given: str) -> bool:
-        """Whether this is the token."""
+        """Whether a text is the token."""
         return hmac.compare_digest(hashlib.sha256(given.encode(errors="replace")).digest(), hashlib.sha256(self._token).digest())
 
     def begin(self, name: str) -> str:
         """The cookie of a new session."""
-        told = json.dumps([name, time.time() + SESSION_S, secrets.token_hex(8)]).encode()
-        body = base64.urlsafe_b64encode(told).decode()
+        content = json.dumps([name, time.time() + SESSION_S, secrets.token_hex(8)]).encode()
+        body = base64.urlsafe_b64encode(content).decode()
         return f"{body}.{self._sign('session', body)}"
 
     def session(self, cookie: str) -> Session | None:
-        """The session of a cookie; None if it is not ours, or over."""
+        """The session of a cookie; None if the cookie is not ours or has expired."""
         body, _, signature = cookie.partition(".")
         if not hmac.compare_digest(signature.encode(errors="replace"), self._sign("session", body).encode()):
             return None

@@ -1,11 +1,11 @@
-"""Runs in every Python process of a live test's platform: the clock its schedule reads can be moved forward.
+"""Runs in every Python process of a live test's platform, so that the clock of its schedule can be moved forward.
 
-Dagster names two functions through which its daemon reads the time for sensors, cron ticks and conditions; they, and
-the inbox's own, return the machine's time plus the seconds in the file LIVE_TEST_CLOCK names. Nothing else is
-touched: processes, files, deadlines and events live in real time. So hours in which a night waits need not pass.
+Dagster's daemon reads the time for sensors, cron ticks and conditions through two mockable functions. These, and the clock of
+the inbox, return the machine's time plus the seconds in the file that LIVE_TEST_CLOCK names. Nothing else is changed:
+processes, files, deadlines and events use real time. So a test need not wait for the hours in which a night waits.
 
-With LIVE_TEST_CLOCK_OF=sky only what is observed goes by that clock: the inbox's, and which partitions there are. Dagster's runs,
-ticks and signs of life, and how long what failed rests, keep the machine's time, so that waiting and silence can be measured.
+With LIVE_TEST_CLOCK_OF=sky only observing follows that clock: the inbox's clock, and which partitions exist. Dagster's runs,
+ticks and heartbeats, and the pause before a retry, use the machine's time, so that waiting and silence can be measured.
 """
 
 import os

@@ -59,4 +59,4 @@ def test_after_retention_the_reason_is_said(small: made.SmallArchive, tmp_path: 
             shutil.rmtree(product.path / "calibrated.ms")
     answer = ask(create_app(tmp_path / "archive"), f"/api/v1/sources/{quote(made.FAINT)}/spectrum")
     assert answer.status == 404
-    assert "retention took them" in answer.json["detail"]
+    assert "retention removed them" in answer.json["detail"]
