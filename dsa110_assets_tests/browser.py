@@ -24,7 +24,7 @@ FLAGS = (
 
 @contextmanager
 def chromium(profile: Path, *flags: str) -> Iterator[Any]:
-    """A browser with a profile of its own; the test is skipped where there is none."""
+    """A browser with a separate profile; the test is skipped if no browser is installed."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if program is None or driver is None:
@@ -44,7 +44,7 @@ def chromium(profile: Path, *flags: str) -> Iterator[Any]:
 
 
 def answers(url: str) -> bool:
-    """Whether a server answers there, and well."""
+    """Whether a server answers there with status 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -54,7 +54,7 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def served(app: ASGIApp) -> Iterator[str]:
-    """An application answering in a thread: its address."""
+    """Serve an application in a thread. Yields its address."""
     port, pause = free_port(), threading.Event()
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)

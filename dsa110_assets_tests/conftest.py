@@ -22,14 +22,14 @@ from dsa110_assets_tests.tiny import (  # noqa: F401  fixtures of every folder
     tiny_run,
 )
 
-# what tests compare with is the bulletins as installed: no network
+# tests compare with the installed bulletins: no network
 iers.conf.auto_download = False
 iers.conf.auto_max_age = None
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Record a test's outcome under each row of ops/RELIABILITY.md it is marked with."""
+    """Record a test's outcome under each row of ops/RELIABILITY.md with which it is marked."""
     report = yield
     if report.when == "call" or report.outcome != "passed":
         for mark in item.iter_markers("row"):
@@ -39,13 +39,11 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave only the tests of the rows that `ops/reliability --rows` asks for.
+    """Keep only the tests of the rows requested by `ops/reliability --rows`, and skip tests that start CASA if it is not installed.
 
-    Those that start CASA are skipped where it is not installed.
-
-    Worker processes take whole files in this order. Those with slow tests come first: none is left to one of them alone.
+    Worker processes take whole files in this order. Files with slow tests come first, so that none is left for one worker at the end.
     """
-    if find_spec("casatasks") is None:  # not imported: it may not lie in one process with python-casacore
+    if find_spec("casatasks") is None:  # not imported, because it crashes in one process with python-casacore
         for item in items:
             if item.get_closest_marker("casa"):
                 item.add_marker(pytest.mark.skip(reason="CASA is not installed: it has no wheel for Python 3.13"))
@@ -61,8 +59,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals_as_in_the_foreground() -> None:
-    """A shell has SIGINT ignored in what it starts in the background, children inherit that, and Dagster, where a test runs
-    it in this process, gives SIGTERM the same: nothing could be ended by a signal any more."""
+    """Restore the default handler of SIGINT if it is ignored.
+
+    A shell starts background jobs with SIGINT ignored, and children inherit that. Dagster, where a test runs it in this process, then
+    gives SIGTERM the same handler, so that no signal could end anything.
+    """
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -88,7 +89,7 @@ def postgres_database(postgres_url: str) -> Iterator[str]:
             cursor.execute(statement)
         connection.close()
 
-    # A language's sort order, as a server may well have: nothing may depend on it.
+    # The sort order of a language, which a server may have: no result may depend on it.
     execute(f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'en-US'")
     yield postgres_url.removesuffix("/postgres") + f"/{name}"
     execute(f"DROP DATABASE {name} WITH (FORCE)")

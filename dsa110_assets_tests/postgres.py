@@ -37,18 +37,18 @@ class Server:
         self.run("pg_ctl", "-D", str(self.home / "data"), "-l", str(self.home / "log"), "-w", "-o", options, "start")
 
     def stop(self) -> None:
-        """Stop it at once: open connections break, as when its machine loses power."""
+        """Stop it at once: open connections break, as if its machine had lost power."""
         self.run("pg_ctl", "-D", str(self.home / "data"), "-m", "immediate", "-w", "stop")
 
     def signal(self, number: signal.Signals) -> None:
-        """SIGSTOP to all its processes: connections stay, and nothing is answered; SIGCONT ends that."""
+        """Send a signal to all its processes. After SIGSTOP connections stay open without an answer, until SIGCONT."""
         server = int((self.home / "data" / "postmaster.pid").read_text().split()[0])
         for pid in (server, *children.descendants(server)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def new_database(self, name: str) -> str:
-        """The URL of a new database."""
+        """Create a database. Return its URL."""
         import psycopg2
 
         connection = psycopg2.connect(self.url.replace("+psycopg2", ""))
@@ -59,8 +59,8 @@ class Server:
         return self.url.removesuffix("/postgres") + f"/{name}"
 
     def run(self, program: str, *arguments: str) -> None:
-        """One of the server's programs, as a user the server accepts: PostgreSQL refuses to run as root."""
-        # The locale and HOME are fixed: what this machine has set must not change how the server starts.
+        """Run one of the server's programs, not as root, because PostgreSQL refuses that."""
+        # The locale and HOME are fixed, because settings of this machine must not change how the server starts.
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8"}
         as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
         command = [*as_user, str(self.binaries / program), *arguments]
@@ -95,7 +95,7 @@ def server_binaries() -> Path | None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
+    """A free TCP port on loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

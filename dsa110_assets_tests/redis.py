@@ -1,4 +1,4 @@
-"""A private Redis server for tests, which can be stopped and started again without losing what it held."""
+"""A private Redis server for tests, which can be stopped and started again without losing its contents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WITHIN_S = 30.0
 
 
 class RedisServer:
-    """A server on loopback that writes everything down below `home`."""
+    """A server on loopback that stores everything below `home`."""
 
     def __init__(self, home: Path) -> None:
         self.home, self.port = home, free_port()
@@ -51,13 +51,13 @@ class RedisServer:
                     return
 
     def stop(self) -> None:
-        """Kill it: connections break, as when its machine loses power."""
+        """Kill it: connections break, as if its machine had lost power."""
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
     def signal(self, number: signal.Signals) -> None:
-        """SIGSTOP: connections stay, and nothing is answered, as when the network swallows everything; SIGCONT ends that."""
+        """Send it a signal. After SIGSTOP connections stay open without an answer, as if the network lost everything, until SIGCONT."""
         assert self.process is not None
         self.process.send_signal(number)
 

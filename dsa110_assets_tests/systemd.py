@@ -1,4 +1,4 @@
-"""A program in systemctl's place: systemd itself runs no test's machine."""
+"""A stand-in for systemctl, because systemd does not run on every machine that runs the tests."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ esac
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three services that run and two that are not installed; the file in which the words that systemctl got are written down."""
+    """Stand-in for three running services and two that are not installed. The file that records the arguments of systemctl."""
     return stand_in(tmp_path, monkeypatch, "exit 0")
 
 
 def stand_in(place: Path, monkeypatch: pytest.MonkeyPatch, ending: str) -> Path:
-    """First on PATH; `ending` is the shell's, of whatever is more than looking."""
+    """Put a stand-in first on PATH that runs the shell command `ending`, except for `show`. Return the file of its arguments."""
     folder, words = place / "bin", place / "words"
     folder.mkdir()
     words.touch()

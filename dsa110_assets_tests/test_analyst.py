@@ -1,4 +1,4 @@
-"""The analysts' door: what comes out is what was published, with units, and errors say what is there."""
+"""The analysts' interface returns what was published, with units, and its errors name what exists."""
 
 from __future__ import annotations
 
@@ -63,9 +63,9 @@ def test_times_come_as_numpy_and_pandas_have_them(archive: AnalystArchive, since
 
 @pytest.mark.parametrize("day", [date(2026, 1, 25), np.datetime64("2026-01-25"), np.datetime64("2026-01-25", "D")])
 def test_a_date_bounds_its_whole_day(archive: AnalystArchive, day: object) -> None:
-    """As the text of it does; a moment does not."""
-    there = len(archive.products("tile_image", until="2026-01-25"))
-    assert there == len(archive.products("tile_image", since=day, until=day)) > 0  # type: ignore[arg-type]
+    """A date bounds its whole day, as its text form does; a datetime does not."""
+    count = len(archive.products("tile_image", until="2026-01-25"))
+    assert count == len(archive.products("tile_image", since=day, until=day)) > 0  # type: ignore[arg-type]
     assert len(archive.products("tile_image", until=datetime(2026, 1, 25))) == 0
 
 
@@ -87,7 +87,7 @@ def test_windows_are_named_by_any_kind_of_time(archive: AnalystArchive, window: 
 )  # fmt: skip
 @pytest.mark.row(52, cases="no times, told so")
 def test_what_is_no_time_is_told_so(archive: AnalystArchive, wrong: object) -> None:
-    """A Julian date, too: taken for a modified one it would be of the year 8597."""
+    """This includes a Julian date: as a modified Julian date it would lie in the year 8597."""
     with pytest.raises(NotFoundError):
         archive.image(wrong)  # type: ignore[arg-type]
     if wrong is not None:
@@ -96,7 +96,7 @@ def test_what_is_no_time_is_told_so(archive: AnalystArchive, wrong: object) -> N
 
 
 def test_moment_converts_to_utc() -> None:
-    """MJD 61065.5 is noon of 2026-01-25; TAI is ahead of UTC by 37 s since 2017."""
+    """MJD 61065.5 is noon of 2026-01-25; TAI has been ahead of UTC by 37 s since 2017."""
     noon = datetime(2026, 1, 25, 12, tzinfo=UTC)
     assert moment(61065.5) == noon
     assert moment("2026-01-25T13:00:00+01:00") == noon
@@ -179,7 +179,7 @@ def test_caltables_of_a_time_without_observation_are_the_nearest_active(tmp_path
 
 @pytest.mark.row(54, cases="definitions that agree")
 def test_what_the_pipeline_would_refuse_is_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too old, of another strip, without an antenna, rejected since: one definition for pipeline, command, page and metrics."""
+    """Tables that are too old, of another strip, without an antenna or rejected: one definition for pipeline, command, page and metrics."""
     small = made.build(tmp_path)
     archive = dsa.open_archive(small.root)
     with pytest.raises(NotFoundError, match=r"no calibration for declination 16.27 deg .*\(2 more than 30 days away"):

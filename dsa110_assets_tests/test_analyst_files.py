@@ -1,4 +1,4 @@
-"""Light curves as files: read back by astropy, by STILTS and by what verifies FITS, with time scale, units and UCDs."""
+"""Light curves as files: read back by astropy, STILTS and fitsverify, with time scale, units and UCDs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MJD = [61065.93, 61066.93, 61067.93, 61068.93]
 
 @pytest.fixture
 def curve() -> TimeSeries:
-    """What `light_curve` returns: a night without a measurement, one without a detection, a name that is no ASCII."""
+    """A result of `light_curve` with a night without a measurement, one without a detection, and a name that is not ASCII."""
     series = TimeSeries(time=Time(MJD, format="mjd", scale="utc"))
     for name in ("flux", "error", "limit", "rms", "raw_flux", "raw_error", "absolute_error"):
         series[name] = np.array(FLUX) * (1 if "flux" in name else 0.01) * u.Jy

@@ -1,4 +1,4 @@
-"""Children: exit statuses, deadlines, and that nobody is left behind."""
+"""Children: exit statuses, deadlines, and that no process is left behind."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def python(code):
 
 
 def gone(pid, within_s=10.0):
-    """Whether process `pid` disappears (or is a zombie of somebody else's) in time."""
+    """Whether process `pid` disappears (or is a zombie of another parent) in time."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         try:
             with open(f"/proc/{pid}/stat") as handle:
                 if handle.read().rpartition(")")[2].split()[0] == "Z":
                     return True
-        except (FileNotFoundError, ProcessLookupError):  # the latter if it goes between opening and reading
+        except (FileNotFoundError, ProcessLookupError):  # the latter if it ends between opening and reading
             return True
     return False
 
 
 def test_output_status_and_environment(tmp_path):
-    """stdout and stderr reach the log, the status comes back, the environment is the one given."""
+    """stdout and stderr reach the log, the status is returned, and the environment is the given one."""
     code = "import os, sys; print(os.getcwd(), os.environ['WHAT'], flush=True); print('oops', file=sys.stderr); sys.exit(3)"
     done = children.run(
         python(code),
@@ -88,7 +88,7 @@ def test_overrun_kills_the_whole_group(tmp_path, monkeypatch, ignore):
 
 
 def test_stragglers_go_with_their_leader(tmp_path):
-    """A grandchild that outlives a child that ended well is not left running."""
+    """A grandchild that outlives a successful child is killed."""
     marker = tmp_path / "pids"
     done = children.run(family(marker, then="pass"), deadline_s=60, log_path=tmp_path / "log")
     assert done.returncode == 0
@@ -96,13 +96,13 @@ def test_stragglers_go_with_their_leader(tmp_path):
 
 
 def test_an_exception_in_the_caller_kills_the_group(tmp_path):
-    """Ctrl-C (or Dagster's termination) while waiting leaves nobody behind."""
+    """Ctrl-C (or Dagster's termination) while waiting leaves no process behind."""
     marker, main = tmp_path / "pids", threading.get_ident()
 
     def interrupt():
         while not (marker.exists() and marker.read_text().count(" ")):
             pass
-        signal.pthread_kill(main, signal.SIGINT)  # the kernel gives Ctrl-C to the thread that waits, too
+        signal.pthread_kill(main, signal.SIGINT)  # the kernel also delivers Ctrl-C to the thread that waits
 
     thread = threading.Thread(target=interrupt)
     thread.start()
@@ -113,7 +113,7 @@ def test_an_exception_in_the_caller_kills_the_group(tmp_path):
 
 
 def test_crash_and_out_of_memory_are_told_apart(tmp_path):
-    """A segmentation fault may go better next time; SIGKILL from outside means that memory is short."""
+    """A segmentation fault may not recur and is transient; SIGKILL from outside means that memory is short."""
     crash = python("import os, signal; print('last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(TransientError, match=r"SIGSEGV(.|\n)*last words"):
         children.run(crash, deadline_s=60, log_path=tmp_path / "log")

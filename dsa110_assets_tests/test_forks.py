@@ -1,4 +1,4 @@
-"""Forks: results in order, so many at a time, and one that is killed costs its own task."""
+"""Forks: results in order, a limited number at a time, and a killed fork costs only its own task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRELOAD = "dsa110_assets.errors"
 
 
 def squared() -> Callable[[int], tuple[int, int]]:
-    """Small numbers take longest; a negative one kills its process, a hundred and more ends it with that status less a hundred."""
+    """Tasks of numbers: small ones take longest, a negative one kills its process, and 100 or more ends it with that number minus 100."""
 
     def do(number: int) -> tuple[int, int]:
         if number < 0:
@@ -33,7 +33,7 @@ def squared() -> Callable[[int], tuple[int, int]]:
 
 
 def at_rendezvous(place: Path) -> Callable[[int], bool]:
-    """Tasks that leave a mark, and end once two marks are there, or say that they waited in vain."""
+    """Tasks that leave a mark and wait for a second one. They return whether it came in time."""
 
     def do(number: int) -> bool:
         (place / str(number)).touch()
@@ -46,7 +46,7 @@ def at_rendezvous(place: Path) -> Callable[[int], bool]:
 
 
 def for_ever(place: Path, heedless: bool) -> Callable[[int], str]:
-    """Tasks that never end by themselves, and tell of an interrupt, or do not heed it."""
+    """Tasks that never end by themselves. They mark an interrupt, and end at it unless they are `heedless`."""
 
     def do(number: int) -> str:
         (place / str(os.getpid())).touch()
@@ -74,17 +74,17 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
 
 
 def test_tasks_are_done_at_the_same_time_and_no_more_are_asked_for(tmp_path: Path) -> None:
-    asked: list[int] = []
+    requested: list[int] = []
 
     def tasks() -> Iterator[int]:
         for number in range(3):
-            asked.append(number)
+            requested.append(number)
             yield number
 
     with Forks(PRELOAD, partial(at_rendezvous, tmp_path)) as forks:
         each = forks.each(tasks(), 2)
         assert next(each) == (0, True)
-        assert asked in ([0, 1], [0, 1, 2])  # the third may be begun before the first, which ends the last of two, is told of
+        assert requested in ([0, 1], [0, 1, 2])  # the third may begin before the first, which ends last of the two, is reported
         assert [task for task, _ in each] == [1, 2]
 
 

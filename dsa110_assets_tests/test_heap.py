@@ -1,4 +1,4 @@
-"""Blocks are used again while they are kept, and given back afterwards."""
+"""Memory blocks are reused while they are kept, and returned to the system afterwards."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PAGE = resource.getpagesize()
 
 
 def _faults_of_a_block() -> int:
-    """Pages the system had to find for one block, written from end to end."""
+    """The number of page faults of writing one block from end to end."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     block = bytearray(b"\1") * _BYTES
     after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -25,7 +25,7 @@ def test_a_kept_block_costs_no_pages_the_second_time() -> None:
     with heap.kept(), heap.kept():
         _faults_of_a_block()
         again = _faults_of_a_block()
-    # others' allocations may nibble at the block: a hundredth of it at most
+    # other allocations may use a part of the block: at most a hundredth
     assert again < _BYTES / _PAGE / 100
 
 

@@ -1,5 +1,5 @@
-"""The rules of the house. Each checker looks at a tree of Python files and names every breach it finds;
-it is run on the package, and on a small tree that breaks the rule, so that a blind checker is found out.
+"""The rules of the house. Each checker examines a tree of Python files and names every breach.
+It runs on the package, and on a small tree that breaks the rule, so that a checker that finds nothing is noticed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ LOGGING = {
 
 
 def top_of(name: str) -> str:
-    """The storey's name of a dotted name below the package; analyst_*.py belong to analyst, an engine to its stage's storey."""
+    """The name in STOREYS of a dotted name below the package; analyst_*.py belong to analyst, an engine to its stage's storey."""
     top = name.split(".")[0] or "__init__"
     if top == "engines":
         return ".".join(name.split(".")[:2])
@@ -91,7 +91,7 @@ class Module:
 
     @property
     def top(self) -> str:
-        """The name its storey goes by."""
+        """Its name in STOREYS."""
         return top_of(self.name)
 
     def at(self, node: ast.AST) -> str:
@@ -100,7 +100,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Import:
-    """One import: the dotted name with the imported attribute, where, and whether for type checkers only."""
+    """One import: the dotted name with the imported attribute, its node, and whether it is for type checkers only."""
 
     target: str
     node: ast.stmt
@@ -118,7 +118,7 @@ def modules(root: Path) -> list[Module]:
 
 
 def imports(module: Module) -> Iterator[Import]:
-    """Every import of a module, also inside functions; relative ones made absolute."""
+    """Every import of a module, also inside functions, with relative names made absolute."""
     hidden = {
         id(inner)
         for node in ast.walk(module.tree)
@@ -150,35 +150,35 @@ def imports_point_down(root: Path) -> list[str]:
     """A module imports only from lower storeys or from its own package."""
     breaches = []
     for module in modules(root):
-        own = storey(module.top)
-        if own is None:
+        rank = storey(module.top)
+        if rank is None:
             breaches.append(f"{module.path.relative_to(root)} is on no storey")
             continue
-        for one in imports(module):
-            parts = one.target.split(".")
+        for imported in imports(module):
+            parts = imported.target.split(".")
             if parts[0] != PACKAGE or len(parts) < 2 or parts[1].startswith("__version"):
                 continue
             top = top_of(".".join(parts[1:]))
-            theirs = storey(top)
-            if theirs is None or (theirs >= own and top != module.top):
-                breaches.append(f"{module.at(one.node)} imports {one.target}")
+            imported_rank = storey(top)
+            if imported_rank is None or (imported_rank >= rank and top != module.top):
+                breaches.append(f"{module.at(imported.node)} imports {imported.target}")
     return breaches
 
 
 def no_circles(root: Path) -> list[str]:
-    """No module imports itself by any way round (type checkers' imports aside)."""
-    known = {m.name for m in modules(root)}
+    """No module imports itself directly or indirectly (imports for type checkers do not count)."""
+    names = {m.name for m in modules(root)}
     graph: dict[str, set[str]] = {}
     for module in modules(root):
         targets = set()
-        for one in imports(module):
-            if one.target.startswith(f"{PACKAGE}.") and not one.typing_only:
-                name = one.target.removeprefix(f"{PACKAGE}.")
-                targets.add(name if name in known else name.rpartition(".")[0])
-        if "iter_modules(" in ast.unparse(module.tree):  # it imports whatever lies in a package it names
-            targets |= {name for name in known if name.rpartition(".")[0] in targets}
-        graph[module.name] = (targets & known) - {module.name, ""}
-    # Take away modules that import nothing that is left; what remains lies on or above a circle.
+        for imported in imports(module):
+            if imported.target.startswith(f"{PACKAGE}.") and not imported.typing_only:
+                name = imported.target.removeprefix(f"{PACKAGE}.")
+                targets.add(name if name in names else name.rpartition(".")[0])
+        if "iter_modules(" in ast.unparse(module.tree):  # it imports all modules of a package that it names
+            targets |= {name for name in names if name.rpartition(".")[0] in targets}
+        graph[module.name] = (targets & names) - {module.name, ""}
+    # Remove modules that import none of those left; the rest is in or imports a circle.
     while leaves := {name for name, targets in graph.items() if not targets & graph.keys()}:
         graph = {name: targets for name, targets in graph.items() if name not in leaves}
     return [f"{name} is in or imports a circle with {', '.join(sorted(graph[name] & graph.keys()))}" for name in sorted(graph)]
@@ -195,12 +195,12 @@ def dagster_only_upstairs(root: Path) -> list[str]:
 
 
 def one_way_to_start_children(root: Path) -> list[str]:
-    """Child processes are started by children.py, forks that take tasks by forks.py; services that outlive a call, by the command line."""
+    """Only children.py starts child processes, forks.py forks that take tasks, and the command line services that outlive a call."""
     return _imported(root, ("subprocess", "multiprocessing"), lambda m: m.name in ("children", "forks") or m.top == "cli")
 
 
 def science_is_plain(root: Path) -> list[str]:
-    """Science knows no settings, no database, no thresholds and no environment."""
+    """Science packages use no settings, database, thresholds or environment."""
     breaches = []
     for module in modules(root):
         if module.top in SCIENCE:
@@ -218,7 +218,7 @@ def science_is_plain(root: Path) -> list[str]:
 
 
 def one_primary_beam(root: Path) -> list[str]:
-    """Only telescope/beam.py knows how the dish responds: no Bessel function or beam formula elsewhere."""
+    """Only telescope/beam.py computes the response of the dish: no Bessel function or beam formula elsewhere."""
     breaches = _imported(
         root,
         ("scipy.special.j1", "scipy.special.jv", "scipy.special.jn", "scipy.special.jve", "everybeam"),
@@ -238,29 +238,29 @@ def one_primary_beam(root: Path) -> list[str]:
 
 
 def one_frequency_table(root: Path) -> list[str]:
-    """Only telescope/band.py holds the band's numbers, in any unit."""
+    """Only telescope/band.py contains the band's numbers, in any unit."""
     numbers = (1530.0, 1.53, 11.71875, 30.517578125, 30517.578125, 244.140625, 0.244140625, 1311.25)
     scaled = tuple(n * scale for n in numbers for scale in (1.0, 1e3, 1e6, 1e9))
     return _constants(root, scaled, 1e-9, ("telescope.band",))
 
 
 def one_site(root: Path) -> list[str]:
-    """Only telescope/site.py says where the telescope is; stations.py turns its survey into positions."""
+    """Only telescope/site.py contains the telescope's position; stations.py turns its survey into positions."""
     breaches = _constants(root, (37.2334, 37.2339, 118.283, 118.2817, 1188.05, 1222.0), 2e-5, ("telescope.site",))
     for module in modules(root):
         for node in ast.walk(module.tree):
-            made = isinstance(node, ast.Attribute) and node.attr in (
+            makes_location = isinstance(node, ast.Attribute) and node.attr in (
                 "of_site",
                 "from_geodetic",
                 "from_geocentric",
             )
-            if made and module.name not in ("telescope.site", "telescope.stations"):
+            if makes_location and module.name not in ("telescope.site", "telescope.stations"):
                 breaches.append(f"{module.at(node)} makes a location")
     return breaches
 
 
 def broad_handlers_log(root: Path) -> list[str]:
-    """`except Exception` stands at a process boundary and logs; one that cleans up and re-raises may."""
+    """`except Exception` is allowed at a process boundary if it logs, and anywhere if it cleans up and re-raises."""
     breaches = []
     for module in modules(root):
         for node in ast.walk(module.tree):
@@ -306,7 +306,7 @@ def nothing_is_evaluated(root: Path) -> list[str]:
 
 
 def no_machine_paths(root: Path) -> list[str]:
-    """No path of one machine: everything comes from the settings."""
+    """No path of a particular machine: all paths come from the settings."""
     path = re.compile(r"/(data|stage|opt|work|home|root|scratch|fast|dev/shm)/")
     return [
         f"{module.at(node)} {node.value[:60]!r}"
@@ -419,7 +419,7 @@ def test_a_breach_is_found(rule, file, text, tmp_path):
 
 
 def test_a_circle_through_modules_that_are_looked_for_is_found(tmp_path):
-    """`graph` imports whatever lies in `assets`: nothing that lies there may import it in turn."""
+    """`graph` imports all modules of `assets`, so that none of them may import it."""
     (tmp_path / "sky" / "many").mkdir(parents=True)
     (tmp_path / "sky" / "many" / "__init__.py").touch()
     (tmp_path / "sky" / "all.py").write_text("from dsa110_assets.sky import many\nfor m in iter_modules(many.__path__):\n    f(m)")
@@ -490,7 +490,7 @@ HEAVY = (
 
 
 def import_alone(name: str, before: tuple[str, ...] = (), path: str = "") -> dict:
-    """What importing a module costs (CPU seconds), does, and brings in, in a fresh interpreter."""
+    """Import a module in a fresh interpreter. Return its CPU time [s], its side effects ('deeds') and the loaded modules."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("DSA110_")}
     environment |= {
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -508,12 +508,12 @@ def test_importing_is_quick_and_touches_nothing(name, before):
     seen = import_alone(name, before)
     assert seen["deeds"] == []
     assert set(HEAVY) & set(seen["modules"]) == set()
-    # The promise is 1 s; CPU time, for the machine may be busy, and the interpreter's caches cold.
+    # The promise is 1 s. CPU time is measured, because the machine may be busy and the caches cold.
     assert seen["seconds"] < 1.0
 
 
 def test_settings_load_without_the_science_libraries():
-    """The command line reads the settings first of all: option classes stand in light modules."""
+    """The command line first reads the settings, so option classes must be in light modules."""
     assert {*HEAVY, "pandas", "scipy.stats", "ducc0"} & set(import_alone("dsa110_assets.settings")["modules"]) == set()
 
 

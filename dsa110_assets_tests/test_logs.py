@@ -1,4 +1,4 @@
-"""Log lines carry the run and the trace, as text and as JSON; logs are set aside and bounded while they are written."""
+"""Log lines carry the run and the trace, as text and as JSON; logs are rotated and bounded while they are written."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def test_json_lines_are_one_object_with_what_was_given() -> None:
     with tracing.at(PLACE):
         text = line("json", error=True)
     assert "\n" not in text
-    told = json.loads(text)
-    assert {name: told[name] for name in ("event", "logger", "level", "run_id", "trace_id", "partition")} == {
+    entry = json.loads(text)
+    assert {name: entry[name] for name in ("event", "logger", "level", "run_id", "trace_id", "partition")} == {
         "event": "one of\n2", "logger": "dsa110_assets.x", "level": "warning", "run_id": "c-run", "trace_id": "a" * 32,
         "partition": "2026-01-25T22:25",
     }  # fmt: skip
-    assert "ValueError: of the test" in told["exception"]
-    assert told["timestamp"].endswith("Z")
+    assert "ValueError: of the test" in entry["exception"]
+    assert entry["timestamp"].endswith("Z")
 
 
 def test_outside_of_a_run_no_ids_are_told() -> None:
@@ -49,7 +49,7 @@ def test_text_lines_name_run_and_trace() -> None:
 
 
 def test_a_run_of_dagster_writes_json_with_its_id(tmp_path: Path) -> None:
-    """What its steps log, on the console of a process like those of `dsa110 up`."""
+    """Log lines of its steps, on the console of a process like those of `dsa110 up`."""
     code = (
         "import dagster as dg, dsa110_assets.cli.warm\n"
         "@dg.asset\n"
@@ -60,16 +60,16 @@ def test_a_run_of_dagster_writes_json_with_its_id(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "DSA110_LOG_FORMAT": "json", "DSA110_INBOX": str(tmp_path / "in"),
                    "DSA110_ARCHIVE": str(tmp_path / "archive"), "PATH": "/usr/bin:/bin"}  # fmt: skip
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True)
-    told = [json.loads(one) for one in run.stderr.splitlines() if one.startswith("{")]
-    (mine,) = [one for one in told if "hello from a step" in one["event"]]
-    assert mine["run_id"] == run.stdout.strip()
-    assert len(told) == len(run.stderr.splitlines())
-    assert {one["level"] for one in told} == {"info"}  # Dagster's events, of level DEBUG, are in its database
+    entries = [json.loads(one) for one in run.stderr.splitlines() if one.startswith("{")]
+    (step_entry,) = [one for one in entries if "hello from a step" in one["event"]]
+    assert step_entry["run_id"] == run.stdout.strip()
+    assert len(entries) == len(run.stderr.splitlines())
+    assert {one["level"] for one in entries} == {"info"}  # Dagster's events, of level DEBUG, are in its database
 
 
 @pytest.mark.parametrize("keep", [1, 3])
 def test_a_log_is_set_aside_while_it_is_written_and_bounded(tmp_path: Path, keep: int) -> None:
-    """The writer goes on where it was; of what was set aside the last `keep` are there, whole and in order."""
+    """The writer continues in the same file; the last `keep` rotated files exist, complete and in order."""
     path, number = tmp_path / "service.log", 0
     with path.open("ab", buffering=0) as writer:
         for _ in range(5):

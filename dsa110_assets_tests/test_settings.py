@@ -1,4 +1,4 @@
-"""Settings: defaults from the stages' own options, one sentence for each mistake, nothing secret printed."""
+"""Settings: defaults from the options of the stages, one sentence for each mistake, and no secret printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dsa110_assets.imaging.options import ImagingOptions
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch, tmp_path):
-    """Only the two that must be given."""
+    """An environment with only the two required settings."""
     for name in [n for n in os.environ if n.startswith("DSA110_")] + ["DAGSTER_HOME"]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DSA110_INBOX", str(tmp_path / "inbox"))
@@ -134,7 +134,8 @@ def test_a_mistake_is_one_sentence_naming_variable_and_value(monkeypatch, name, 
 @pytest.mark.parametrize("name", sorted(settings._variables()))
 @pytest.mark.row(50, cases="blank settings that change nothing")
 def test_a_blank_variable_is_as_if_it_were_not_there(monkeypatch, name, blank):
-    """NAME= in an environment file, ${NAME:-} in a compose file: for a path it would be the current directory."""
+    """Blank variables come from NAME= in an environment file or ${NAME:-} in a compose file. A blank path must not mean the current
+    directory."""
     monkeypatch.delenv(name, raising=False)
     unset = what_is_loaded()
     monkeypatch.setenv(name, blank)
@@ -142,7 +143,7 @@ def test_a_blank_variable_is_as_if_it_were_not_there(monkeypatch, name, blank):
 
 
 def what_is_loaded():
-    """Every setting and which were given, or what is wrong with them."""
+    """All settings and the names of those given, or the error message."""
     try:
         loaded = settings.load()
         return loaded, loaded.model_fields_set
@@ -176,8 +177,8 @@ def test_an_address_nothing_can_be_asked_for_at_is_refused_unseen(monkeypatch, a
 
 
 def test_channels_are_read_from_json_and_their_urls_are_never_shown(monkeypatch):
-    told = '{"ops": {"url": "slack://hidden/a", "quiet": "22:00-06:00"}, "pager": {"url": "https://hidden", "severity": "critical"}}'
-    monkeypatch.setenv("DSA110_ALERT_CHANNELS", told)
+    channels = '{"ops": {"url": "slack://hidden/a", "quiet": "22:00-06:00"}, "pager": {"url": "https://hidden", "severity": "critical"}}'
+    monkeypatch.setenv("DSA110_ALERT_CHANNELS", channels)
     loaded = settings.load()
     ops, pager = loaded.alert_channels.values()
     assert (ops.severity, ops.quiet, ops.topics, pager.severity) == ("warning", "22:00-06:00", (), "critical")

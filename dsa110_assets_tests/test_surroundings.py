@@ -1,4 +1,4 @@
-"""Without a home or room for compiled kernels, as in a service, a container or on a compute node: everything loads and works."""
+"""Everything loads and works without a home or a place for compiled kernels, as in a service, a container or on a compute node."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ print(reader._not_finite(np.int64(1)), surroundings.kernels_place(), sorted(surr
 
 
 def bare(code: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A child with little more than a path in its environment."""
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1", **environment}
+    """Run code in a child whose environment has little more than a path."""
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1", **environment}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, env=given, capture_output=True, text=True, timeout=300, cwd="/")
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, cwd="/")
 
 
 @pytest.mark.parametrize("home", [{}, {"HOME": ""}, {"HOME": " "}, {"HOME": "/nowhere"}])
@@ -53,7 +53,7 @@ def test_a_home_that_is_there_stays() -> None:
 
 @pytest.fixture
 def of_root(tmp_path: Path) -> Path:
-    """The package where this user may not write, as installed by somebody else."""
+    """The package in a folder that this user cannot write, as if installed by another user."""
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root, to take its power over others' files away from a child")
     shutil.copytree(PACKAGE, tmp_path / "lib" / "dsa110_assets", ignore=shutil.ignore_patterns("__pycache__"))
@@ -65,13 +65,13 @@ def of_root(tmp_path: Path) -> Path:
 
 
 def without_power(place: Path, code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(place / "lib"), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(place / "home")}
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(place / "lib"), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(place / "home")}
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-c", code]
-    return subprocess.run(command, env={**given, **environment}, capture_output=True, text=True, timeout=300, cwd="/")
+    return subprocess.run(command, env={**variables, **environment}, capture_output=True, text=True, timeout=300, cwd="/")
 
 
 def test_kernels_load_where_nothing_can_be_kept(of_root: Path, tmp_path: Path) -> None:
-    """Compiled ones are run when they are found: the place must be nobody else's to write."""
+    """Compiled kernels that are found are run, so no other user may be able to write their folder."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     done = without_power(of_root, KERNEL, TMPDIR=str(temporary))
@@ -102,9 +102,9 @@ def test_a_place_that_was_named_is_used(of_root: Path, tmp_path: Path) -> None:
 def test_doctor_tells_of_what_was_filled_in(tmp_path: Path) -> None:
     code = "import sys; from dsa110_assets.cli import main; sys.exit(main(['doctor', '--json']))"
     done = bare(code, XDG_STATE_HOME=str(tmp_path))
-    told = {finding["check"]: finding for finding in json.loads(done.stdout)}
-    assert "HOME is not set" in told["HOME"]["found"]
-    assert told["compiled kernels"]["ok"]
+    findings = {finding["check"]: finding for finding in json.loads(done.stdout)}
+    assert "HOME is not set" in findings["HOME"]["found"]
+    assert findings["compiled kernels"]["ok"]
 
 
 @pytest.mark.parametrize(("name", "told"), [("~nosuchuser/a", "no account of that name"), ("/data/\udcff", "is not UTF-8; rename it")])

@@ -1,4 +1,4 @@
-"""Thresholds: units, ranges, re-reading, and refusing a wrong file whole."""
+"""Thresholds: units, ranges, re-reading, and refusing the whole of a wrong file."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_pat
         assert load_thresholds(path).max_flag_fraction == 0.4
         assert caplog.text.count("the thresholds in force stay as they were") == 1
         load_thresholds(path)
-        assert caplog.text.count("the thresholds in force stay as they were") == 1  # said once, not at every look
+        assert caplog.text.count("the thresholds in force stay as they were") == 1  # logged once, not at every read
         write("max_flag_fraction = 0.3", 3)
         assert load_thresholds(path).max_flag_fraction == 0.3
         path.unlink()
@@ -89,7 +89,7 @@ def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_pat
 
 @pytest.mark.row(42)
 def test_another_process_keeps_to_the_last_good_limits_while_the_file_is_wrong(tmp_path):
-    """What a fresh process sees is what `ThresholdFile` sees: every run is one."""
+    """A new `ThresholdFile` reads what a new process would; every run is a new process."""
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
     path.write_text("max_flag_fraction = 0.4\n[retention_days]\nmeasurement_set = 7\n")
     good = thresholds.ThresholdFile(path, kept).current()
@@ -122,7 +122,7 @@ def test_kept_limits_that_are_none_do_not_count(tmp_path, text):
 def test_a_file_that_was_never_right_means_the_defaults_and_nothing_is_removed_by_them(tmp_path, caplog):
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
     path.write_text("[retention_days]\nmeasurement_set = -7\n")
-    for _ in range(3):  # also at later looks, and in what is said to have been in force
+    for _ in range(3):  # also at later reads, and in the limits that were last in force
         assert load_thresholds(path, kept) == Thresholds()
         assert "retention_days.measurement_set = -7" in str(refused_thresholds(path, kept))
         with pytest.raises(ConfigurationError, match=r"measurement_set = -7.*; nothing is removed before that"):

@@ -1,4 +1,4 @@
-"""Spans as a receiver of OTLP gets them; without an address nothing of the library is loaded."""
+"""Spans as an OTLP receiver gets them; without an address the OpenTelemetry library is not loaded."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAIN = "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1
 
 
 class Receiver:
-    """Takes what is exported by OTLP over HTTP."""
+    """Receives spans exported by OTLP over HTTP."""
 
     def __init__(self) -> None:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -37,10 +37,10 @@ class Receiver:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                told = ExportTraceServiceRequest.FromString(
+                request = ExportTraceServiceRequest.FromString(
                     gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
                 )
-                for resource in told.resource_spans:
+                for resource in request.resource_spans:
                     receiver.services |= {one.value.string_value for one in resource.resource.attributes if one.key == "service.name"}
                     receiver.spans += [span for scope in resource.scope_spans for span in scope.spans]
                 self.send_response(200)
@@ -70,9 +70,9 @@ def receiver() -> Iterator[Receiver]:
 
 
 def run(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "DSA110_", "DAGSTER"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "DSA110_", "DAGSTER"))}
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], env={**kept, "PYTHONPATH": str(REPOSITORY), **environment}, capture_output=True,
+        [sys.executable, "-c", code, *arguments], env={**inherited, "PYTHONPATH": str(REPOSITORY), **environment}, capture_output=True,
         text=True, timeout=600,
     )  # fmt: skip
 
@@ -92,17 +92,17 @@ def test_without_an_address_the_library_is_not_loaded() -> None:
 
 
 def test_ids_follow_from_archive_partition_and_grain() -> None:
-    """So processes that never meet agree; an hour and an observation of the same key are not the same trace."""
-    one = tracing.trace_of("archive", "2026-01-25T22:00", "observation")
-    assert one == tracing.trace_of("archive", "2026-01-25T22:00", "observation")
+    """So separate processes agree. An hour and an observation with the same key have different traces."""
+    trace = tracing.trace_of("archive", "2026-01-25T22:00", "observation")
+    assert trace == tracing.trace_of("archive", "2026-01-25T22:00", "observation")
     others = [("archive", "2026-01-25T22:00", "hour"), ("another", "2026-01-25T22:00", "observation"), ("archive", None, "observation")]
-    assert len({one, *(tracing.trace_of(*other) for other in others)}) == 4
-    assert (len(one), len(tracing.span_of("run", "r"))) == (32, 16)
+    assert len({trace, *(tracing.trace_of(*other) for other in others)}) == 4
+    assert (len(trace), len(tracing.span_of("run", "r"))) == (32, 16)
     assert tracing.here() == tracing.Place()
 
 
 def test_a_receiver_that_is_away_delays_nothing_and_fails_nothing() -> None:
-    """The process ends with its own status after one try and no wait for another; the log says that spans were lost."""
+    """The process ends with its normal status after one attempt without waiting to retry; the log reports that spans were lost."""
     code = "from dsa110_assets import tracing\nwith tracing.at(tracing.Place('1' * 32, '2' * 16, 'r')), tracing.span('x'): pass"
     found = run(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert found.returncode == 0
@@ -112,7 +112,7 @@ def test_a_receiver_that_is_away_delays_nothing_and_fails_nothing() -> None:
 
 @pytest.mark.slow
 def test_a_night_is_a_trace_of_each_observation_and_links_between(receiver: Receiver, inbox: Path, tmp_path: Path) -> None:
-    """From the files' arrival to the image, as `dsa110 process` makes it of a transit: names, parents, times, attributes."""
+    """The spans of `dsa110 process` for a transit, from the files' arrival to the image: names, parents, times, attributes."""
     observation = OBSERVATIONS[1]
     for path in inbox.iterdir():
         if not path.name.startswith(observation):
@@ -129,11 +129,11 @@ def test_a_night_is_a_trace_of_each_observation_and_links_between(receiver: Rece
         assert night == tracing.trace_of(archive.index.archive_id, tables.partition, "night")
         (solving,) = [span for span in receiver.spans if attributes(span).get("product") == tables.id]
         assert not by_id[solving.parent_span_id].parent_span_id
-        assert {(one.metadata["trace_id"], tracing.span_of("run", one.run_id)) for one in sets if one.id in tables.inputs} <= linked(
-            solving
-        )
-        for one in archive.products("calibrated_ms"):
-            (applying,) = [span for span in receiver.spans if attributes(span).get("product") == one.id]
+        assert {
+            (product.metadata["trace_id"], tracing.span_of("run", product.run_id)) for product in sets if product.id in tables.inputs
+        } <= linked(solving)
+        for product in archive.products("calibrated_ms"):
+            (applying,) = [span for span in receiver.spans if attributes(span).get("product") == product.id]
             assert (night, tracing.span_of("run", tables.run_id)) in linked(applying)
         assert all(bytes.fromhex(span_id) in by_id for span in receiver.spans for _, span_id in linked(span))
 
@@ -154,7 +154,7 @@ def linked(span: Any) -> set[tuple[str, str]]:
 
 
 def test_what_forks_do_is_told_before_they_end(receiver: Receiver, inbox: Path, tmp_path: Path) -> None:
-    """With observations made side by side every product has its stage, and every stage hangs from its run."""
+    """With observations made side by side, every product has a stage span, whose parent is its run."""
     found = run(MAIN, "process", "--at-once", "2", "--through", "measurement_set", **environment(inbox, tmp_path, receiver))
     assert found.returncode == 0, found.stdout + found.stderr
     by_id = {span.span_id: span for span in receiver.spans}
@@ -165,32 +165,37 @@ def test_what_forks_do_is_told_before_they_end(receiver: Receiver, inbox: Path, 
 
 
 def _check_observation(archive: Archive, dagster: Any, observation: str, spans: list[Any], by_id: dict[bytes, Any]) -> None:
-    """The trace of one observation: its arrival is the root, and each product's stage hangs from a run that hangs from that."""
+    """Check the trace of one observation: its arrival is the root, runs are its children, and each product's stage is a child of a run."""
     trace = tracing.trace_of(archive.index.archive_id, observation, "observation")
-    own = [span for span in spans if span.trace_id.hex() == trace]
-    (root,) = [span for span in own if not span.parent_span_id]
+    observation_spans = [span for span in spans if span.trace_id.hex() == trace]
+    (root,) = [span for span in observation_spans if not span.parent_span_id]
     arrived = sorted(int(name.rpartition(":")[2]) for name in archive.current("subband_group", observation).settings["files"])  # type: ignore[union-attr]
     assert root.name == "observation"
-    assert abs(root.start_time_unix_nano - arrived[0]) < 1e6  # of a microsecond or so in a double of seconds
+    assert abs(root.start_time_unix_nano - arrived[0]) < 1e6  # a time in seconds as a double is good to about a microsecond
     assert abs(root.end_time_unix_nano - arrived[-1]) < 1e6
     for asset in ("subband_group", "measurement_set", "calibrated_ms", "tile_image"):
         product = archive.current(asset, observation)
         assert product is not None
-        (stage,) = [span for span in own if span.name == asset]
-        told = attributes(stage)
-        assert (told["asset"], told["partition"], told["outcome"], told["product"]) == (asset, observation, "made", product.id)
-        assert (told["lane"], told["dsa110.run"]) == ("process", product.run_id)
+        (stage,) = [span for span in observation_spans if span.name == asset]
+        stage_attributes = attributes(stage)
+        assert (stage_attributes["asset"], stage_attributes["partition"], stage_attributes["outcome"], stage_attributes["product"]) == (
+            asset,
+            observation,
+            "made",
+            product.id,
+        )
+        assert (stage_attributes["lane"], stage_attributes["dsa110.run"]) == ("process", product.run_id)
         assert product.metadata["trace_id"] == trace
-        above = by_id[stage.parent_span_id]
-        assert (above.name, above.parent_span_id) == (f"run {observation}", root.span_id)
-        assert above.start_time_unix_nano <= stage.start_time_unix_nano <= stage.end_time_unix_nano <= above.end_time_unix_nano + 1e6
+        run_span = by_id[stage.parent_span_id]
+        assert (run_span.name, run_span.parent_span_id) == (f"run {observation}", root.span_id)
+        assert run_span.start_time_unix_nano <= stage.start_time_unix_nano <= stage.end_time_unix_nano <= run_span.end_time_unix_nano + 1e6
         record = dagster.get_run_record_by_id(product.run_id)
         assert record.dagster_run.tags[history.TRACE_TAG] == trace
-        assert abs(above.start_time_unix_nano - record.start_time * 1e9) < 1e6
-        (queue,) = [span for span in own if span.name == "queue" and attributes(span)["dsa110.run"] == product.run_id]
+        assert abs(run_span.start_time_unix_nano - record.start_time * 1e9) < 1e6
+        (queue,) = [span for span in observation_spans if span.name == "queue" and attributes(span)["dsa110.run"] == product.run_id]
         assert queue.parent_span_id == root.span_id
-        assert abs(queue.end_time_unix_nano - above.start_time_unix_nano) < 1e6
-        parts = {span.name for span in own if span.parent_span_id == stage.span_id}
+        assert abs(queue.end_time_unix_nano - run_span.start_time_unix_nano) < 1e6
+        parts = {span.name for span in observation_spans if span.parent_span_id == stage.span_id}
         assert {"find inputs", "judge", "publish"} <= parts
-        (publish,) = [span for span in own if span.parent_span_id == stage.span_id and span.name == "publish"]
+        (publish,) = [span for span in observation_spans if span.parent_span_id == stage.span_id and span.name == "publish"]
         assert publish.start_time_unix_nano <= product.created_at.timestamp() * 1e9 <= publish.end_time_unix_nano + 1e6

@@ -1,7 +1,6 @@
-"""A tiny telescope for plumbing: 8 antennas, 4 subbands of 4 channels, real numerics end to end in seconds.
+"""A tiny telescope for tests of the pipeline: 8 antennas, 4 subbands of 4 channels, with real numerics end to end in seconds.
 
-Its fixtures are made known by the conftest.py of all tests, so that one simulation and one processed night serve
-every folder.
+The conftest.py of all tests imports its fixtures, so that one simulation and one processed night serve every folder.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 SUBBANDS = 4
 OBSERVATIONS = ("2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30")
 SMALL_DISK = Path(__file__).parents[1] / "ops" / "small_disk.toml"
-"""Thresholds with which a developer's nearly full disk is no reason to pause."""
+"""Thresholds with which the platform does not pause on a developer's nearly full disk."""
 OPTIONS: dict[str, Any] = {
     "start": "2026-01-25T22:20:00", "groups": 3, "antennas": 8, "channels": 4, "subbands": SUBBANDS, "seed": 3,
     "noise_scale": 0.2, "rfi_tones": 0, "rfi_bursts": 0.0, "dead_antennas": 0, "dead_receptors": 0,
@@ -38,16 +37,16 @@ def tiny_settings(inbox: Path, place: Path, **more: Any) -> Settings:
     from dsa110_assets import settings
 
     imaging = {"field_deg": 2.0, "pixels_per_beam": 2.5, "max_major_cycles": 2, "clean_iterations": 100, "threads": 1}
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         "inbox": inbox, "archive": place / "archive", "DAGSTER_HOME": place / "home", "thresholds": SMALL_DISK,
         "subbands": SUBBANDS, "min_subbands": SUBBANDS - 1, "still_s": 0, "imaging": imaging, **more,
     }  # fmt: skip
-    return settings.load(**given)
+    return settings.load(**values)
 
 
 @pytest.fixture(scope="session")
 def no_settings_of_this_machine() -> Iterator[None]:
-    """The environment without what this machine has set for the platform."""
+    """Remove this machine's settings of the platform from the environment."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [n for n in os.environ if n.startswith("DSA110_") or n == "DAGSTER_HOME"]:
             patch.delenv(name)
@@ -63,14 +62,14 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Iterator[Path]:
-    """A directory that `make` fills once for all worker processes of a test run; in the block it is this process's alone."""
-    own = tmp_path_factory.getbasetemp()
-    run = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    """A directory that `make` fills once for all worker processes of a test run; during the block only this process uses it."""
+    base = tmp_path_factory.getbasetemp()
+    run = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     place, made = run / f"once-{name}", run / f"once-{name}.made"
     with (run / f"once-{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not made.exists():
-            shutil.rmtree(place, ignore_errors=True)  # of a worker that failed at it
+            shutil.rmtree(place, ignore_errors=True)  # remains of a worker that failed
             place.mkdir()
             make(place)
             made.touch()
@@ -78,7 +77,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
 
 def simulate_tiny(out: Path, **changes: Any) -> None:
-    """The tiny telescope's files, with other options where `changes` says so."""
+    """Simulate the tiny telescope's files, with options changed by `changes`."""
     from dsa110_assets.simulator.options import SimulationOptions
     from dsa110_assets.simulator.simulate import simulate
 
@@ -91,7 +90,7 @@ def finished_run(
 ) -> tuple[Settings, ProcessReport]:
     """The tiny run, processed once; do not change its archive, use `processed` for a copy.
 
-    Each worker process has a copy of its own: SQLite makes and removes files beside an index that is read.
+    Each worker process has a separate copy, because SQLite makes and removes files beside an index that is read.
     """
 
     def make(place: Path) -> None:
@@ -103,7 +102,7 @@ def finished_run(
 
 
 def finish(settings: Settings) -> tuple[Settings, ProcessReport]:
-    """The settings, and what processing everything reported."""
+    """Process everything. Return the settings and the report."""
     from dsa110_assets.orchestration.running.process import process
 
     return settings, process(settings)
@@ -111,12 +110,12 @@ def finish(settings: Settings) -> tuple[Settings, ProcessReport]:
 
 @pytest.fixture
 def processed(finished_run: tuple[Settings, ProcessReport], tmp_path: Path) -> Settings:
-    """A copy of the processed tiny run: its archive and its Dagster."""
+    """A copy of the processed tiny run: its archive and its Dagster home."""
     return copy_of(finished_run[0], tmp_path)
 
 
 def copy_of(original: Settings, place: Path) -> Settings:
-    """A copy of a processed run in `place`, over the same inbox."""
+    """Copy a processed run to `place`. Return its settings, with the same inbox."""
     shutil.copytree(original.archive, place / "archive", symlinks=True)
     assert original.dagster_home is not None
     shutil.copytree(original.dagster_home, place / "home")
@@ -125,7 +124,7 @@ def copy_of(original: Settings, place: Path) -> Settings:
 
 @pytest.fixture
 def inbox(tiny_run: Path, tmp_path: Path) -> Path:
-    """An inbox of its own with the tiny run's files (hard links: nothing writes into a raw file)."""
+    """A separate inbox with the tiny run's files (hard links, because nothing writes into a raw file)."""
     place = tmp_path / "inbox"
     place.mkdir()
     for path in tiny_run.glob("*.hdf5"):
@@ -135,26 +134,26 @@ def inbox(tiny_run: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(inbox: Path, tmp_path: Path, no_settings_of_this_machine: None) -> Settings:
-    """The tiny telescope's settings over an inbox of its own; nothing is processed yet."""
+    """The tiny telescope's settings with a separate inbox, before anything is processed."""
     return tiny_settings(inbox, tmp_path)
 
 
 def unasked() -> set[str]:
-    """The assets that are made of every run: all that nobody has to ask for."""
+    """The assets that every run makes: all except those made on request."""
     from dsa110_assets.orchestration.graph import specifications
 
     return {name for name, asset in specifications().items() if asset.grain != "request"}
 
 
 def cut_short(path: Path, size: int) -> None:
-    """Replace a file by its first `size` bytes; a copy, for hard links share their bytes with other tests."""
+    """Replace a file by a copy of its first `size` bytes; hard links share their bytes with other tests."""
     copy = path.with_suffix(".copy")
     copy.write_bytes(path.read_bytes()[:size])
     copy.replace(path)
 
 
 def spoil_data(path: Path) -> None:
-    """Replace a subband file by one of good header whose visibilities are packed and do not unpack."""
+    """Replace a subband file by one with a good header whose compressed visibilities are corrupt."""
     import h5py
 
     content = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A webhook on loopback that really listens: what it was told, and what it answers."""
+"""A real webhook on loopback that keeps its messages and whose answers can be set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Webhook:
-    """Takes what is posted to it while `answer`, asked with each message, is 200; `taken_at` are the times [unix s]."""
+    """Keeps every posted message for which `answer` returns 200 in `taken`; `taken_at` are the times [unix s]."""
 
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
@@ -42,22 +42,22 @@ class Webhook:
         self.open()
 
     def open(self) -> None:
-        """Listen, again where it listened before."""
+        """Listen, on the same port as before if it was closed."""
         self.server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler)
         self._port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its address."""
         return f"http://127.0.0.1:{self._port}/"
 
     @property
     def titles(self) -> list[str]:
-        """Of what it took, in order."""
+        """The titles of the kept messages, in order."""
         return [message["title"] for message in self.taken]
 
     def close(self) -> None:
-        """Listen no more: connections are refused."""
+        """Stop listening: connections are refused."""
         self.server.shutdown()
         self.server.server_close()

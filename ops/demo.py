@@ -33,7 +33,7 @@ SIMULATION = [
     "--seed",
     "110",
 ]  # 3C138, a flux standard, transits 20 minutes after the start
-UNNORMALISED = 64  # quality bit of a first night, which has no earlier night to be normalised against
+UNNORMALISED = 64  # quality bit of a first night, which has nothing to be normalised against
 SHOWN = 12  # number of constant sources printed individually
 
 

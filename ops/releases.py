@@ -110,7 +110,7 @@ class Releases:
                 draft.replace(self.place / link)
 
     def renew_units(self, name: str, instead_of: str | None = None) -> list[str]:
-        """Copy a release's units into systemd's directory and remove those that only `instead_of` has; return the names of changed units."""
+        """Copy a release's units into systemd's directory and remove those only `instead_of` has; return the names of changed units."""
         target, changed = self.root / UNITS.lstrip("/"), []
         for unit in sorted((self.of(instead_of) / "units").iterdir()) if instead_of else ():
             if (target / unit.name).is_file() and not (self.of(name) / "units" / unit.name).exists():

@@ -108,20 +108,20 @@ class Decision:
     """The messages to send: (channel, not before, contents); and the ids of the alerts these messages report and escalate."""
 
     messages: Sequence[tuple[str, datetime | None, Mapping[str, Any]]] = ()
-    told: Collection[int] = ()
+    reported: Collection[int] = ()
     escalated: Collection[int] = ()
 
 
 @dataclass(frozen=True)
 class Standing:
     """The alerts and silences within the transaction that decides. `risen` are the ids of alerts whose severity has increased,
-    `told` is the time of the last message about each condition."""
+    `last_reported` is the time of the last message about each condition."""
 
     active: Sequence[Alert]
     resolved: Sequence[Alert]
     risen: Collection[int]
     silences: Sequence[Silence]
-    told: Mapping[str, datetime]
+    last_reported: Mapping[str, datetime]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def settle(
         _set_mark(connection, _EVALUATED, _text(at))
         standing = _updated_standing(connection, found, unknown, at)
         decision = decide(standing)
-        for ids, column in ((decision.told, "told_at"), (decision.escalated, "escalated_at")):
+        for ids, column in ((decision.reported, "told_at"), (decision.escalated, "escalated_at")):
             if ids:
                 connection.execute(alerts.update().where(alerts.c.id.in_(list(ids))).values({column: _text(at)}))
         for channel, not_before, contents in decision.messages:
@@ -190,7 +190,7 @@ def _updated_standing(connection: Connection, found: Sequence[Finding], unknown:
         resolved=_select(connection, alerts.c.id.in_(over)),
         risen=risen,
         silences=_silences(connection, at),
-        told={condition: _time(told) for condition, told in connection.execute(last) if told is not None},
+        last_reported={condition: _time(at) for condition, at in connection.execute(last) if at is not None},
     )
 
 

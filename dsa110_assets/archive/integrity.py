@@ -66,7 +66,7 @@ def verify(archive: Archive, chosen: list[Product] | None = None) -> Iterator[Pr
             yield Problem(product, tuple(problems))
 
 
-def give_up(archive: Archive, damaged: list[Problem]) -> list[Product]:
+def reject_damaged(archive: Archive, damaged: list[Problem]) -> list[Product]:
     """Reject the damaged products that are current, so that they are made again; return them in their new state.
 
     The damaged files stay for inspection until retention removes them.

@@ -91,7 +91,7 @@ class Nights:
             found = connection.execute(f"SELECT {read} FROM rows WHERE {where} ORDER BY source_id, mjd", values).df()
         found = found.astype({"source_id": str})
         found = found[found["source_id"].isin(requested)].reset_index(drop=True)  # two names may have one key
-        found = found if self.errors is None else self.errors.told_to(found)
+        found = found if self.errors is None else self.errors.with_errors(found)
         return found.drop(columns="source_key", errors="ignore") if columns is None else found[list(columns)]
 
     def parts(self, columns: Sequence[str], rows: int) -> Iterator[tuple[NDArray[np.object_], IntArray, dict[str, FloatArray]]]:

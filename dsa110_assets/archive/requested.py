@@ -92,7 +92,8 @@ def keep(archive: Archive, request: Request) -> Request:
             before = read(archive, request.name)
             if before is not None and before.wanted != request.wanted:
                 raise ConfigurationError(
-                    f"the requested mosaic {request.name} is of {told(before)}; choose another name for {told(request)}, or delete it first"
+                    f"the requested mosaic {request.name} is of {describe(before)}; choose another name for "
+                    f"{describe(request)}, or delete it first"
                 )
             if before is None:
                 files.write_json(place / FILE, jsonable(asdict(request)))
@@ -115,7 +116,7 @@ def delete(archive: Archive, name: str) -> list[Product]:
     return [product for product in existing if retention.remove(archive, product)]
 
 
-def told(request: Request) -> str:
+def describe(request: Request) -> str:
     """The contents of a request as text for a sentence."""
     when = f"{len(request.tiles)} tiles" if request.tiles else f"{request.since:%Y-%m-%dT%H:%M:%S} to {request.until:%Y-%m-%dT%H:%M:%S}"
     ra_dec = request.centre_deg

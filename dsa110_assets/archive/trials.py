@@ -112,7 +112,9 @@ def opened(archive: Archive, name: str, settings: Mapping[str, Any]) -> tuple[Tr
             known = files.read_json(place / FILE) or {"settings": {}, "created_at": datetime.now(UTC).isoformat(timespec="seconds")}
             before = known["settings"]
             if conflicting := {key: before[key] for key in requested if before.get(key, requested[key]) != requested[key]}:
-                raise ConfigurationError(f"the trial {name} is made with {told(conflicting)}; choose another name for {told(requested)}")
+                raise ConfigurationError(
+                    f"the trial {name} is made with {describe(conflicting)}; choose another name for {describe(requested)}"
+                )
             defined = dict(sorted({**before, **requested}.items()))
             files.write_json(place / FILE, {**known, "settings": defined})
     return Trial(archive, name), defined
@@ -152,6 +154,6 @@ def delete(archive: Archive, name: str) -> list[Product]:
     return gone
 
 
-def told(settings: Mapping[str, Any]) -> str:
+def describe(settings: Mapping[str, Any]) -> str:
     """A trial's settings as text for a sentence."""
     return ", ".join(f"{name}={value}" for name, value in settings.items()) or "the platform's settings"

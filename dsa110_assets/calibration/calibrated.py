@@ -46,7 +46,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class Against:
+class SkyComparison:
     """What an observation is compared with: the known sky, the options, and the search for sources that it lacks."""
 
     sky: SkyModel
@@ -55,7 +55,7 @@ class Against:
 
 
 def calibrate_set(
-    source: Path, tables: Sequence[Gains], path: Path, *, channels: int = 1, times: int = 1, against: Against | None = None,
+    source: Path, tables: Sequence[Gains], path: Path, *, channels: int = 1, times: int = 1, against: SkyComparison | None = None,
     observer_note: str = "",
 ) -> Calibrated:  # fmt: skip
     """Write the measurement set `path` from the one at `source`, corrected by all `tables`, and by comparison `against` the sky.
@@ -68,7 +68,7 @@ def calibrate_set(
 
 
 def write_averaged(
-    vis: Visibilities, path: Path, *, channels: int = 1, times: int = 1, against: Against | None = None, observer_note: str = ""
+    vis: Visibilities, path: Path, *, channels: int = 1, times: int = 1, against: SkyComparison | None = None, observer_note: str = ""
 ) -> Calibrated:
     """Do the same as `calibrate_set`, stage by stage, for visibilities that another engine corrected."""
     averaged = averaging.average(phasing.to_common_centre(averaging.average(vis, channels)), 1, times)
@@ -84,7 +84,9 @@ def _over_band(power_jy: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.nanmedian(power_jy, axis=(0, 2)))
 
 
-def _compared(vis: Visibilities, system_jy: NDArray[np.float64], path: Path, against: Against | None, observer_note: str) -> Calibrated:
+def _compared(
+    vis: Visibilities, system_jy: NDArray[np.float64], path: Path, against: SkyComparison | None, observer_note: str
+) -> Calibrated:
     """Compare calibrated visibilities with the sky, correct them in place, and write them."""
     observed = None
     if against is not None and len(against.sky):

@@ -54,7 +54,7 @@ _SETTLED_SHIFT_RAD = LEAST_SHIFT_RAD / 20
 
 
 @dataclass(frozen=True)
-class Look:
+class ModelCheck:
     """Comparison of a model with the transit that was corrected by that model's gains: the field's sources relative to the calibrator,
     the calibrator's structure, and chi-squared per real part relative to the radiometer equation (NaN without
     autocorrelations).
@@ -76,7 +76,7 @@ class Refined:
 
     field: Field
     rounds: int
-    look: Look
+    look: ModelCheck
     settled: bool
 
 
@@ -128,17 +128,17 @@ def _resized(field: Field, shape: Shape) -> Field | None:
     return replace(field, size=size) if size != field.size else None
 
 
-def _look(fit_sums: Equations, field: Field, corrected: Visibilities) -> Look:
+def _look(fit_sums: Equations, field: Field, corrected: Visibilities) -> ModelCheck:
     chi2 = math.nan
     if corrected.is_auto.any() and fit_sums.count:
         residual_energy = (
             fit_sums.energy - 2 * float(fit_sums.whole @ fit_sums.target) + float(fit_sums.whole @ fit_sums.normal @ fit_sums.whole)
         )
         chi2 = residual_energy / fit_sums.count / 2
-    return Look(field_fit.group_of(fit_sums, field), structure.shape(fit_sums.baselines), chi2)
+    return ModelCheck(field_fit.group_of(fit_sums, field), structure.shape(fit_sums.baselines), chi2)
 
 
-def _last_look(look: Look, corrected: Visibilities, model: NDArray[np.complex64]) -> Look:
+def _last_look(look: ModelCheck, corrected: Visibilities, model: NDArray[np.complex64]) -> ModelCheck:
     """Return the look with the part of the sky that the model lacks."""
     part = unknown_sky(replace(corrected, data=corrected.data - model[..., None]), model)[1]
     return replace(look, unknown_part=part, gain_error=part * absorbed_part(corrected))
@@ -157,7 +157,7 @@ def absorbed_part(vis: Visibilities) -> float:
 
 
 def _calibrator_changed(
-    vis: Visibilities, field: Field, fit_sums: Equations, look: Look, parts: Parts, options: SolveOptions
+    vis: Visibilities, field: Field, fit_sums: Equations, look: ModelCheck, parts: Parts, options: SolveOptions
 ) -> Field | None:
     """Return the field with the calibrator's position corrected, or else its flux; None if both agree with the model."""
     group = look.group
@@ -254,7 +254,7 @@ def thinned(vis: Visibilities) -> Visibilities:
     data = np.empty((*vis.data.shape[:2], -(-vis.data.shape[2] // step), vis.data.shape[3]), np.complex64)
     for t, integration in enumerate(vis.data):
         data[t] = integration[:, ::step]
-        ms_columns.forget(integration)
+        ms_columns.release_pages(integration)
     return replace(
         vis,
         data=data,

@@ -227,10 +227,10 @@ def _updated(field: Field, equations: Equations, x: Float, sigma: Float, chosen:
     sources, what = equations.sources[chosen - _FIXED], equations.what[chosen - _FIXED]
     errors, is_flux = field.sigma_jy.copy(), what == FLUX
     errors[sources[is_flux]] = sigma[chosen[is_flux]] * field.sky.flux_jy[sources[is_flux]]
-    return replace(field, sky=stepped_by(field.sky, sources, what, x[chosen]), sigma_jy=errors)
+    return replace(field, sky=with_fitted_steps(field.sky, sources, what, x[chosen]), sigma_jy=errors)
 
 
-def stepped_by(sky: SkyModel, sources: NDArray[np.int64], what: NDArray[np.int64], x: Float) -> SkyModel:
+def with_fitted_steps(sky: SkyModel, sources: NDArray[np.int64], what: NDArray[np.int64], x: Float) -> SkyModel:
     """Return a sky updated with fitted columns: first factors of fluxes, then shifts of position and index, which are in steps at the
     old flux."""
     flux, ra, dec, index = sky.flux_jy.copy(), sky.ra_rad.copy(), sky.dec_rad.copy(), sky.spectral_index.copy()

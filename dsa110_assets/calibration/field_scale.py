@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dsa110_assets.calibration.field_fit import FLUX, INDEX, LEAST_KNOWN, ROUNDING, STEP_INDEX, inverted, products, stepped, stepped_by
+from dsa110_assets.calibration.field_fit import (
+    FLUX,
+    INDEX,
+    LEAST_KNOWN,
+    ROUNDING,
+    STEP_INDEX,
+    inverted,
+    products,
+    stepped,
+    with_fitted_steps,
+)
 from dsa110_assets.calibration.group import robust_mean
 from dsa110_assets.sky import model as sky_model
 from dsa110_assets.sky.model import SkyModel
@@ -79,7 +89,7 @@ def fitted_fluxes(vis: Visibilities, sky: SkyModel, n_fitted: int, n_new: int = 
     unclear = np.flatnonzero((what == INDEX) & ~(sigma[: what.size] * STEP_INDEX < LEAST_KNOWN))
     x, sigma = (part[: what.size] for part in _solved(*sums, np.setdiff1d(np.flatnonzero(size > 0), unclear)))
     is_new = np.isfinite(x) & (sources < n_new)
-    new = stepped_by(sky.select(np.arange(n_new)), sources[is_new], what[is_new], x[is_new])
+    new = with_fitted_steps(sky.select(np.arange(n_new)), sources[is_new], what[is_new], x[is_new])
     change = np.abs(x[:n_new] - 1)
     moved = np.where(change > sigma[:n_new], change, 0.0) * size[:n_new] / size.max()
     return Fitted(x[:n], sigma[:n], new, moved)

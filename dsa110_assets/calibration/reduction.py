@@ -99,7 +99,7 @@ def reduce(
                 vis.frequencies_hz, np.array(uv_range_wavelengths), r[s, ..., first : first + baselines.size],
                 d[s, ..., first : first + baselines.size], energy[:, s], count[:, s],
             )  # fmt: skip
-        ms_columns.forget(vis.data[a:b])
+        ms_columns.release_pages(vis.data[a:b])
     centres = np.array([vis.times_mjd[a:b].mean() for a, b in pairwise(bounds)])
     return Sums(r, d, energy.sum(0), count.sum(0), vis.ant1[cross], vis.ant2[cross], centres, bounds)
 

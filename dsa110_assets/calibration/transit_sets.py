@@ -23,7 +23,7 @@ from dsa110_assets.visibilities import measurement_set
 
 
 @dataclass(frozen=True)
-class Observed:
+class TransitObservation:
     """The measurement set that holds a transit: its path, its name, its pointing, and the antennas that have data."""
 
     path: Path
@@ -41,7 +41,7 @@ class TransitSet:
     """
 
     name: str
-    observed: Observed
+    observed: TransitObservation
     transit: Transit
     paths: tuple[Path, ...]
     figures: Mapping[str, Any]
@@ -51,7 +51,7 @@ class TransitSet:
 
 def solve_set(
     name: str,
-    observed: Observed,
+    observed: TransitObservation,
     transit: Transit,
     sky: SkyModel,
     options: SolveOptions,
@@ -190,7 +190,7 @@ def _scale_figures(solved: Sequence[TransitSet]) -> dict[str, Any]:
     return {"scale_spread": float(scales.max() / scales.min() - 1), "scales": named}
 
 
-def sky_as_found(sky: SkyModel, transits: Sequence[Mapping[str, Any]]) -> SkyModel:
+def sky_with_measured_calibrators(sky: SkyModel, transits: Sequence[Mapping[str, Any]]) -> SkyModel:
     """Return the sky with the calibrators' fluxes and positions as measured by a night's transits (`records`), not as listed."""
     flux, log, ra, dec = sky.flux_jy.copy(), sky.log_coefficients.copy(), sky.ra_rad.copy(), sky.dec_rad.copy()
     for record in transits:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dsa110_assets.cli import console
-from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_INCOMPLETE, app
 from dsa110_assets.cli.times import parse_time
 from dsa110_assets.cli.tools.common import JSON
 
@@ -148,11 +148,11 @@ def try_channels(channel: str | None = typer.Option(None, help="Only this channe
         channels = {channel: channels[channel]}
     if not channels:
         console.warn("no channel is set: alerts go to the log only; DSA110_ALERT_CHANNELS names some (dsa110 settings)")
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
     errors = sending.try_all(channels, configured.portal_address)
     console.table(("channel", "result"), [(name, error or "taken") for name, error in errors.items()])
     if any(errors.values()):
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def _archive() -> Archive:

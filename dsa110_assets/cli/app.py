@@ -22,7 +22,7 @@ from dsa110_assets import surroundings
 from dsa110_assets.cli import console
 from dsa110_assets.errors import DsaError
 
-EXIT_UNDONE, EXIT_USAGE, EXIT_CHECKS, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
+EXIT_INCOMPLETE, EXIT_USAGE, EXIT_CHECKS, EXIT_FAULT, EXIT_INTERRUPTED = 1, 2, 3, 70, 130
 REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
 """Errors which mean that a path cannot be used, rather than that this program requested the wrong one."""
 _GARBAGE_AFTER = 50_000
@@ -105,13 +105,13 @@ def run(arguments: Sequence[str] | None) -> int:
         return _usage(error)
     except DsaError as error:
         console.warn(f"dsa110: {' '.join(str(error).split())}")
-        return EXIT_UNDONE
+        return EXIT_INCOMPLETE
     except (KeyboardInterrupt, typer.Abort):
         console.warn("dsa110: interrupted; what was published stays, the rest resumes when run again")
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has read enough
-        console.give_up(sys.stdout)
-        return EXIT_UNDONE
+        console.discard_output(sys.stdout)
+        return EXIT_INCOMPLETE
     except OSError as error:
         return _refused(error)
     except Exception as error:  # noqa: BLE001  the process boundary: nothing may end in a bare traceback
@@ -147,15 +147,15 @@ def _refused(error: OSError) -> int:
     """Report an error of the system: standard output, or a path that this user or this machine may not use; any other is a fault."""
     if surroundings.is_nowhere():
         console.warn("dsa110: the current directory is gone; change to another (cd), and run this again")
-        return EXIT_UNDONE
+        return EXIT_INCOMPLETE
     if error.filename is not None and error.errno in REFUSALS:
         console.warn(f"dsa110: {error.filename}: {error.strerror}; let this user use it, or name another place (dsa110 doctor)")
-        return EXIT_UNDONE
+        return EXIT_INCOMPLETE
     if not console.is_lost(sys.stdout):
         return _fault(error)
-    console.give_up(sys.stdout)
+    console.discard_output(sys.stdout)
     console.warn(f"dsa110: standard output cannot be written ({error.strerror}): the output is incomplete; send it elsewhere")
-    return EXIT_UNDONE
+    return EXIT_INCOMPLETE
 
 
 def _fault(error: Exception) -> int:

@@ -11,7 +11,7 @@ import typer
 
 from dsa110_assets import plain_text
 from dsa110_assets.cli import console
-from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_INCOMPLETE, app
 from dsa110_assets.errors import NotFoundError
 
 if TYPE_CHECKING:
@@ -48,12 +48,12 @@ def verify(
             console.say(f"{problem.product.id}: {'; '.join(problem.problems)}")
         console.say(f"{len(chosen)} products verified, {len(found)} damaged")
     if found and rebuild:
-        remade = [product.id for product in integrity.give_up(store, found)]
+        remade = [product.id for product in integrity.reject_damaged(store, found)]
         console.warn(f"{len(remade)} damaged products will be made again by: dsa110 process")
     elif found:
         console.warn("to make the damaged products again: dsa110 archive verify --rebuild, then: dsa110 process")
     if found:
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @commands.command(epilog="Example: dsa110 archive reindex")
@@ -73,7 +73,7 @@ def reindex() -> None:
     for path, why in done.refused.items():
         console.say(f"refused {path}: {why}")
     if done.refused:
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @commands.command(epilog="Example: dsa110 archive migrate --dry-run")

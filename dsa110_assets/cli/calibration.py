@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dsa110_assets.cli import console
-from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_INCOMPLETE, app
 from dsa110_assets.cli.times import parse_date, parse_time
 from dsa110_assets.errors import NotFoundError
 from dsa110_assets.telescope import timegrid
@@ -261,7 +261,7 @@ def scan(
     if not folders:
         raise NotFoundError(f"{directory} holds no caltable (a folder with a table.dat), nor does any folder below it")
     if any(row["reason"].startswith("refused") for row in rows):
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 @commands.command(epilog="Example: dsa110 calibration solve --calibrator 3C454.3 --night 2026-01-25")

@@ -161,7 +161,7 @@ def serve(host: str, port: int | None, socket: Path | None) -> None:
     logs.configure(form)
     internals.configure_loggers(formatter="json" if form == "json" else "colored")
     internals.write_run_lines(partial(logs.run_logger, form))
-    sockets.fit()
+    sockets.use_short_socket_directory()
     multiprocessing.set_forkserver_preload([WARM])
     multiprocessing.forkserver.ensure_running()  # now, not at the first run, so that it warms up while this server loads
     logger = logging.getLogger("dagster.code_server")

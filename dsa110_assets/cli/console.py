@@ -61,7 +61,7 @@ def is_lost(stream: TextIO) -> bool:
     return False
 
 
-def give_up(stream: TextIO) -> None:
+def discard_output(stream: TextIO) -> None:
     """Redirect a stream and its buffered text to the null device, so that the end of the process does not fail on it."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -81,13 +81,13 @@ def say(text: str) -> None:
     out().print(escape(text))
 
 
-def mention(text: str) -> None:
+def say_if_possible(text: str) -> None:
     """Print as `say` does, but continue if standard output cannot be written."""
     try:
         say(text)
         sys.stdout.flush()
     except OSError:
-        give_up(sys.stdout)
+        discard_output(sys.stdout)
 
 
 def warn(text: str) -> None:
@@ -95,7 +95,7 @@ def warn(text: str) -> None:
     try:
         err().print(escape(text))
     except OSError:
-        give_up(sys.stderr)
+        discard_output(sys.stderr)
 
 
 def emit_json(value: Any) -> None:

@@ -45,7 +45,7 @@ def docs(
         _build(repository, Path(folder))
         with ThreadingHTTPServer(("127.0.0.1", port), partial(_Quiet, directory=folder)) as server:
             console.say(f"http://127.0.0.1:{port}")
-            console.mention("Ctrl-C stops it.")
+            console.say_if_possible("Ctrl-C stops it.")
             with contextlib.suppress(KeyboardInterrupt):
                 server.serve_forever()
 
@@ -62,7 +62,7 @@ def _repository(source: Path | None) -> Path:
 
 def _build(repository: Path, site: Path) -> None:
     """Build the site. Raises ResourceError with the first warning or error."""
-    console.mention("Building the book takes some seconds ...")
+    console.say_if_possible("Building the book takes some seconds ...")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(site.absolute())]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True)

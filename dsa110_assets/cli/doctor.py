@@ -15,7 +15,7 @@ import typer
 
 from dsa110_assets import plain_text
 from dsa110_assets.cli import console, doctor_host
-from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_INCOMPLETE, app
 from dsa110_assets.cli.doctor_host import Finding, nearest
 from dsa110_assets.errors import DsaError
 
@@ -45,7 +45,7 @@ def doctor(
             if not finding.ok:
                 console.say(f"      {'':<18} → {finding.remedy}")
     if not all(finding.ok for finding in findings):
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def examine(*, casa: bool) -> list[Finding]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dsa110_assets.cli import console
-from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_INCOMPLETE, app
 
 if TYPE_CHECKING:
     from dsa110_assets.orchestration.watching.history import Run
@@ -55,7 +55,7 @@ def drain(
     else:
         names = "; ".join(f"{run.run_id[:8]} {', '.join(run.assets)} {run.partition or ''}".strip() for run in running)
         console.warn(f"still running after {timeout:g} min: {names}; the platform stays drained: wait longer, or dsa110 runs --cancel")
-    return 0 if off or drained else EXIT_UNDONE
+    return 0 if off or drained else EXIT_INCOMPLETE
 
 
 def wait(home: Path, statuses: tuple[str, ...], seconds: float) -> list[Run]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsa110_assets.cli import WARM, console
-from dsa110_assets.cli.app import EXIT_CHECKS, EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_CHECKS, EXIT_INCOMPLETE, app
 from dsa110_assets.cli.times import parse_nights, parse_time
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def process(
     else:
         _tell(report, dry_run)
     if not dry_run and not report.ok:
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
     if report.failed_checks:
         raise typer.Exit(EXIT_CHECKS)
 

@@ -55,7 +55,7 @@ def make(
         raise typer.BadParameter(f"--tier {tier!r}: use science or quick")
     start, end, nearest_to = (parse_time(text) if text else None for text in (since, until, at))
     centre_direction = parse_direction(centre, "--centre")
-    parsed = requesting.Asked(start, end, tuple(tile or ()), centre_direction, radius, at=nearest_to, timespan_min=timespan)
+    parsed = requesting.MosaicSelection(start, end, tuple(tile or ()), centre_direction, radius, at=nearest_to, timespan_min=timespan)
     parsed = replace(parsed, tier="quick" if tier == "quick" else "science")
     configured = with_dagster_home(settings.load())
     made, failed = [], []
@@ -92,7 +92,7 @@ def list_requests(as_json: bool = JSON) -> None:
     if as_json:
         console.emit_json([_row(one) for one in found])
         return
-    rows = [(s.request.name, requested.told(s.request), s.request.by, s.product.id if s.product else "none", s.due) for s in found]
+    rows = [(s.request.name, requested.describe(s.request), s.request.by, s.product.id if s.product else "none", s.due) for s in found]
     console.table(("request", "of", "by", "product", "to be made"), rows)
     console.warn(f"{len(found)} requests")
 
@@ -111,7 +111,7 @@ def show(name: str = NAME, as_json: bool = JSON) -> None:
         return
     request, product = one.request, one.product
     rows: list[tuple[str, Any]] = [
-        ("of", requested.told(request)),
+        ("of", requested.describe(request)),
         ("asked for by", request.by),
         ("on (UTC)", f"{request.created_at:%Y-%m-%dT%H:%M:%S}"),
     ]

@@ -18,7 +18,7 @@ LONGEST_PLACE_BYTES = LONGEST_ADDRESS_BYTES - 32
 SHORT = ("/tmp", "/var/tmp")
 
 
-def fit() -> None:
+def use_short_socket_directory() -> None:
     """Make multiprocessing put its sockets in a directory with a short name, if that of temporary files has a long one.
 
     Raises ConfigurationError if there is no such directory.

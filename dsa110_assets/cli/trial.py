@@ -70,7 +70,7 @@ def list_trials(as_json: bool = typer.Option(False, "--json", help=JSON_HELP)) -
         console.emit_json(found)
         return
     console.table(
-        ("trial", "settings", "first made (UTC)"), [(trial.name, trials.told(trial.settings), trial.created_at) for trial in found]
+        ("trial", "settings", "first made (UTC)"), [(trial.name, trials.describe(trial.settings), trial.created_at) for trial in found]
     )
     console.warn(f"{len(found)} trials")
 

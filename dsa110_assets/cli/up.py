@@ -53,7 +53,7 @@ def up(
                 if configured.token
                 else f"{bind} can be reached by others, and DSA110_TOKEN is not set: Dagster is read-only"
             )
-        console.mention(f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both.")
+        console.say_if_possible(f"Dagster  http://{bind}:{web_port}\nPortal   http://{bind}:{pages_port}\nCtrl-C stops both.")
 
     keep_logs = partial(logs.rotate, most_bytes=1e6 * configured.log_mb, keep=configured.log_files)
     services.run(_services(home, bind, web_port, pages_port), console.warn, on_ready, keep_logs)

@@ -124,7 +124,7 @@ def clean(
     return best
 
 
-def kept_to(
+def limited_to_sources(
     sources: NDArray[np.bool_],
     first: Cleaned,
     wide_psf: Image,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.imaging import resolved
-from dsa110_assets.imaging.clark import Cleaned, Depth, clean, kept_to
+from dsa110_assets.imaging.clark import Cleaned, Depth, clean, limited_to_sources
 from dsa110_assets.imaging.measurement import ROUGH, Measurement
 from dsa110_assets.imaging.options import ImagingOptions
 from dsa110_assets.imaging.points import NO_POINTS, Points, spectral_indices, take_out
@@ -138,7 +138,7 @@ def _with_resolved(
 
     def deconvolved(resolved_ones: Points, remaining: Image) -> _Sources:
         points, remaining, rounds = take_out(remaining, wide_psf, measurement, depth.floor_jy, within)
-        points = points.and_also(resolved_ones)
+        points = points.joined_with(resolved_ones)
         return _Sources(points, clean(remaining, wide_psf, measurement.residual_of, depth, threads, points.nearest(), within), rounds)
 
     def limited(sources: _Sources) -> _Sources:
@@ -159,12 +159,12 @@ def _with_resolved(
             break
         found_image, change_image = np.zeros_like(model), np.zeros_like(model)
         add_points(found_image, found, beam, pixel_deg)
-        add_points(change_image, found.and_also(taken.negative()), beam, pixel_deg)
+        add_points(change_image, found.joined_with(taken.negative()), beam, pixel_deg)
         if (np.abs(change_image) < _SETTLED * robust_rms(residual) + _SETTLED_SHARE * np.abs(found_image)).all():
             if ignored_share == _IGNORED_SHARES[-1]:
                 break
             continue
-        measurement.without(latest.points.negative().and_also(found))
+        measurement.without(latest.points.negative().joined_with(found))
         taken, latest = found, deconvolved(found, measurement.residual_of(np.zeros_like(model)))
         rounds += latest.rounds
         tried = max(tried, int(np.count_nonzero(taken.resolved)))
@@ -187,7 +187,7 @@ def _limited_to_sources(
     rms = robust_rms(first.residual)
     sources = (first.model > 0) & (restored > depth.auto_mask_sigma * rms)
     before = measurement.state()
-    limited = kept_to(sources, first, wide_psf, measurement.residual_of, depth, threads, within)
+    limited = limited_to_sources(sources, first, wide_psf, measurement.residual_of, depth, threads, within)
     if robust_rms(limited.residual) <= _NOISIER_KEPT * rms:
         return limited
     measurement.back_to(before)

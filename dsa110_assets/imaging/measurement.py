@@ -94,7 +94,7 @@ class Measurement:
     def exchange(self, before: Points, after: Points) -> Image:
         """Return the residual image with the points `after` taken out instead of `before`, accurate enough to find and correct
         points in."""
-        self.without(before.negative().and_also(after))
+        self.without(before.negative().joined_with(after))
         return self.image(max(ROUGH, self._tolerance))
 
     def without(self, points: Points) -> NDArray[np.complex64]:

@@ -77,7 +77,7 @@ def subtract(
     if len(sources):
         sources_of_models = [1] * min(len(sources), ALONE) + [len(sources) - ALONE] * (len(sources) > ALONE)
         models = averaged(vis, stokes, predict_each(vis, sources, ALONE))
-        ms_columns.forget(vis.weights)
+        ms_columns.release_pages(vis.weights)
         field_models = [_field_model(stokes, field, header, dimming, patterns, *spectral)] if len(field) else []
         factors, errors = _fit([*models, *field_models], observed, stokes)
         remaining = stokes.data.copy()

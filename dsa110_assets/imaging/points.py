@@ -78,7 +78,7 @@ class Points:
         """Return the same points with negative fluxes, which cancel these."""
         return replace(self, flux_jy=-self.flux_jy)
 
-    def and_also(self, others: Points) -> Points:
+    def joined_with(self, others: Points) -> Points:
         """Return these points followed by the others."""
         return Points(
             np.concatenate([self.rows, others.rows]),
@@ -163,10 +163,10 @@ def take_out(
         rows, columns, flux = np.array(new).reshape(-1, 3).T
         added = Points.unresolved(rows, columns, flux)
         if np.count_nonzero(changed) > np.count_nonzero(~changed):  # starting again then predicts fewer points
-            residual = data.anew(untouched, moved.and_also(added))
+            residual = data.anew(untouched, moved.joined_with(added))
         else:
-            residual = data.exchange(known.select(changed), moved.select(changed).and_also(added))
-        known = moved.and_also(added)
+            residual = data.exchange(known.select(changed), moved.select(changed).joined_with(added))
+        known = moved.joined_with(added)
         corrections = np.concatenate([corrections + changed, np.zeros(len(new), dtype=np.intp)])
         rounds += 1
     return known, residual, rounds

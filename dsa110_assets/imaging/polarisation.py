@@ -37,7 +37,7 @@ def stokes_q(vis: Visibilities, lmn: NDArray[np.float64], variance_scale: float)
         vis.data, vis.flags, vis.weights, vis.uvw_m[:, cross], cross,
         float(vis.frequencies_hz[0]) / speed_of_light, step / speed_of_light, lmn[0], lmn[1], lmn[2] - 1,
     )  # fmt: skip
-    ms_columns.forget(vis.data)
+    ms_columns.release_pages(vis.data)
     total = float(weights.sum())
     if not total > 0:
         return np.full(lmn.shape[1], np.nan), float("nan")

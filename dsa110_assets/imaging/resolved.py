@@ -74,7 +74,7 @@ def find(image: Image, residual: Image, model: Image, points: Points, wide_psf: 
                 break
             needed = _needed(sources, row, column, beam)
             if needed <= 1.1 * radius:
-                found = found.and_also(sources)
+                found = found.joined_with(sources)
                 taken[window.part] |= window.disk
                 break
             radius, known = math.ceil(needed), sources
@@ -219,7 +219,7 @@ class _Window:
         remaining = np.where(self.disk, self.dirty - self.image(sources), 0)
         row, column = np.unravel_index(int(np.argmax(remaining)), remaining.shape)
         place = np.array([row + self.part[0].start], float), np.array([column + self.part[1].start], float)
-        return sources.and_also(replace(Points.unresolved(*place, np.array([remaining[row, column]])), spread=spread[None]))
+        return sources.joined_with(replace(Points.unresolved(*place, np.array([remaining[row, column]])), spread=spread[None]))
 
     def fitted(self, initial: Points) -> Points:
         """Return the least-squares fit that starts from `initial`, within the window.

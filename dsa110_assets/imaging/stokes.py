@@ -102,7 +102,7 @@ def stokes_i(vis: Visibilities, reach_rad: float = 0.0, loss: float = 0.0) -> St
         variance_scale=_variance_scale(vis, cross),
         sensitivity_loss=float(np.sqrt(sum_of_both / by_time_channel.sum()) - 1),
     )
-    ms_columns.forget(vis.data)
+    ms_columns.release_pages(vis.data)
     return stokes
 
 

@@ -27,7 +27,7 @@ ORDER_0_DEG = 58.6323
 
 
 @dataclass(frozen=True)
-class Described:
+class HipsDescription:
     """Description of a HiPS. `cuts` are the pixel-value limits, `at_deg` the (ra, dec), with which a viewer starts."""
 
     name: str
@@ -103,7 +103,7 @@ def _halved(tile: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.divide(total, count, out=blank, where=count > 0))
 
 
-def write_properties(root: Path, of: Described, images: list[Header], tiles_bytes: int) -> None:
+def write_properties(root: Path, of: HipsDescription, images: list[Header], tiles_bytes: int) -> None:
     """Write `properties`: all required keywords, and the recommended ones that image headers provide.
 
     `images` are the headers of the resampled images. A HiPS made again from the same images has the same bytes, so

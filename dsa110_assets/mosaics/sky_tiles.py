@@ -44,7 +44,7 @@ def write_sky_tiles(mosaic_path: Path, directory: Path, name: str = "continuum")
     root.mkdir()
     rms = robust_rms(mosaic.data)
     cards = {key: mosaic.header[key] for key in ("BUNIT", "BMAJ", "BMIN", "BPA", "RESTFRQ") if key in mosaic.header}
-    described = hips.Described(
+    described = hips.HipsDescription(
         name=name,
         description="DSA-110 continuum mosaic, corrected for the primary beam",
         formats="png fits",

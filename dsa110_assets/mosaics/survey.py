@@ -155,7 +155,7 @@ def _describe(roots: Mapping[str, Path], order: int, headers: Mapping[str, Heade
             pixels[index] = int(np.isfinite(tile).sum())
             levels.append(float(np.nanmedian(np.abs(tile))))
         fullest = max(indices, key=lambda index: pixels[index])
-        described = hips.Described(
+        described = hips.HipsDescription(
             name="survey" if name == IMAGE else "survey/weights",
             description=_DESCRIPTIONS[name],
             formats="fits",

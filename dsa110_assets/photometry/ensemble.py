@@ -93,7 +93,7 @@ def normalise(measured: pd.DataFrame, before: Past, options: EnsembleOptions) ->
     curves = _corrected(measured, corrections)
     sample = pd.concat([before.rows, curves[list(PAST_COLUMNS)]], ignore_index=True) if len(before.rows) else curves[list(PAST_COLUMNS)]
     errors = measured_errors(sample, before.errors, UNFIT, options.prior_fraction)
-    curves = errors.told_to(curves).reset_index(drop=True)
+    curves = errors.with_errors(curves).reset_index(drop=True)
     past = replace(before, rows=kept_rows(sample, errors, options), errors=errors)
     return Night(curves, past, {**_epoch_figures(curves, corrections), **_error_figures(errors, before.errors), **_scatter(sample, errors)})
 
@@ -290,7 +290,7 @@ def _scatter(rows: pd.DataFrame, errors: NightErrors) -> dict[str, float]:
     """
     usable = rows[np.isfinite(rows["flux_jy"].to_numpy(np.float64)) & ((rows["quality"].to_numpy(np.int64) & UNFIT) == 0)]
     source = pd.factorize(usable["source_id"])[0].astype(np.int64)
-    flux, error = usable["flux_jy"].to_numpy(np.float64), errors.told_to(usable)["flux_err_jy"].to_numpy(np.float64)
+    flux, error = usable["flux_jy"].to_numpy(np.float64), errors.with_errors(usable)["flux_err_jy"].to_numpy(np.float64)
     pull, total, freedom = pulls(flux, error, source)
     steady = (freedom > 0) & (chdtrc(np.maximum(freedom, 1), total) > STEADY_P)
     finite = pull[np.isfinite(pull)]

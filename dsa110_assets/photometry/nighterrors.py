@@ -62,7 +62,7 @@ class NightErrors:
         noisy = self.noisy.rename_axis("epoch").reset_index().assign(absolute=np.nan)[list(_COLUMNS)]
         (pd.concat([model_row, noisy], ignore_index=True) if len(noisy) else model_row).to_parquet(folder / FILE, index=False)
 
-    def told_to(self, rows: pd.DataFrame) -> pd.DataFrame:
+    def with_errors(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows with flux_err_jy and absolute_err_jy by this model, and limit_jy, if present, scaled to its noise.
 
         Needs epoch, flux_jy, raw_flux_err_jy, correction and correction_err; for limits also noise_scale, the factor on the
@@ -104,7 +104,7 @@ def missing(folder: Path) -> NotFoundError:
 
 
 def measured_errors(rows: pd.DataFrame, before: NightErrors, unfit_bits: int, prior_fraction: float) -> NightErrors:
-    """Return the model measured on the corrected rows of this night and a sample of earlier ones (columns as in `told_to`, and
+    """Return the model measured on the corrected rows of this night and a sample of earlier ones (columns as in `with_errors`, and
     source_id, quality, catalogue_flux_jy).
 
     The noisy epochs are determined twice, because the first model includes them. The values that `before` has for an epoch are

@@ -40,7 +40,7 @@ def main() -> int:
         return 1
     logs.configure(configured.log_format)
     watched = Archive(configured.archive, configured.database_url, patience_s=AWAY_S)
-    eye = watch.Eye(watched, configured, app.state.limits, conditions.PORTAL)
+    eye = watch.WatchThread(watched, configured, app.state.limits, conditions.PORTAL)
     if may_write(configured.archive / MARKER):
         eye.open()
     try:

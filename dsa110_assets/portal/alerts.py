@@ -37,8 +37,8 @@ def alerts_page(request: Request) -> Response:
         "alerts.html", request, now=now, active=active, about=abouts,
         runs=runs.kept(home, (one.run_id for one in abouts.values() if one.run_id)), over=over[:HISTORY],
         earlier=over[HISTORY - 1].id if len(over) > HISTORY else None, silences=alerts.silences(store), days=FIGURES_DAYS,
-        figures=alerts.figures(store, now - timedelta(days=FIGURES_DAYS)), late=alerts.undelivered(store, now), told=conditions.told(),
-        runbook=conditions.runbook, choices=conditions.SILENCED, looked_at=alerts.looked_at(store),
+        figures=alerts.figures(store, now - timedelta(days=FIGURES_DAYS)), late=alerts.undelivered(store, now),
+        told=conditions.presentations(), runbook=conditions.runbook, choices=conditions.SILENCED, looked_at=alerts.looked_at(store),
     )  # fmt: skip
 
 

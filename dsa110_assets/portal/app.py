@@ -21,7 +21,7 @@ from dsa110_assets.orchestration.resources import IN_FORCE
 from dsa110_assets.portal import charts, metrics, overview, pages, probes, render
 from dsa110_assets.portal.guard import Guard
 from dsa110_assets.portal.problems import problem
-from dsa110_assets.portal.remembered import GiveBack
+from dsa110_assets.portal.remembered import ReturnFreedMemory
 from dsa110_assets.portal.v1 import app as api
 from dsa110_assets.portal.v1.context import Context
 from dsa110_assets.portal.v1.tokens import Keys
@@ -70,7 +70,7 @@ def create_app(
     app = Starlette(
         routes=routes,
         middleware=[
-            Middleware(GiveBack),
+            Middleware(ReturnFreedMemory),
             Middleware(metrics.CountRequests, requests=metrics.Requests(registry)),
             Middleware(Guard, hosts=hosts),
             Middleware(_Door),

@@ -130,7 +130,7 @@ def front(request: Request) -> Response:
         flows=flows(archive.store, now), latency=latency_of(archive.store, status.latest_night), promised_s=PROMISED_S,
         hosts=listed("the hosts", lambda: hosts.known(archive.root)),
         places=places(archive.root, state.inbox), calibration=calibration, candidates=best, now=now, failed=failed[:SHOWN],
-        newest=newest_images(archive.store), shown=SHOWN, alerts=active, titles=conditions.told(),
+        newest=newest_images(archive.store), shown=SHOWN, alerts=active, titles=conditions.presentations(),
     )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ _Part = TypeVar("_Part")
 SAME_TRANSIT_D = 0.01
 STEPS = ("subband_group", "measurement_set", "calibrated_ms", "tile_image")
 """The products of an observation in the graph's order. Repeated here, because loading the graph takes longer than the rest of a status."""
-LATELY = 288
+OBSERVATIONS_PER_DAY = 288
 """The number of observations in a day: so many of the newest are searched for the pointing."""
 
 
@@ -228,7 +228,7 @@ def calibration_state(archive: AnalystArchive, moment: datetime, observation: st
 
 def pointing_dec_deg(archive: AnalystArchive) -> float | None:
     """The apparent declination [deg] of the latest observation that records it; None if none of the last day does."""
-    for number in (1, LATELY):  # usually the last records it, and the rest of the day need not be read
+    for number in (1, OBSERVATIONS_PER_DAY):  # usually the last records it, and the rest of the day need not be read
         for product in archive.store.newest("subband_group", number):
             value = product.metadata.get("pointing_dec_deg")
             if isinstance(value, int | float):

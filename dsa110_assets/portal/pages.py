@@ -132,8 +132,8 @@ def night(request: Request) -> Response:
 def trials_and_requests(request: Request) -> Response:
     """Products made beside science: trials with their products, and requested mosaics."""
     store = render.archive_of(request).store
-    defined = [(one, trials.told(one.settings), _of_trial(store, one.name)) for one in trials.definitions(store)]
-    requests = [(one, requested.told(one), store.current(requested.ASSET, one.partition)) for one in requested.requests(store)]
+    defined = [(one, trials.describe(one.settings), _of_trial(store, one.name)) for one in trials.definitions(store)]
+    requests = [(one, requested.describe(one), store.current(requested.ASSET, one.partition)) for one in requested.requests(store)]
     return render.page("trials.html", request, trials=defined, requests=requests, most=TRIAL_PRODUCTS)
 
 

@@ -59,7 +59,7 @@ def _failing(store: Archive, home: Path, limits: Thresholds, now: datetime) -> l
     """Reasons why the platform does not work by itself; [] if it does."""
     if history.heartbeat(home) is None:
         return ["Dagster's daemon never ran here; dsa110 up starts it"]
-    if why := signs.missed(store, home, limits, now):
+    if why := signs.daemon_problem(store, home, limits, now):
         return [f"Dagster's daemon: {why}; restart it (runbook: No sign of life)"]
     last = history.sensor_success(home, now - timedelta(days=1)).get(INGEST)
     if last is None or now - last > FAILING:

@@ -74,7 +74,7 @@ def remembered(most_bytes: int, size: Callable[[Any], int]) -> Callable[[Callabl
     return around
 
 
-class GiveBack:
+class ReturnFreedMemory:
     """Middleware that returns freed memory to the system after a request, at most once in `every_s`."""
 
     def __init__(self, app: ASGIApp, every_s: float = 30.0) -> None:

@@ -325,11 +325,11 @@ def trend_chart(request: Request) -> Response:
     return charts.answer(plot, request)
 
 
-Told = dict[str, tuple[float, float, float]]
+LineFigures = dict[str, tuple[float, float, float]]
 """By window a figure, three times; or by night the 5th percentile, median and 95th percentile of its figures."""
 
 
-def _by_window(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, Told]]:
+def _by_window(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, LineFigures]]:
     """(label, figures) of each line of a trend, window by window."""
     if not trend.lines:  # from the last subband to the image [s]
         return [("from the last subband", {key: (value,) * 3 for key, value in front.latencies(store, since, until).items()})]
@@ -340,7 +340,7 @@ def _by_window(store: Archive, trend: Trend, since: str, until: str) -> list[tup
     ]
 
 
-def _nightly(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, Told]]:
+def _nightly(store: Archive, trend: Trend, since: str, until: str) -> list[tuple[str, LineFigures]]:
     """(label, figures) of each line of a trend, night by night; of a total, each night's sum."""
     if not trend.lines:
         return [("from when it was taken up", {night: _percentiles(seconds) for night, seconds in _waits(store, since, until).items()})]

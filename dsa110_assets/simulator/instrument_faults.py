@@ -44,7 +44,7 @@ class Disturbance:
     gains: NDArray[np.bool_]
     labels: NDArray[np.bool_]
 
-    def seen_through(self, gains: Complex, response: Float) -> tuple[Complex, Float, Float, Index]:
+    def applied_to(self, gains: Complex, response: Float) -> tuple[Complex, Float, Float, Index]:
         """Apply the faults to gains (time, antenna, channel, feed) and sky response (antenna, feed).
 
         Returns the inputs' gains, responses and noise amplitudes, in the same shapes, and the feed (0: X, 1: Y)
@@ -81,7 +81,7 @@ def check_antennas(options: SimulationOptions, array: Array) -> None:
                 raise ConfigurationError(f"fault {fault.kind}: antenna={station}: the array has {', '.join(map(str, present))}")
 
 
-def told(fault: SignalFault, options: SimulationOptions, array: Array) -> dict[str, Any]:
+def truth_details(fault: SignalFault, options: SimulationOptions, array: Array) -> dict[str, Any]:
     """Return what truth.json records beyond a fault's parameters: the errors drawn for gain_drift, per antenna (X, Y)."""
     if fault.kind != "gain_drift":
         return {}

@@ -33,7 +33,7 @@ def record(
     o, array = instrument.options, instrument.array
     ant1, ant2 = (np.searchsorted(array.numbers, a) for a in array.baselines)
     faults = instrument_faults.disturbance(o, array, group.index, frequencies_hz)
-    gains, response, noise_amplitude, feed = faults.seen_through(
+    gains, response, noise_amplitude, feed = faults.applied_to(
         instrument.gains(group.night, group.times_mjd, frequencies_hz), instrument.sky_response()
     )
     alive = (~np.isin(array.numbers, instrument.dead_antennas)).astype(np.float64)

@@ -129,6 +129,6 @@ class _Run:
             names += faults.deliver(path, self.out, group.stamps[subband], subband, subband_faults)
         planted = [asdict(fault) for fault in file_faults]
         for fault in self.options.signal_faults(group=group.index):
-            details = self.chosen.get(fault) or instrument_faults.told(fault, self.options, self.array)
-            planted += fault.records(**details, **transmitters.told(fault, self.options))
+            details = self.chosen.get(fault) or instrument_faults.truth_details(fault, self.options, self.array)
+            planted += fault.records(**details, **transmitters.truth_details(fault, self.options))
         return truth.group_record(group, names, planted, rfi)

@@ -30,13 +30,13 @@ _RESOLVED_INDEX = -0.7
 _REFERENCE_HZ = 1.4e9
 KINDS = tuple(kind.name for kind in fault_kinds.SKY)
 Float = NDArray[np.float64]
-Told = dict[SignalFault, dict[str, Any]]
+FaultChoices = dict[SignalFault, dict[str, Any]]
 
 
 def apply(
     sky: SimulatedSky, options: SimulationOptions, groups: Sequence[ScheduledGroup],
     previous: Mapping[str, Any] | None = None,
-) -> tuple[SimulatedSky, Told]:  # fmt: skip
+) -> tuple[SimulatedSky, FaultChoices]:  # fmt: skip
     """Apply the run's faults to the sky; return it and what each fault chose: the calibrator's name, the position of a
     resolved source.
 
@@ -46,7 +46,7 @@ def apply(
     pointings = astrometry.meridian_icrs_rad([g.mjd_mid for g in groups if g.night_index == 0], np.deg2rad(options.dec_deg))
     faults = sorted(options.signal_faults(*_CALIBRATOR_FAULTS), key=lambda fault: KINDS.index(fault.kind))
     # choose all names first, because the brightest calibrator is the one before any fault
-    chosen: Told = {
+    chosen: FaultChoices = {
         fault: {"calibrator": _earlier(fault, previous).get("calibrator") or _calibrator(sky, fault, pointings)} for fault in faults
     }
     if len({(fault.kind, chosen[fault]["calibrator"]) for fault in faults}) < len(faults):

@@ -69,7 +69,7 @@ def from_fault(fault: SignalFault) -> Transmitter:
     return Transmitter(fault.kind, **{name: float(value) for name, value in fault.values if isinstance(value, float)})
 
 
-def told(fault: SignalFault, options: SimulationOptions) -> dict[str, Any]:
+def truth_details(fault: SignalFault, options: SimulationOptions) -> dict[str, Any]:
     """Return what truth.json records beyond a fault's values: `touched`, ranges [integration, low MHz, high MHz] that
     contain any of its power."""
     if fault_kinds.KINDS[fault.kind].where != "interference":

@@ -25,7 +25,7 @@ MIN_CATALOGUE_FLUX_JY = 2.0
 MEASURED_BETWEEN_HZ = (1.05e9, 1.75e9)
 """A flux measured within a quarter of 1.4 GHz gives the flux at 1.4 GHz to 6 %, for spectral indices that scatter by 0.2.
 A flux from further away (TGSS, VLASS) is an extrapolation and sets no flux scale."""
-LONELY_WITHIN_ARCSEC, MAX_COMPANY = 180.0, 0.05
+ISOLATION_RADIUS_ARCSEC, MAX_NEIGHBOUR_FLUX_SHARE = 180.0, 0.05
 """Within the telescope's beams of one to two arcmin no other flux may matter: a component of a double does not qualify."""
 SAME_SOURCE_ARCSEC = 60.0
 
@@ -42,7 +42,7 @@ def of_sources(sources: pd.DataFrame) -> tuple[Calibrator, ...]:
     measured = sources["frequency_hz"].to_numpy(np.float64)
     near = (measured >= MEASURED_BETWEEN_HZ[0]) & (measured <= MEASURED_BETWEEN_HZ[1])
     bright = np.flatnonzero((flux >= MIN_CATALOGUE_FLUX_JY) & near & (sources["catalogue"] != LIST_NAME).to_numpy(bool))
-    chosen = [int(i) for i in bright if _company(int(i), places, flux) <= MAX_COMPANY * flux[i]]
+    chosen = [int(i) for i in bright if _company(int(i), places, flux) <= MAX_NEIGHBOUR_FLUX_SHARE * flux[i]]
     if not chosen:
         return listed
     listed_places = pd.DataFrame({"ra_deg": [c.ra_deg for c in listed], "dec_deg": [c.dec_deg for c in listed]})
@@ -121,7 +121,7 @@ def to_frame(known: Iterable[Calibrator]) -> pd.DataFrame:
 
 def _company(index: int, places: NDArray[np.float64], flux: NDArray[np.float64]) -> float:
     """Return the total flux [Jy] of all other sources within 3 arcmin of source number `index`."""
-    near = np.linalg.norm(places - places[index], axis=1) < chord(LONELY_WITHIN_ARCSEC)
+    near = np.linalg.norm(places - places[index], axis=1) < chord(ISOLATION_RADIUS_ARCSEC)
     return float(flux[near].sum() - flux[index])
 
 

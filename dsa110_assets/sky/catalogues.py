@@ -52,7 +52,7 @@ def read_catalogue(path: Path, name: str | None = None, frequency_hz: float | No
     flux = quantity(table, flux_column, "Jy", path, form.unit if form and flux_column.bare == form.flux else None)
     _check_same_flux(table, parsed, flux_column, flux, path)
     given = _given_names(table, parsed)
-    survey, frequency = scale.frequency(table, parsed, form, flux_column, given, scale.Told(path, name, frequency_hz))
+    survey, frequency = scale.frequency(table, parsed, form, flux_column, given, scale.Stated(path, name, frequency_hz))
     catalogue = name or (survey.name if survey else path.stem)
     names = [text or position_name(catalogue, a, d) for text, a, d in zip(given, ra, dec, strict=True)]
     frame = pd.DataFrame(
@@ -71,7 +71,7 @@ def read_catalogue(path: Path, name: str | None = None, frequency_hz: float | No
         raise ConfigurationError(
             f"catalogue {path}, column {flux_column.name!r}: no row has a flux above 0: name the column of fluxes flux_mjy, or correct it"
         )
-    keep = repeats.once(frame)
+    keep = repeats.without_repeats(frame)
     frame = frame[keep].reset_index(drop=True)
     frame["source_id"] = unique(list(frame["name"]))
     frame.attrs["n_repeats"] = int((~keep).sum())
@@ -103,7 +103,7 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
     parts.sort(key=lambda part: rank.get(str(part["catalogue"].iloc[0]).upper(), len(rank)))
     merged_so_far: pd.DataFrame | None = None
     for part in parts:
-        added = part if merged_so_far is None else part[repeats.fresh(part, merged_so_far, radius_arcsec)]
+        added = part if merged_so_far is None else part[repeats.not_yet_listed(part, merged_so_far, radius_arcsec)]
         merged_so_far = added if merged_so_far is None else pd.concat([merged_so_far, added], ignore_index=True)
     if merged_so_far is None:
         return pd.DataFrame(columns=list(COLUMNS))

@@ -41,7 +41,7 @@ def flux_1400_jy(frame: pd.DataFrame) -> Float:
     return np.where(np.isfinite(flux), flux, 0.0)
 
 
-def once(frame: pd.DataFrame) -> Mask:
+def without_repeats(frame: pd.DataFrame) -> Mask:
     """Which rows of one catalogue to keep so that each source appears once: the first of its rows with a flux.
 
     `frame` has the columns of `catalogues.COLUMNS`. Rows closer to each other than the catalogue's survey resolves are one source.
@@ -64,7 +64,7 @@ def once(frame: pd.DataFrame) -> Mask:
     return keep
 
 
-def fresh(part: pd.DataFrame, known: pd.DataFrame, radius_arcsec: float) -> Mask:
+def not_yet_listed(part: pd.DataFrame, known: pd.DataFrame, radius_arcsec: float) -> Mask:
     """Which sources of `part` are not yet in `known`: no known source lies within the radius, and they are not blended with one.
 
     A coarser catalogue may list as one source what a finer one lists as several components. They are taken as the same if the

@@ -24,7 +24,7 @@ _IN_NAME = re.compile(r"@(\d+(?:\.\d+)?)_?(mhz|ghz)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Told:
+class Stated:
     """What the caller states about a file: `name` of the catalogue, which may be a survey's, and the frequency [Hz] of its fluxes."""
 
     path: Path
@@ -40,7 +40,7 @@ class _Statement:
 
 
 def frequency(
-    table: Table, columns: Sequence[Column], form: surveys.Form | None, flux: Column, names: Sequence[str], told: Told
+    table: Table, columns: Sequence[Column], form: surveys.Form | None, flux: Column, names: Sequence[str], told: Stated
 ) -> tuple[surveys.Survey | None, NDArray[np.float64]]:
     """Return the survey a table is recognised as, and the frequency [Hz] of every row's flux, NaN where the column of frequencies has none.
 
@@ -77,7 +77,7 @@ def frequency(
     )
 
 
-def _of_column(column_hz: NDArray[np.float64], column: Column, told: Told) -> NDArray[np.float64]:
+def _of_column(column_hz: NDArray[np.float64], column: Column, told: Stated) -> NDArray[np.float64]:
     """Return a column's frequencies, missing ones from `told`. Raises ConfigurationError for a wrong unit or a setting that differs."""
     positive_hz = column_hz[column_hz > 0]
     implausible = positive_hz[(positive_hz < LIMITS_HZ[0]) | (positive_hz > LIMITS_HZ[1])]
@@ -99,7 +99,7 @@ def _sentence(statement: _Statement) -> str:
     return f"{statement.phrase} {statement.frequency_hz / 1e6:g} MHz"
 
 
-def _statements(table: Table, form: surveys.Form | None, flux: Column, names: Sequence[str], told: Told) -> list[_Statement]:
+def _statements(table: Table, form: surveys.Form | None, flux: Column, names: Sequence[str], told: Stated) -> list[_Statement]:
     """Return all statements about the frequency, the most trusted first."""
     statements: list[_Statement] = []
     if told.frequency_hz is not None:

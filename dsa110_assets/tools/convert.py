@@ -34,7 +34,7 @@ State = Literal["wanted", "made", "exists", "incomplete"]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class GroupSelection:
     """The groups to select: those that start in since <= t < until (UTC; None: unbounded); with a calibrator, only those with data
     within `around_min` minutes of its transit; 0 selects the group in which it transits."""
 
@@ -65,7 +65,7 @@ class Selection:
     unusable: tuple[tuple[Path, str], ...]
 
 
-def select(inbox: Path | Sequence[Path], wanted: Wanted | None = None) -> Selection:
+def select(inbox: Path | Sequence[Path], wanted: GroupSelection | None = None) -> Selection:
     """The groups of a directory, or the single group of individually named files.
 
     Raises NotFoundError if there are none, with the groups that exist; BadDataError for a named file that cannot be used or belongs to
@@ -73,7 +73,7 @@ def select(inbox: Path | Sequence[Path], wanted: Wanted | None = None) -> Select
     """
     if not isinstance(inbox, Path):
         return Selection(((_one_group(inbox), np.nan),), ())
-    wanted = wanted or Wanted()
+    wanted = wanted or GroupSelection()
     calibrator = calibrators.find(wanted.calibrator) if wanted.calibrator else None
     headers, unusable = _headers(inbox, wanted, calibrator)
     groups = group_headers(headers)
@@ -89,7 +89,7 @@ def select(inbox: Path | Sequence[Path], wanted: Wanted | None = None) -> Select
 def convert(
     inbox: Path | Sequence[Path],
     out: Path,
-    wanted: Wanted | None = None,
+    wanted: GroupSelection | None = None,
     *,
     flagging: FlaggingOptions | None = None,
     engine: Engine = "direct",
@@ -158,7 +158,7 @@ def _one_group(files: Sequence[Path]) -> SubbandGroup:
     return group
 
 
-def _headers(inbox: Path, wanted: Wanted, calibrator: Calibrator | None) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
+def _headers(inbox: Path, wanted: GroupSelection, calibrator: Calibrator | None) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
     """Headers of the files that may be selected, judging by their names, and (path, reason) of files that cannot be used."""
     if not inbox.is_dir():
         raise NotFoundError(f"{inbox}: no such directory; name an inbox, or the subband files of one group")
@@ -174,7 +174,7 @@ def _headers(inbox: Path, wanted: Wanted, calibrator: Calibrator | None) -> tupl
     return headers, unusable
 
 
-def _named_near(mjd: float, wanted: Wanted, calibrator: Calibrator | None) -> bool:
+def _named_near(mjd: float, wanted: GroupSelection, calibrator: Calibrator | None) -> bool:
     """Whether a file with this time stamp may hold data of the selection `wanted`."""
     low, high = _bounds(wanted)
     if not low - NAME_SKEW_D <= mjd < high + NAME_SKEW_D:
@@ -185,13 +185,13 @@ def _named_near(mjd: float, wanted: Wanted, calibrator: Calibrator | None) -> bo
     return abs(transit_mjd(calibrator.ra_deg, calibrator.dec_deg, mjd) - mjd) <= reach_d
 
 
-def _bounds(wanted: Wanted) -> tuple[float, float]:
+def _bounds(wanted: GroupSelection) -> tuple[float, float]:
     low = timegrid.datetime_to_mjd(wanted.since) if wanted.since else -np.inf
     high = timegrid.datetime_to_mjd(wanted.until) if wanted.until else np.inf
     return low, high
 
 
-def _starts_within(group: SubbandGroup, wanted: Wanted) -> bool:
+def _starts_within(group: SubbandGroup, wanted: GroupSelection) -> bool:
     low, high = _bounds(wanted)
     return low - timegrid.ROUNDING_D <= group.mjd_start < high - timegrid.ROUNDING_D
 
@@ -239,7 +239,7 @@ def _response(group: SubbandGroup, transit: float, calibrator: Calibrator) -> fl
     return float(beam.power(np.abs(np.rad2deg(dec_rad) - group.pointing_dec_deg), REFERENCE_HZ)[0])
 
 
-def _span(wanted: Wanted) -> str:
+def _span(wanted: GroupSelection) -> str:
     limits = [f"{word} {time:%Y-%m-%dT%H:%M:%S}" for word, time in (("from", wanted.since), ("before", wanted.until)) if time]
     return " ".join(["starts", *limits]) if limits else "is usable"
 

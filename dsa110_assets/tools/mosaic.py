@@ -22,7 +22,7 @@ from dsa110_assets.tools.outputs import Progress
 
 
 @dataclass(frozen=True)
-class Chosen:
+class TileSelection:
     """The choice of tiles and grid: tiles that reach a circle of `radius_deg` about `centre_deg` (ICRS), which is also the grid; or tiles
     whose middle is within `timespan_min` / 2 of `calibrator`'s nearest transit. By default all tiles, on a grid that holds them."""
 
@@ -44,7 +44,7 @@ class Coadded:
 def mosaic(
     tiles: Sequence[Path],
     out: Path,
-    chosen: Chosen | None = None,
+    chosen: TileSelection | None = None,
     options: CoaddOptions | None = None,
     *,
     force: bool = False,
@@ -58,7 +58,7 @@ def mosaic(
     calibrator, and if no tile matches `chosen`; BadDataError for a directory that is not a tile; ConfigurationError for an output that
     exists.
     """
-    chosen, options = chosen or Chosen(), options or CoaddOptions()
+    chosen, options = chosen or TileSelection(), options or CoaddOptions()
     outputs.require_new(out, force)
     headers = {path: read_header(path / "image.fits")[0] for path in tiles}
     inputs = {path: _tile(path, header) for path, header in headers.items()}
@@ -95,7 +95,7 @@ def _pixel_deg(header: Header) -> float:
     return float(WCS(header).celestial.proj_plane_pixel_scales()[0].to_value("deg"))
 
 
-def _around_transit(inputs: dict[Path, TileInput], chosen: Chosen) -> dict[Path, TileInput]:
+def _around_transit(inputs: dict[Path, TileInput], chosen: TileSelection) -> dict[Path, TileInput]:
     calibrator = calibrators.find(chosen.calibrator or "")
     away_min = {path: abs(transit_mjd(calibrator.ra_deg, calibrator.dec_deg, tile.mjd) - tile.mjd) * 1440 for path, tile in inputs.items()}
     near = {path: tile for path, tile in inputs.items() if away_min[path] <= chosen.timespan_min / 2}

@@ -11,9 +11,9 @@ import numpy as np
 from numba import njit, prange
 
 LANES = 16
-ABREAST = 4
+NODES_TOGETHER = 4
 """Nodes processed together: sums that wait for one another cost more than these."""
-_WIDE = ABREAST * LANES
+_WIDE = NODES_TOGETHER * LANES
 _ROWS = tuple(np.uint64(row * _WIDE) for row in range(8))
 _HEAPS = 32
 RUN = 64
@@ -38,7 +38,7 @@ def accumulate(  # type: ignore[no-untyped-def]
     By antenna and source (antenna, group, lane): `turns` per channel, turns across a channel, and turns per Hz over the
     integration. `first`, `step`, `block` (grid, part, antenna, group, lane): phasors at a grid's first node, from node
     to node, and over RUN nodes. `spectra` (group, node x lane); `squares` (node x lane): (nu / middle)^2 - 1. Grids
-    have a multiple of ABREAST nodes. With a single model, it is the sum of all sources; otherwise model
+    have a multiple of NODES_TOGETHER nodes. With a single model, it is the sum of all sources; otherwise model
     `places[source]` is that source's.
     """
     n_nodes, together = frequencies_hz.size, models.shape[0] == 1
@@ -97,7 +97,8 @@ def _grids(turns, i, j, n_grids, grids):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _start(first, step, block, i, j, g, grid, phase, state):  # type: ignore[no-untyped-def]
-    """Write a group's phasors to `phase`: at the first node, from node to node, over RUN nodes; and those over ABREAST nodes to `state`."""
+    """Write a group's phasors to `phase` (at the first node, from node to node, over RUN nodes), and those over NODES_TOGETHER nodes to
+    `state`."""
     for lane in range(LANES):
         a, b, c, d = first[grid, 0, j, g, lane], first[grid, 1, j, g, lane], first[grid, 0, i, g, lane], first[grid, 1, i, g, lane]
         phase[lane] = a * c + b * d
@@ -181,7 +182,7 @@ def _add_group(spectra, squares, low, size, g, phase, state, sums):  # type: ign
     wide = np.uint64(_WIDE)  # unsigned indices: compilers then know that none counts from the end
     for begin in range(0, size, RUN):
         _renew(phase, state)
-        for k in range(begin, min(begin + RUN, size), ABREAST):
+        for k in range(begin, min(begin + RUN, size), NODES_TOGETHER):
             at, place = np.uint64((low + k) * LANES), np.uint64(2 * k * LANES)
             for lane in range(wide):
                 c, s, q = state[lane], state[wide + lane], squares[at + lane]
@@ -199,7 +200,7 @@ def _add_smeared(spectra, frequencies_hz, low, size, g, phase, state, sums):  # 
     for k in range(size):
         if k % RUN == 0:
             _renew(phase, state)
-        ahead, at = k % ABREAST * LANES, _place(k)
+        ahead, at = k % NODES_TOGETHER * LANES, _place(k)
         for lane in range(LANES):
             smear = phase[6 * LANES + lane] * _sinc(phase[7 * LANES + lane] * frequencies_hz[low + k])
             amplitude = spectra[g, (low + k) * LANES + lane] * np.float32(smear)
@@ -212,10 +213,10 @@ def _add_smeared(spectra, frequencies_hz, low, size, g, phase, state, sums):  # 
 
 @njit(cache=True)
 def _renew(phase, state):  # type: ignore[no-untyped-def]
-    """Write the phasors of a run's first ABREAST nodes to `state`, and advance `phase` to the next run."""
+    """Write the phasors of a run's first NODES_TOGETHER nodes to `state`, and advance `phase` to the next run."""
     for lane in range(LANES):
         a, b, c, s = phase[lane], phase[LANES + lane], phase[2 * LANES + lane], phase[3 * LANES + lane]
-        for node in range(ABREAST):
+        for node in range(NODES_TOGETHER):
             state[node * LANES + lane] = np.float32(a)
             state[_WIDE + node * LANES + lane] = np.float32(b)
             a, b = a * c - b * s, a * s + b * c
@@ -227,8 +228,8 @@ def _renew(phase, state):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _place(node):  # type: ignore[no-untyped-def]
-    """Position of a node's first lane in sums: ABREAST nodes' real parts, their imaginary parts, the next nodes' parts."""
-    return node // ABREAST * 2 * _WIDE + node % ABREAST * LANES
+    """Position of a node's first lane in sums: NODES_TOGETHER nodes' real parts, their imaginary parts, the next nodes' parts."""
+    return node // NODES_TOGETHER * 2 * _WIDE + node % NODES_TOGETHER * LANES
 
 
 @njit(cache=True)

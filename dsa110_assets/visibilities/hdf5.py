@@ -40,7 +40,7 @@ _PASSING = LOCK_REFUSED | {
 }  # fmt: skip
 
 
-def is_passing(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Whether an error is temporary and unrelated to the data: a writer holds its lock, or permission, disk or file
     server is lost for now."""
     return isinstance(error, OSError) and error.errno in _PASSING

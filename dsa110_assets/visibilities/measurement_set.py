@@ -96,7 +96,7 @@ class NewSet:
                 main.putcell("WEIGHT_SPECTRUM", 0, weights)  # rows added later repeat the last row's value
             main.addrows(frame.times_mjd.size * frame.ant1.size - 1)
             for name, value_type, item_bytes in hollow:
-                ms_columns.add_hollow(main, self.path, name, *ms_columns.tiled(name, value_type, spectrum, item_bytes))
+                ms_columns.add_sparse(main, self.path, name, *ms_columns.tiled(name, value_type, spectrum, item_bytes))
             for name, column_unit in (("DATA", unit), ("MODEL_DATA", "Jy" if with_model else "")):
                 if column_unit:
                     main.putcolkeyword(name, "QuantumUnits", [column_unit])

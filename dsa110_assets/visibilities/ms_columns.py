@@ -55,7 +55,7 @@ def fix_shape(table: Any, name: str, shape: Sequence[int]) -> None:
     table.addcols({name: description})
 
 
-def add_hollow(main: Any, path: Path, name: str, column: dict[str, Any], storage: dict[str, Any]) -> None:
+def add_sparse(main: Any, path: Path, name: str, column: dict[str, Any], storage: dict[str, Any]) -> None:
     """Add a `tiled` column of zeros to the table at `path`, open and with its rows, without writing the zeros.
 
     casacore fills the tiles of new rows, which doubles the work of writing a column. It is made to fill /dev/null; the
@@ -136,7 +136,7 @@ class TiledColumn:
         return items // 8 if self.dtype == np.bool_ else items * self.dtype.itemsize
 
 
-def forget(values: NDArray[Any]) -> None:
+def release_pages(values: NDArray[Any]) -> None:
     """Release the memory of `values`, a part of what TiledColumn.mapped returned: read again, it comes from the disk's
     page cache. Any other array is left unchanged."""
     owner: Any = values

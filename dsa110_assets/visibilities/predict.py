@@ -167,7 +167,7 @@ class Nodes:
     """The grids of nodes at which fringes are summed: all channels, then every second one, and so on.
 
     sizes (grid,): number of nodes of each; bounds (grid + 1,): where each begins, with room for at least one node more,
-    rounded up to a multiple of fringe_kernels.ABREAST; frequencies_hz (node,).
+    rounded up to a multiple of fringe_kernels.NODES_TOGETHER; frequencies_hz (node,).
     """
 
     step_hz: float
@@ -197,7 +197,7 @@ def nodes_of(frequencies_hz: NDArray[np.float64]) -> Nodes:
         if 4 * size > 3 * sizes[-1]:
             break
         sizes.append(size)
-    padded_sizes = [-(-(size + 1) // fringe_kernels.ABREAST) * fringe_kernels.ABREAST for size in sizes]
+    padded_sizes = [-(-(size + 1) // fringe_kernels.NODES_TOGETHER) * fringe_kernels.NODES_TOGETHER for size in sizes]
     numbers = [2**l * (np.arange(size) - (l > 0) * outside) for l, size in enumerate(padded_sizes)]
     step_hz = float(frequencies_hz[1] - frequencies_hz[0]) if frequencies_hz.size > 1 else 0.0
     bounds = np.cumsum([0, *padded_sizes])

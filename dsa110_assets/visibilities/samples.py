@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsa110_assets.errors import BadDataError, DsaError, TransientError
-from dsa110_assets.visibilities.hdf5 import is_passing, opened
+from dsa110_assets.visibilities.hdf5 import is_temporary, opened
 
 
 class Samples:
@@ -57,7 +57,7 @@ class Samples:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> DsaError:
-        if is_passing(error):
+        if is_temporary(error):
             return TransientError(f"{self.path}: cannot be read now ({error})")
         return BadDataError(f"{self.path}: data cannot be read ({error}); copy it again", self.path)
 

@@ -28,7 +28,7 @@ NAME = re.compile(r"(?P<stamp>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)_sb(?P<subband>\d\d
 XX, YY = -5, -6
 FREQUENCY_TOLERANCE_HZ = band.FINE_CHANNEL_HZ / 10
 """A frequency axis half a fine channel off (a known simulator fault) is refused; float rounding is not."""
-SAME_PART = 1e-3
+RELATIVE_TOLERANCE = 1e-3
 """Relative tolerance of widths and durations that are stated twice: the correlator rounds them through float32."""
 SITE_TOLERANCE_M = 20.0
 NAME_TOLERANCE_D = 1.0
@@ -116,7 +116,7 @@ def read_header(path: Path) -> SubbandHeader:
         with hdf5.opened(path) as file:
             return _read(file, path, size, stamp, subband)
     except (OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError) as error:
-        if hdf5.is_passing(error):
+        if hdf5.is_temporary(error):
             raise TransientError(f"{path}: cannot be read now ({error})") from error
         raise BadDataError(f"{path}: not a readable UVH5 file of {size} bytes ({error}); copy it again", path) from error
 
@@ -211,7 +211,7 @@ def _check_widths(header: Any, frequencies_hz: NDArray[np.float64], path: Path) 
     spacing = band.channel_width_hz(n)
     worst = float(widths[np.argmax(np.abs(np.abs(widths) - spacing))])
     message = f"channel_width is {abs(worst):.3f} Hz, but its {n} channels are {spacing:.3f} Hz apart"
-    hdf5.require(abs(abs(worst) - spacing) < SAME_PART * spacing, path, message)
+    hdf5.require(abs(abs(worst) - spacing) < RELATIVE_TOLERANCE * spacing, path, message)
 
 
 def _interval(header: Any, rows: Rows, path: Path) -> float:
@@ -220,7 +220,9 @@ def _interval(header: Any, rows: Rows, path: Path) -> float:
     hdf5.require(stated_s.size in (1, rows.rows.size), path, f"integration_time has {stated_s.size} rows, time_array {rows.rows.size}")
     interval_s = float(stated_s[0])
     hdf5.require(0 < interval_s < timegrid.GROUP_S, path, f"integration time {interval_s} s")
-    hdf5.require(bool(np.ptp(stated_s) < SAME_PART * interval_s), path, f"integration_time is {stated_s.min()} to {stated_s.max()} s")
+    hdf5.require(
+        bool(np.ptp(stated_s) < RELATIVE_TOLERANCE * interval_s), path, f"integration_time is {stated_s.min()} to {stated_s.max()} s"
+    )
     numbers = (rows.times_mjd - rows.times_mjd[0]) * (86400 / interval_s)
     steps = np.diff(numbers)
     hdf5.require(

@@ -1,4 +1,4 @@
-"""What is wrong, who knows of it, and what is still to be sent: on both databases, whoever looks and however many."""
+"""Active alerts, their acknowledgement, and messages still to be sent: on both databases, with any number of watching processes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def after(minutes: float) -> datetime:
 
 
 def tell_all(standing: Standing) -> Decision:
-    """One message for each alert that nobody was told of, and one for each that ended."""
+    """One message for each alert that was not yet sent, and one for each that ended."""
     fresh = [one for one in standing.active if one.told_at is None]
-    said = [("ops", None, {"title": f"{one.condition} {one.subject}"}) for one in fresh]
-    return Decision([*said, *(("ops", None, {"title": f"over {one.condition}"}) for one in standing.resolved)], {one.id for one in fresh})
+    raised = [("ops", None, {"title": f"{one.condition} {one.subject}"}) for one in fresh]
+    return Decision([*raised, *(("ops", None, {"title": f"over {one.condition}"}) for one in standing.resolved)], {one.id for one in fresh})
 
 
 def titles(archive: Archive, at: datetime | None = None) -> list[str]:
@@ -43,7 +43,7 @@ def test_an_alert_lives_from_its_first_finding_to_the_first_look_without_it(arch
     settle(archive, 1, Finding(**{**vars(FULL), "words": "79 GB free"}))
     (one,) = alerts.listed(archive, [alerts.ACTIVE])
     assert (one.words, one.began_at, one.told_at, one.state) == ("79 GB free", after(0), after(0), alerts.ACTIVE)
-    settle(archive, 2, unknown=["disk"])  # nobody knows whether it still holds
+    settle(archive, 2, unknown=["disk"])  # whether it still holds cannot be determined
     assert len(alerts.listed(archive, [alerts.ACTIVE])) == 1
     settle(archive, 3)
     assert [(one.state, one.resolved_at) for one in alerts.listed(archive)] == [(alerts.RESOLVED, after(3))]
@@ -62,7 +62,7 @@ def test_the_worst_stand_first_and_of_these_the_newest(archive: Archive) -> None
 
 
 def test_a_look_that_was_overtaken_changes_nothing(archive: Archive) -> None:
-    """It began before one that is settled: what it saw is older."""
+    """It began before a look that is already settled, so that its findings are older."""
     assert settle(archive, 2, FULL)
     assert not settle(archive, 1)
     assert len(alerts.listed(archive, [alerts.ACTIVE])) == 1
@@ -92,15 +92,15 @@ def test_what_becomes_worse_is_told_again_and_asks_for_another_acknowledgement(a
     (worse,) = alerts.listed(archive)
     assert risen == [{one.id}]
     assert (worse.severity, worse.acknowledged_at, worse.note) == (CRITICAL, None, "ordered a disk")
-    settle(archive, 2, FULL)  # it stays as bad as it was until it is over
+    settle(archive, 2, FULL)  # the severity never falls until the alert is over
     assert alerts.listed(archive)[0].severity == CRITICAL
 
 
 def test_who_knows_of_it_is_kept_and_counted(archive: Archive) -> None:
     settle(archive, 0, FULL, Finding("queue", "", "platform", WARNING, "60 wait"))
     queue, disk = alerts.listed(archive)
-    known = alerts.acknowledge(archive, disk.id, " A. Observer ", "ordered a disk")
-    assert (known.state, known.acknowledged_by, known.note) == (alerts.ACKNOWLEDGED, "A. Observer", "ordered a disk")
+    acknowledged = alerts.acknowledge(archive, disk.id, " A. Observer ", "ordered a disk")
+    assert (acknowledged.state, acknowledged.acknowledged_by, acknowledged.note) == (alerts.ACKNOWLEDGED, "A. Observer", "ordered a disk")
     alerts.mark_false(archive, queue.id, "B")
     settle(archive, 10, FULL)
     assert [one.id for one in alerts.listed(archive, [alerts.ACKNOWLEDGED])] == [disk.id]
@@ -141,7 +141,7 @@ def test_one_sends_on_a_channel_and_another_follows_when_he_is_gone(archive: Arc
     assert not alerts.take_lease(archive, "ops", "b", 60)
     alerts.give_back(archive, "ops", "a")
     assert alerts.take_lease(archive, "ops", "b", 0)
-    assert alerts.take_lease(archive, "ops", "a", 60)  # b's was over at once
+    assert alerts.take_lease(archive, "ops", "a", 60)  # the lease of b expired at once
 
 
 def test_a_silence_covers_a_condition_a_topic_or_everything(archive: Archive) -> None:
@@ -167,7 +167,7 @@ def test_a_service_that_signs_off_is_not_missed(archive: Archive) -> None:
 
 
 def test_the_index_is_rebuilt_and_alerts_stay(archive: Archive) -> None:
-    """No record on disk tells of them."""
+    """Alerts have no record on disk."""
     settle(archive, 0, FULL)
     since = alerts.watched_since(archive)
     integrity.reindex(archive.root, archive.index.url.render_as_string(hide_password=False))

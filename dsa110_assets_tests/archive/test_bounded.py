@@ -1,4 +1,4 @@
-"""What runs every hour must not grow with the archive: the sweep, staleness, retention."""
+"""The cost of hourly tasks must not grow with the archive: the sweep, staleness, retention."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ def sidecar(asset: str, number: int, inputs: list[str]) -> dict[str, Any]:
 
 
 def fill(archive: Archive) -> None:
-    """Rows alone, as of N_WINDOWS observations up to the image."""
+    """Insert only the rows of N_WINDOWS observations, up to the image."""
 
     def work(connection: sa.Connection) -> None:
         for number in range(N_WINDOWS):
             made: list[str] = []
             for asset in ("subband_group", "measurement_set", "tile_image"):
-                told = sidecar(asset, number, made[-1:])
-                rows.insert(connection, told, {})
-                made.append(told["id"])
+                record = sidecar(asset, number, made[-1:])
+                rows.insert(connection, record, {})
+                made.append(record["id"])
 
     archive.index.write(work)
 
 
 @contextmanager
 def counted(archive: Archive) -> Iterator[list[int]]:
-    """How many rows every statement of the block gave."""
-    given: list[int] = []
+    """The row count of every statement of the block."""
+    counts: list[int] = []
     archive.products("none")
     engine = archive.index._engine
     assert engine is not None
 
     def after(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        given.append(cursor.rowcount)
+        counts.append(cursor.rowcount)
 
     event.listen(engine, "after_cursor_execute", after)
-    yield given
+    yield counts
     event.remove(engine, "after_cursor_execute", after)
 
 
 def test_staleness_asks_as_often_in_a_large_archive(archive: Archive) -> None:
-    """One rejected product of 1500: what follows from it is found by as many statements as in an archive of three."""
+    """With one rejected product of 1500, its dependents are found by as many statements as in an archive of three."""
     fill(archive)
     archive.index.write(lambda c: rows.apply_state(c, "subband_group-20260102T0000-v1", {"rejected": "bad"}))
     with counted(archive) as statements:
@@ -80,7 +80,7 @@ def test_the_sweep_looks_only_where_claims_point(archive: Archive, monkeypatch: 
 
 
 def test_a_snapshot_answers_as_the_archive_does_and_asks_it_for_nothing_more(archive: Archive) -> None:
-    """Inside its span; beyond it, the archive is asked as it is now."""
+    """Inside its span it makes no statements; beyond the span, the present archive is queried."""
     fill(archive)
     archive.index.write(lambda c: rows.set_removed(c, ["tile_image-20260102T0300-v1"], True))
     archive.index.write(lambda c: rows.apply_state(c, "tile_image-20260102T0400-v1", {"rejected": "bad"}))
@@ -94,9 +94,9 @@ def test_a_snapshot_answers_as_the_archive_does_and_asks_it_for_nothing_more(arc
         for minute in (0, 25)
     ]
     questions += [("sky_model", None), ("source_catalog", None)]
-    expected = [archive.current(*asked, removed=removed) for asked in questions for removed in (False, True)]
+    expected = [archive.current(*query, removed=removed) for query in questions for removed in (False, True)]
     with counted(archive) as statements:
-        assert [snapshot.current(*asked, removed=removed) for asked in questions for removed in (False, True)] == expected
+        assert [snapshot.current(*query, removed=removed) for query in questions for removed in (False, True)] == expected
         assert snapshot.get("tile_image-20260102T0300-v1").removed
         assert statements == []
         assert snapshot.get("tile_image-20260102T0400-v1").state == "rejected"
@@ -104,7 +104,7 @@ def test_a_snapshot_answers_as_the_archive_does_and_asks_it_for_nothing_more(arc
         assert beyond is not None
         assert beyond.id == "tile_image-20260103T1000-v1"
         assert statements
-    assert snapshot.current("tile_image", "2026-01-02T02:00", check=True) is None  # its files are not there
+    assert snapshot.current("tile_image", "2026-01-02T02:00", check=True) is None  # its files do not exist
 
 
 def test_partitions_are_those_of_the_products(archive: Archive) -> None:

@@ -1,4 +1,4 @@
-"""Series are raised, together with what they count, on either database and by many at once."""
+"""Counters are raised in the same transaction as what they count, on both databases and by many processes at once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_a_transaction_takes_back_is_not_counted(archive: Archive) -> None:
 
 
 def test_many_who_raise_the_same_series_at_once_lose_none(archive: Archive) -> None:
-    """In whatever order each names them, none waits for another for ever."""
+    """No deadlock occurs, whatever the order in which each transaction names the counters."""
     retries, failures = counters.Count(counters.RETRIES, (TILE,)), counters.Count(counters.FAILURES, (TILE, "BadDataError"), 0.5)
 
     def raise_both(number: int) -> None:
@@ -57,8 +57,8 @@ def test_many_who_raise_the_same_series_at_once_lose_none(archive: Archive) -> N
 
 
 def test_products_are_counted_with_their_checks_and_again_when_the_index_is_made_anew(archive: Archive, publish: Publisher) -> None:
-    said = {VERDICTS: {"rms": "", "position": "5 arcsec off", "sane": "none"}, FAILED_ERRORS: ["sane"]}
-    made = [publish(TILE, text=text, metadata=said) for text in ("x", "yy")]
+    verdicts = {VERDICTS: {"rms": "", "position": "5 arcsec off", "sane": "none"}, FAILED_ERRORS: ["sane"]}
+    made = [publish(TILE, text=text, metadata=verdicts) for text in ("x", "yy")]
     found = counted(archive)
     assert found[counters.PRODUCTS] == {(TILE,): {"": 2.0}}
     assert found[counters.BYTES] == {(TILE,): {"": float(sum(one.size_bytes for one in made))}}

@@ -1,4 +1,4 @@
-"""Kill the publisher anywhere: nothing half is visible, and the next run converges."""
+"""Kill the publisher at any point: nothing partial is visible, and the next run converges."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_young_temporary_directory_is_left_alone(archive, publish):
 def test_an_orphan_that_was_damaged_is_not_adopted(archive, engine_url):
     publish_and_die(archive, engine_url, "renamed")
     orphan = archive.root / "tile_image/night=2026-01-25/partition=20260125T2225/v0001"
-    (orphan / "sub" / "image").write_bytes(b"sKy" * 1000)  # same size: only the digest tells
+    (orphan / "sub" / "image").write_bytes(b"sKy" * 1000)  # same size: only the digest differs
     swept = integrity.sweep(archive, min_age_s=0)
     assert swept.adopted == []
     assert orphan in swept.removed
@@ -118,16 +118,16 @@ def test_what_is_not_the_archives_is_left(archive, publish):
 
 
 def test_a_scan_finds_every_flipped_bit(archive, publish):
-    kept, hurt, gone = (
+    intact, flipped, deleted = (
         publish("tile_image"),
         publish("tile_image", "2026-01-25T22:30"),
         publish("caltables", NIGHT),
     )
     assert list(integrity.verify(archive)) == []
-    (hurt.path / "data.txt").write_text("y")  # 'x' with one bit flipped
-    shutil.rmtree(gone.path)
-    assert {p.product.id for p in integrity.verify(archive)} == {hurt.id, gone.id}
-    assert list(integrity.verify(archive, [kept])) == []
+    (flipped.path / "data.txt").write_text("y")  # 'x' with one bit flipped
+    shutil.rmtree(deleted.path)
+    assert {p.product.id for p in integrity.verify(archive)} == {flipped.id, deleted.id}
+    assert list(integrity.verify(archive, [intact])) == []
 
 
 def everything(archive: Archive) -> dict[str, list[tuple]]:
@@ -141,7 +141,7 @@ def everything(archive: Archive) -> dict[str, list[tuple]]:
 
 
 def fill(archive, publish, tmp_path):
-    """An archive with everything a sidecar must be able to bring back."""
+    """Fill an archive with everything that sidecars must be able to restore."""
     group = publish("subband_group")
     with archive.publish("caltables", NIGHT, [group.id], **MADE) as draft:
         for name in ("3C138", "3C48"):
@@ -202,7 +202,7 @@ def test_reindexing_twice_and_over_a_damaged_file(archive, engine_url, publish, 
 
 
 def test_reindexing_renews_an_index_of_another_format(archive, engine_url, publish):
-    """A column is missing, and the format's number says so: refused with the remedy, and the remedy works."""
+    """A column is missing, as the format number shows: the index is refused with a remedy, and the remedy works."""
     publish("tile_image", metadata={"held": "flags"})
     held = [index for index in products.indexes if index.name == "held_products"]
 

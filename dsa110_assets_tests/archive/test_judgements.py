@@ -1,4 +1,4 @@
-"""What people say of sources: it stays, whatever is made again, renamed, rebuilt or restored."""
+"""People's judgements of sources stay, whatever is made again, renamed, rebuilt or restored."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_all_that_was_said_stays_in_order(archive: Archive) -> None:
 
 
 def test_it_stays_with_the_place_whatever_the_source_is_called(archive: Archive) -> None:
-    """5 arcsec decide, at any right ascension: 1 degree of it is cos(16.27 deg) = 0.96 of one on the sky."""
+    """The limit is 5 arcsec at any right ascension; 1 degree of right ascension is cos(16.27 deg) = 0.96 degrees on the sky."""
     judgements.judge(archive, "new J0240", 359.9999, 16.27, verdict="real", name="A")
-    said = judgements.judgements(archive)
+    judged = judgements.judgements(archive)
     near, far, other_side = 359.9999 + 4.9 * ARCSEC / 0.95996, 359.9999 - 5.1 * ARCSEC / 0.95996, 0.0002
-    found = judgements.of_places(said, ["a", "b", "c", "new J0240"], [near, far, other_side, 10.0], [16.27] * 4)
+    found = judgements.of_places(judged, ["a", "b", "c", "new J0240"], [near, far, other_side, 10.0], [16.27] * 4)
     assert [len(one) for one in found] == [1, 0, 1, 1]
 
 
@@ -56,15 +56,15 @@ def test_what_is_no_judgement_is_refused(archive: Archive, change: dict[str, str
 
 
 def test_reindexing_sweeping_and_restoring_keep_it(archive: Archive, engine_url: str | None, tmp_path) -> None:
-    said = judgements.judge(archive, "S", 1.0, 2.0, verdict="real", name="A", note="größer")
+    judged = judgements.judge(archive, "S", 1.0, 2.0, verdict="real", name="A", note="größer")
     integrity.reindex(archive.root, engine_url)
     integrity.sweep(archive, everywhere=True)
-    assert judgements.judgements(archive) == [said]
+    assert judgements.judgements(archive) == [judged]
     saved = backup(archive, tmp_path / "backups", keep=2)
     (archive.root / judgements.DIRECTORY / next(iter((archive.root / judgements.DIRECTORY).glob("*.json"))).name).unlink()
     assert judgements.judgements(archive) == []
     restore(saved.path, archive.root, engine_url)
-    assert judgements.judgements(archive) == [said]
+    assert judgements.judgements(archive) == [judged]
 
 
 def test_a_damaged_file_hides_no_other_and_is_not_written_over(archive: Archive) -> None:

@@ -1,4 +1,4 @@
-"""An index from one format to another and back, on both kinds of database: with everything in it, all of it or nothing."""
+"""Migration of an index to another format and back, on both kinds of database: with all its contents, completely or not at all."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dsa110_assets.errors import ConfigurationError
 from dsa110_assets_tests.archive.conftest import NIGHT, WINDOW, Publisher, publish_into
 
 OF_3 = (alerts, alert_messages, alert_silences, marks, counters)
-"""The tables that format 3 brought."""
+"""The tables that format 3 added."""
 NEWER = (
     *migrations.MIGRATIONS,
     migrations.Migration(
@@ -44,20 +44,20 @@ NEWER = (
         ),
     ),
 )
-"""Two formats that do not exist: code of format 3 can live with the first and not with the second."""
+"""Two fictitious formats: code of format 3 works with the first but not with the second."""
 
 
 @pytest.fixture
 def filled(archive: Archive, publish: Publisher) -> Archive:
-    """An archive with products, lineage, states and a row in every table that format 3 brought."""
+    """An archive with products, lineage, states and a row in every table that format 3 added."""
     group = publish("subband_group")
     tile = publish("tile_image", inputs=[group], metadata={"held": "flags", "rms_mjy": 1.25})
     publish("tile_image", inputs=[group])
     archive.pin(publish("hour_mosaic", "2026-01-25T22:00", inputs=[tile]).id, "cited")
     archive.reject(publish("light_curves", NIGHT).id, "bad")
-    told = {"topic": "platform", "severity": "WARNING", "words": "3 wait", "page": "/queue", "false_alarm": False}
+    details = {"topic": "platform", "severity": "WARNING", "words": "3 wait", "page": "/queue", "false_alarm": False}
     rows: list[tuple[sa.Table, dict[str, Any]]] = [
-        (alerts, {"condition": "queue", "subject": "", "began_at": "2026-01-25T22:30:00+00:00", **told}),
+        (alerts, {"condition": "queue", "subject": "", "began_at": "2026-01-25T22:30:00+00:00", **details}),
         (alert_messages, {"channel": "ops", "decided_at": "2026-01-25T22:31:00+00:00", "contents": '{"a": "Ä"}'}),
         (alert_silences, {"what": "queue", "until": "2026-01-26", "by": "Ada", "why": "known", "made_at": "2026-01-25T23:00:00+00:00"}),
         (marks, {"name": "looked", "value": "2026-01-25T22:31:00+00:00"}),
@@ -69,7 +69,7 @@ def filled(archive: Archive, publish: Publisher) -> Archive:
 
 @pytest.fixture
 def of_2(filled: Archive) -> Archive:
-    """The same as format 2 was: without the tables that format 3 brought, and without the word on older code."""
+    """The same archive in format 2: without the tables that format 3 added, and without the entry about older code."""
 
     def make(connection: sa.Connection) -> None:
         index.metadata.drop_all(connection, OF_3)
@@ -82,7 +82,7 @@ def of_2(filled: Archive) -> Archive:
 
 
 def everything(archive: Archive) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of all tables there are but the formats' own, as the database tells them, by table."""
+    """All rows of all existing tables except those about the format, as the database reports them, by table."""
 
     def work(connection: sa.Connection) -> dict[str, list[tuple[Any, ...]]]:
         found = {}
@@ -99,15 +99,17 @@ def shape(archive: Archive) -> dict[str, Any]:
     """Columns, keys and indices of all tables, as the database describes them."""
 
     def work(connection: sa.Connection) -> dict[str, Any]:
-        told = sa.inspect(connection)
+        inspector = sa.inspect(connection)
         found: dict[str, Any] = {}
-        for name in told.get_table_names():
-            columns = {c["name"]: (str(c["type"]), getattr(c["type"], "collation", None), c["nullable"]) for c in told.get_columns(name)}
+        for name in inspector.get_table_names():
+            columns = {
+                c["name"]: (str(c["type"]), getattr(c["type"], "collation", None), c["nullable"]) for c in inspector.get_columns(name)
+            }
             indices = sorted(
                 (i["name"], i["column_names"], i["unique"], {k: str(v) for k, v in i["dialect_options"].items()})
-                for i in told.get_indexes(name)
+                for i in inspector.get_indexes(name)
             )
-            found[name] = columns, indices, told.get_pk_constraint(name)["constrained_columns"]
+            found[name] = columns, indices, inspector.get_pk_constraint(name)["constrained_columns"]
         return found
 
     return archive.index.in_any_format(work)
@@ -131,28 +133,28 @@ def test_forward_keeps_every_row_and_makes_what_a_new_index_has(of_2: Archive) -
 
 
 def test_back_and_forth_loses_nothing_and_is_noted(filled: Archive) -> None:
-    before, made = everything(filled), shape(filled)
+    before, shape_before = everything(filled), shape(filled)
     assert migrations.migrate(filled.index, 2).steps
     filled.close()
     assert format_now(filled) == (2, 2)
     with pytest.raises(ConfigurationError, match=r"has the older index format 2, .* works with 3; .* dsa110 archive migrate"):
         filled.products()
     migrations.migrate(filled.index)
-    assert (everything(filled), shape(filled)) == (before, made)
+    assert (everything(filled), shape(filled)) == (before, shape_before)
     assert migrations.migrate(filled.index).steps == ()
     lines = filled.index.read(index.history)
     assert [(line["from"], line["to"], line["version"]) for line in lines] == [(3, 2, __version__), (2, 3, __version__)]
 
 
 def test_through_formats_that_move_data_and_back(filled: Archive) -> None:
-    """Two steps at once: what the second takes away, the way back finds where the first had put it."""
-    before, made = everything(filled), shape(filled)
+    """Two steps at once: the way back restores the column that the second step removed from the copy that the first step made."""
+    before, shape_before = everything(filled), shape(filled)
     assert [step.end for step in migrations.migrate(filled.index, known=NEWER).steps] == [4, 5]
     assert format_now(filled) == (5, 5)
     assert "run_id" not in shape(filled)["products"][0]
     assert [step.end for step in migrations.migrate(filled.index, 3, known=NEWER).steps] == [4, 3]
     assert everything(filled) == before
-    assert shape(filled).keys() == made.keys()
+    assert shape(filled).keys() == shape_before.keys()
 
 
 def test_older_code_works_with_a_format_that_allows_it_and_is_refused_by_one_that_does_not(filled: Archive) -> None:
@@ -164,9 +166,9 @@ def test_older_code_works_with_a_format_that_allows_it_and_is_refused_by_one_tha
     filled.close()
     with pytest.raises(ConfigurationError) as refused:
         filled.products()
-    told = str(refused.value)
-    assert f"has the newer index format 5, made by dsa110-assets {__version__}, dsa110-assets {__version__} works with 3" in told
-    assert told.endswith("use that version, or take the index back with it: dsa110 archive migrate --to 3")
+    message = str(refused.value)
+    assert f"has the newer index format 5, made by dsa110-assets {__version__}, dsa110-assets {__version__} works with 3" in message
+    assert message.endswith("use that version, or take the index back with it: dsa110 archive migrate --to 3")
     before = everything(filled)
     with pytest.raises(ConfigurationError, match="newer index format 5"):
         integrity.reindex(filled.root, str(filled.index.url.render_as_string(hide_password=False)))
@@ -209,7 +211,7 @@ migrations.migrate(Archive(root, url).index, known=steps)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_one_that_is_killed_between_two_steps_has_done_nothing(filled: Archive, engine_url: str | None, number: signal.Signals) -> None:
-    before, made = everything(filled), shape(filled)
+    before, shape_before = everything(filled), shape(filled)
     filled.close()
     child = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(filled.root), engine_url or ""], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
@@ -221,7 +223,7 @@ def test_one_that_is_killed_between_two_steps_has_done_nothing(filled: Archive, 
         child.send_signal(number)
         child.wait()
         child.stdout.close()  # type: ignore[union-attr]
-    assert (everything(filled), shape(filled), format_now(filled)) == (before, made, (3, 3))
+    assert (everything(filled), shape(filled), format_now(filled)) == (before, shape_before, (3, 3))
     assert filled.index.read(index.history) == []
 
 
@@ -251,8 +253,8 @@ def command(of_2: Archive, engine_url: str | None, tmp_path: Path, monkeypatch: 
 def test_the_command_says_first_and_keeps_a_copy_of_a_file(command: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = everything(command)
     assert main(["archive", "migrate", "--dry-run", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["found"], told["wanted"], [step["to"] for step in told["steps"]]) == (2, 3, [3])
+    report = json.loads(capsys.readouterr().out)
+    assert (report["found"], report["wanted"], [step["to"] for step in report["steps"]]) == (2, 3, [3])
     assert everything(command) == before
     assert main(["products"]) == 1
     assert "dsa110 archive migrate" in capsys.readouterr().err

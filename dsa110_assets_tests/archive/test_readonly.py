@@ -1,4 +1,4 @@
-"""An index that may only be read: by a colleague without write permission, and on a read-only mount."""
+"""An index that can only be read: by a user without write permission, and on a read-only mount."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ print(len(archive.products()), image.data.size, len(archive.sources()), len(arch
 
 @pytest.fixture
 def others(tmp_path: Path) -> small_archive.SmallArchive:
-    """An archive of another user, who lets everybody read."""
+    """An archive of another user that all users may read."""
     if os.getuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root, to take its power over others' files away from a child")
     made = small_archive.build(tmp_path)
@@ -90,7 +90,7 @@ def test_commands_that_write_say_what_they_may_not(others: small_archive.SmallAr
 
 @pytest.mark.row(47)
 def test_a_reader_sees_what_a_writer_that_is_at_work_has_published(others: small_archive.SmallArchive) -> None:
-    """With the index open for writing, its log holds the newest rows."""
+    """While the index is open for writing, its log holds the newest rows."""
     with Archive(others.root) as writer:
         writer.reject("tile_image-20260125T2205-v1", "wrong")
         hand_over(others.root.parent)
@@ -103,7 +103,7 @@ def test_a_reader_sees_what_a_writer_that_is_at_work_has_published(others: small
 @pytest.mark.parametrize("left", [("-wal", "-shm"), ("-wal",)])
 @pytest.mark.row(47)
 def test_a_log_left_behind_is_read_too(others: small_archive.SmallArchive, tmp_path: Path, left: tuple[str, ...]) -> None:
-    """After a crash, or in a copy: the file alone lacks the newest rows."""
+    """After a crash, or in a copy, the index file alone lacks the newest rows."""
     kept = tmp_path / "kept"
     kept.mkdir()
     with Archive(others.root) as writer:
@@ -120,7 +120,7 @@ def test_a_log_left_behind_is_read_too(others: small_archive.SmallArchive, tmp_p
 
 @pytest.fixture
 def locked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An index this process says it may not write."""
+    """An archive whose index this process must not write."""
     Archive.create(tmp_path / "archive").close()
     monkeypatch.setattr(readonly, "may_write", lambda _: False)
     return tmp_path / "archive"

@@ -1,4 +1,4 @@
-"""An archive on a read-only mount, which stops root too: everything that reads works, and nothing is a traceback."""
+"""An archive on a read-only mount, which root cannot write either: all reading works, and nothing ends in a traceback."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ print(json.dumps({"told": told, "analyst": analyst, "pages": pages}))
 
 
 def can_mount() -> bool:
-    """Whether a user namespace with mounts of its own is to be had."""
+    """Whether a user namespace with separate mounts is available."""
     return shutil.which("unshare") is not None and subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode == 0
 
 
@@ -77,15 +77,15 @@ def test_everything_that_reads_works_on_a_read_only_mount(tmp_path: Path) -> Non
     done = subprocess.run(["unshare", "-rm", *words], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    told = dict(zip(map(tuple, (*READING, *WRITING)), answer["told"], strict=True))
-    refused = {command: told[tuple(command)][2] for command in map(tuple, READING) if told[command][0] != 0}
+    results = dict(zip(map(tuple, (*READING, *WRITING)), answer["told"], strict=True))
+    refused = {command: results[tuple(command)][2] for command in map(tuple, READING) if results[command][0] != 0}
     assert refused == {}
     assert (out / "curve.ecsv").stat().st_size > 0
     for command in WRITING[:-1]:
-        status, _, error = told[tuple(command)]
+        status, _, error = results[tuple(command)]
         assert status == 1
         assert "Read-only file system" in error or "cannot be written" in error
-    status, found, _ = told[tuple(WRITING[-1])]
+    status, found, _ = results[tuple(WRITING[-1])]
     findings = {one["check"]: one for one in json.loads(found)}
     assert status == 1
     assert findings["archive"]["found"].endswith("cannot be written: Read-only file system")

@@ -1,4 +1,4 @@
-"""Caltable sets, quarantine records and what goes stale with a rejection: exactly its dependents."""
+"""Caltable sets, quarantine records, and what a rejection makes stale: exactly its dependents."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROW = {"valid_start_mjd": 61065.0, "valid_end_mjd": 61066.0, "dec_deg": 16.27, "
 
 
 def publish_tables(archive, *names):
-    """A caltables product of one set per name."""
+    """Publish a caltables product with one set per name."""
     with archive.publish("caltables", NIGHT, [], **MADE) as draft:
         for i, name in enumerate(names):
             (draft.path / f"{name}.b").mkdir()
@@ -79,7 +79,7 @@ def test_rejecting_restoring_and_superseding_sets(archive):
 
 
 def test_what_a_person_changes_of_a_set_holds_and_can_be_taken_back(archive, tmp_path):
-    """Validity and retirements: told at once, also by an index that was made anew, and none of the published bytes changes."""
+    """Changed validity and retirements hold at once, also in a rebuilt index, and no published byte changes."""
     product = publish_tables(archive, "3C138", "3C48")
     one, other = (f"{product.id}/{name}" for name in ("3C138", "3C48"))
     assert archive.verify(product) == []

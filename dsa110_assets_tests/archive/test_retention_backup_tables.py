@@ -1,4 +1,4 @@
-"""What retention takes and keeps, and backups that restore."""
+"""What retention removes and keeps, and restoring from backups."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_only_old_finished_intermediate_products_go(archive, chain):
 
 
 def test_dry_run_removes_nothing_and_the_run_what_it_said(archive, chain):
-    said = {d.product.id for d in retention.retain(archive, LIMITS, CONSUMERS, dry_run=True, now=LATER) if d.remove}
+    announced = {d.product.id for d in retention.retain(archive, LIMITS, CONSUMERS, dry_run=True, now=LATER) if d.remove}
     assert all(p.path.exists() for p in chain)
     retention.retain(archive, LIMITS, CONSUMERS, dry_run=False, now=LATER)
-    assert {p.id for p in chain if not p.path.exists()} == said == {chain[1].id, chain[2].id}
+    assert {p.id for p in chain if not p.path.exists()} == announced == {chain[1].id, chain[2].id}
     assert archive.current("measurement_set", WINDOW) is None
     assert archive.get(chain[1].id).removed
     assert [n.product.id for n in archive.lineage(chain[3].id).walk() if n.product] == [p.id for p in chain[::-1]]
@@ -78,15 +78,15 @@ def test_inputs_of_stale_products_stay(archive, publish, chain):
 
 
 def test_tiles_do_not_go_early_until_the_night_is_made_through_their_mosaics(archive, publish):
-    """A night's mosaic is made of hours and reads their tiles; of a tile in two hours both must be in it."""
+    """A night's mosaic is made from hours and reads their tiles; if a tile is in two hours, both must be in the night's mosaic."""
     tile = publish("tile_image")
     hours = [publish("hour_mosaic", f"2026-01-25T{hour}:00", [tile]) for hour in (22, 23)]
     limits = Thresholds(retention_days={"tile_image": 30}, retention_free_gb=1e9)
     consumers = {"tile_image": ["hour_mosaic", "hour_mosaic/night_mosaic"]}
 
     def goes():
-        (told,) = [d for d in retention.plan(archive, limits, consumers, datetime.now(UTC)) if d.product.id == tile.id]
-        return told.remove
+        (decision,) = [d for d in retention.plan(archive, limits, consumers, datetime.now(UTC)) if d.product.id == tile.id]
+        return decision.remove
 
     assert not goes()
     publish("night_mosaic", NIGHT, hours[:1])
@@ -95,7 +95,7 @@ def test_tiles_do_not_go_early_until_the_night_is_made_through_their_mosaics(arc
     assert goes()
     archive.reject("night_mosaic-20260125-v2", "bad")
     assert not goes()
-    assert tile.id in {d.product.id for d in retention.plan(archive, limits, consumers, LATER) if d.remove}  # at its time it goes
+    assert tile.id in {d.product.id for d in retention.plan(archive, limits, consumers, LATER) if d.remove}  # it goes at its normal age
 
 
 def test_inputs_of_a_running_publication_stay(archive, chain):
@@ -150,7 +150,7 @@ def test_a_backup_restores_everything_lost(archive, engine_url, publish, tmp_pat
     assert archive.products(state=None) == before
     assert archive.verify(archive.get(tables_.id)) == []
     assert len(quarantine.quarantined(archive)) == 1
-    assert integrity.sweep(archive, everywhere=True).adopted == [later.id]  # what the snapshot could not know
+    assert integrity.sweep(archive, everywhere=True).adopted == [later.id]  # published after the snapshot
     assert archive.get(later.id) == later
 
 
@@ -202,9 +202,9 @@ def test_a_damaged_caltable_is_taken_from_an_earlier_backup_and_keeps_no_other(a
         assert [copy.read_text() for copy in copies] == ["x", "x"]
     assert not first.path.exists()
     shutil.rmtree(whole.path)
-    alone = backup.backup(archive, tmp_path / "c", keep=1)
-    assert alone.caltables == 0
-    assert [reason.partition(";")[0] for reason in alone.left_out] == [
+    without_earlier = backup.backup(archive, tmp_path / "c", keep=1)
+    assert without_earlier.caltables == 0
+    assert [reason.partition(";")[0] for reason in without_earlier.left_out] == [
         f"{one.id} is damaged, and no earlier backup has it whole" for one in (whole, damaged)
     ]
-    assert backup.verify_backup(alone.path) == []
+    assert backup.verify_backup(without_earlier.path) == []

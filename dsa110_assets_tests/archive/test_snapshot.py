@@ -1,4 +1,4 @@
-"""A span read at once answers as the archive does, and as it was."""
+"""A snapshot of a span answers as the archive did when it was read."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_was_in_place_is_trusted_no_longer_than_asked(filled: Archive) -> N
 
 
 def test_the_last_product_with_metadata_at_a_path_is_found_by_the_database(archive: Archive, publish: Publisher) -> None:
-    """Before a partition, whatever the value, and none that is held or was replaced by one without."""
+    """The product is before a partition, with any value, and neither held nor replaced by a product without the metadata."""
     for key, seen in zip(KEYS, ({"05": "a"}, {"05": ""}, {"06": "b"}, {"05": "c"}, {}), strict=True):
         publish("tile_image", key, metadata={"seen": seen, **({"held": "rms"} if seen == {"05": "c"} else {})})
 

@@ -103,7 +103,7 @@ def test_validators_decide(archive):
         (draft.path / "image").write_text("x")
         draft.validate(lambda path: ["no sky"])
         draft.validate(lambda path: seen.append(path.name) or ["no wcs"])
-        assert seen == []  # judged after the block, when everything is written
+        assert seen == []  # validators run after the block, when everything is written
     assert seen == ["draft"]
     assert archive.current("tile_image", WINDOW) is None
 
@@ -246,7 +246,7 @@ def test_concurrent_publishers_get_versions_of_their_own(archive, publish):
 
 @pytest.mark.postgres
 def test_a_slower_publisher_does_not_push_a_newer_version_aside(tmp_path, postgres_database, monkeypatch):
-    """Version 1 is indexed after version 2, having looked at the index before version 2 was there."""
+    """Version 1 is indexed after version 2, but read the index before version 2 was in it."""
     with Archive.create(tmp_path / "a", postgres_database) as archive:
         with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
             (draft.path / "x").write_text("x")
@@ -348,7 +348,7 @@ def test_other_databases_are_refused_in_one_sentence(tmp_path, url):
 
 
 def test_passwords_are_not_shown(tmp_path):
-    # Nobody listens on the port that was free a moment ago; the first connection is not retried.
+    # No server listens on port 1; the first connection is not retried.
     with pytest.raises(TransientError) as caught:
         Archive.create(tmp_path / "a", "postgresql://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(caught.value)
@@ -361,7 +361,7 @@ def test_a_full_disk_is_a_resource_error(archive, publish, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)  # the kernel may tell only now
+    monkeypatch.setattr(files.os, "fsync", full)  # the kernel may report a full disk only here
     with pytest.raises(ResourceError, match="no space left"):
         publish("tile_image")
     monkeypatch.undo()
@@ -436,7 +436,7 @@ def test_an_outage_longer_than_patience_leaves_an_orphan_not_a_loss(tmp_path, mo
 
 
 def test_what_the_pages_ask_of_a_large_index(archive, publish):
-    """Counts, last ones and gaps; superseded, rejected and removed products are in none of them but the last sum."""
+    """Counts, newest products and gaps. Only the sum of published bytes includes superseded, rejected and removed products."""
     before = datetime.now(UTC)
     keys = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-26T00:00"]
     groups = [publish("subband_group", key) for key in keys]
@@ -473,9 +473,9 @@ def test_what_the_pages_ask_of_a_large_index(archive, publish):
 
 
 def test_figures_are_the_products_own_and_foreign_ones_are_none(archive, publish):
-    told = [{"rms_jy": 0.002, "n": 3, "held": True}, {"rms_jy": "north"}, {"rms_jy": None, "n": 10**12}, {"rms_jy": 1e-30}]
+    metadata = [{"rms_jy": 0.002, "n": 3, "held": True}, {"rms_jy": "north"}, {"rms_jy": None, "n": 10**12}, {"rms_jy": 1e-30}]
     keys = [f"2026-01-25T22:{5 * n:02d}" for n in range(4)]
-    made = [publish("tile_image", key, metadata=one) for key, one in zip(keys, told, strict=True)]
+    made = [publish("tile_image", key, metadata=one) for key, one in zip(keys, metadata, strict=True)]
     publish("tile_image", "2026-01-26T00:00", metadata={"rms_jy": 1.0})
     found = archive.figures("tile_image", ("rms_jy", "n"), "2026-01-25", "2026-01-25")
     assert [one.values for one in found] == [(0.002, 3.0), (None, None), (None, 1e12), (1e-30, None)]
@@ -488,11 +488,11 @@ def test_figures_are_the_products_own_and_foreign_ones_are_none(archive, publish
 
 
 def test_groups_are_counted_and_gathered_as_their_figures_are(archive, publish):
-    """By hour and by night, what is no finite number left out, what retention took counted, other nights and assets not."""
-    told = {
+    """By hour and by night. Values that are not finite numbers are left out; removed products count; other nights and assets do not."""
+    rms_by_window = {
         "2026-01-25T22:05": 0.002, "2026-01-25T22:10": 0.001, "2026-01-25T23:00": "north", "2026-01-26T00:00": 3, "2026-01-27T00:00": 5.0,
     }  # fmt: skip
-    for key, value in told.items():
+    for key, value in rms_by_window.items():
         made = publish("tile_image", key, metadata={"rms_jy": value})
     publish("measurement_set", "2026-01-25T22:05", metadata={"rms_jy": 9.0})
     archive.reject(archive.current("tile_image", "2026-01-27T00:00").id, "bad")
@@ -525,7 +525,7 @@ def test_what_checks_spoke_against_is_found_among_windows(archive, publish):
 
 @pytest.mark.alone
 def test_files_are_fetched_before_they_are_read(tmp_path: Path) -> None:
-    """A read that may not wait for the disk succeeds once the system has fetched the file; one that is gone is left out."""
+    """A read that may not wait for the disk succeeds once the system has fetched the file; a missing file is skipped."""
     path = tmp_path / "subband.hdf5"
     path.write_bytes(b"\1" * (4 << 20))
     with path.open("rb") as file:

@@ -38,8 +38,8 @@ def _observation(
     max_delay_ns: float = 3.0,
     seed: int = 1,
 ) -> Observation:
-    """`sources` are (east offset deg at the first integration's centre, north offset deg, Jy), with the sky
-    drifting through the meridian frame. Gains near 0.068, bandpass times (if `drift`) time-dependent gain;
+    """`sources` are (east offset deg at the first integration's centre, north offset deg, Jy); the sky drifts
+    through the meridian frame. Gains are near 0.068: bandpass times (if `drift`) time-dependent gain.
     `noise` is the rms per real and imaginary part in data units at unit weight."""
     rng = np.random.default_rng(seed)
     survey = stations.surveyed()
@@ -92,7 +92,7 @@ def observation() -> Callable[..., Observation]:
 
 @pytest.fixture(scope="session")
 def shuffled() -> Callable[[Observation], Observation]:
-    """The same observation with baselines in random order and half of them turned around (ant1 > ant2)."""
+    """The same observation with baselines in random order and half of them reversed (ant1 > ant2)."""
 
     def shuffle(obs: Observation) -> Observation:
         rng = np.random.default_rng(5)

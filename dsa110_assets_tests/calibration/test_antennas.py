@@ -1,4 +1,4 @@
-"""An observation against the sky: simulated visibilities with one thing wrong, and the sky as it is."""
+"""An observation against the sky: simulated visibilities with one fault, compared with the true sky."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def sky() -> SkyModel:
 
 @pytest.fixture(scope="module")
 def vis(sky: SkyModel) -> Visibilities:
-    """Calibrated visibilities of that sky with noise, all phased to one centre."""
+    """Calibrated visibilities of `sky` with noise, all phased to one centre."""
     survey = stations.surveyed()
     used = np.array([survey.names.index(str(n)) for n in STATIONS])
     i, j = np.triu_indices(used.size)
@@ -57,7 +57,7 @@ def vis(sky: SkyModel) -> Visibilities:
 
 
 def with_gains(vis: Visibilities, gains: np.ndarray) -> Visibilities:
-    """Gains (antenna, channel or 1, pol) on everything, noise too."""
+    """Apply gains (antenna, channel or 1, pol) to the data, including the noise."""
     return replace(vis, data=(vis.data * gains[vis.ant1] * np.conj(gains[vis.ant2])).astype(np.complex64))
 
 
@@ -66,8 +66,8 @@ def ones() -> np.ndarray:
 
 
 def fluxes(vis: Visibilities, sky: SkyModel) -> tuple[np.ndarray, np.ndarray]:
-    found = field_scale.fitted_fluxes(field_scale.thinned(vis), sky, len(sky))
-    return found.factors, found.errors
+    fitted = field_scale.fitted_fluxes(field_scale.thinned(vis), sky, len(sky))
+    return fitted.factors, fitted.errors
 
 
 def fixed(vis: Visibilities, found: antennas.Observed) -> Visibilities:
@@ -75,15 +75,15 @@ def fixed(vis: Visibilities, found: antennas.Observed) -> Visibilities:
 
 
 def assert_right(vis: Visibilities, sky: SkyModel) -> None:
-    """Every source within 4.5 sigma, and the brightest within 2 %, of its true flux."""
+    """Every source is within 4.5 sigma, and the brightest within 2 %, of its true flux."""
     factors, errors = fluxes(vis, sky)
     assert np.abs((factors - 1) / errors).max() < 4.5
     assert abs(factors[0] - 1) < 0.02
 
 
 def test_fluxes_are_those_of_a_direct_fit(vis: Visibilities, sky: SkyModel) -> None:
-    """Least squares over every sample at once, of a few integrations, in double precision: sums in single precision agree to
-    a few 1e-6 of the flux."""
+    """The direct fit is least squares over all samples of a few integrations at once, in double precision. Sums in single precision
+    agree with it to a few 1e-6 of the flux."""
     some = antennas.at_times(vis, slice(0, 3))
     cross = ~some.is_auto
     parts = [predict(some, sky.select([k]))[:, cross] for k in range(len(sky))]
@@ -97,17 +97,17 @@ def test_fluxes_are_those_of_a_direct_fit(vis: Visibilities, sky: SkyModel) -> N
 
 
 def test_the_scale_is_what_most_sources_say() -> None:
-    """Of 400 trials of 15 sources at 0.85, one of which flared threefold: by Huber's limit of 1.5 it pulls as much as 1.5 / (14 x
-    0.87) of a source's error, which is half of the mean's. Errors include that scatter, so pulls are no wider than 1."""
+    """400 trials of 15 sources at 0.85, one of which flared threefold. With Huber's limit of 1.5 it shifts the scale by up to
+    1.5 / (14 x 0.87) of a source's error, which is half of the mean's. Errors include that scatter, so pulls are no wider than 1."""
     rng = np.random.default_rng(1)
     pulls = []
     for _ in range(400):
         errors = rng.uniform(0.005, 0.06, 15)
         factors = 0.85 + np.hypot(errors, 0.01) * rng.normal(size=15)
         factors[3] *= 3
-        found = field_scale.field_scale(factors, errors)
-        pulls.append((found.factor - 0.85) / found.error)
-        assert found.count == 15
+        scale = field_scale.field_scale(factors, errors)
+        pulls.append((scale.factor - 0.85) / scale.error)
+        assert scale.count == 15
     assert abs(np.mean(pulls)) < 0.5
     assert 0.7 < np.std(pulls) < 1.1
     assert field_scale.field_scale(np.array([np.nan]), np.array([0.1])).count == 0
@@ -126,11 +126,11 @@ def test_power_the_model_lacks_is_seen_above_no_noise(vis: Visibilities, sky: Sk
 
 
 def test_a_healthy_observation_stays_as_it_is(vis: Visibilities, sky: SkyModel) -> None:
-    found = antennas.observe(vis, sky, EpochOptions(), bright_sources)
-    assert found.epoch.judged
-    assert found.epoch.applied == "none"
-    assert (found.changed_sources, found.new_sources, found.scale_applied) == (0, 0, 1.0)
-    after = fixed(vis, found)
+    observed = antennas.observe(vis, sky, EpochOptions(), bright_sources)
+    assert observed.epoch.judged
+    assert observed.epoch.applied == "none"
+    assert (observed.changed_sources, observed.new_sources, observed.scale_applied) == (0, 0, 1.0)
+    after = fixed(vis, observed)
     np.testing.assert_array_equal(after.data, vis.data)
     np.testing.assert_array_equal(after.flags, vis.flags)
 
@@ -143,17 +143,17 @@ def test_a_deaf_antenna_is_flagged_and_named(vis: Visibilities, sky: SkyModel, q
     data = vis.data.copy()
     shape = data[:, rows].shape
     data[:, rows] = 10 ** (-quiet_db / 20) * SIGMA_JY * (rng.normal(size=shape) + 1j * rng.normal(size=shape))
-    found = antennas.observe(replace(vis, data=data), sky, EpochOptions(), bright_sources)
-    assert list(zip(*np.nonzero(found.epoch.lost), strict=True)) == [(a, 0), (a, 1)]
-    after = fixed(replace(vis, data=data), found)
+    observed = antennas.observe(replace(vis, data=data), sky, EpochOptions(), bright_sources)
+    assert list(zip(*np.nonzero(observed.epoch.lost), strict=True)) == [(a, 0), (a, 1)]
+    after = fixed(replace(vis, data=data), observed)
     assert after.flags[:, rows].all()
     assert not after.weights[:, rows].any()
     assert_right(after, sky)
-    receptors = verdicts.table(found, vis, np.full((117, 2), 6500.0), {"20": (6500.0, 6500.0)})
-    told = receptors.set_index(["antenna", "receptor"])["verdict"]
-    assert told["20", "X"].endswith("flagged")
-    assert told["48", "Y"] == "well"
-    assert verdicts.figures(found, receptors)["antennas_lost"] == ["20"]
+    receptors = verdicts.table(observed, vis, np.full((117, 2), 6500.0), {"20": (6500.0, 6500.0)})
+    verdict_of = receptors.set_index(["antenna", "receptor"])["verdict"]
+    assert verdict_of["20", "X"].endswith("flagged")
+    assert verdict_of["48", "Y"] == "well"
+    assert verdicts.figures(observed, receptors)["antennas_lost"] == ["20"]
 
 
 def test_gains_delays_and_scale_are_put_right(vis: Visibilities, sky: SkyModel) -> None:
@@ -163,21 +163,21 @@ def test_gains_delays_and_scale_are_put_right(vis: Visibilities, sky: SkyModel) 
     gains = np.repeat(gains, vis.frequencies_hz.size, axis=1)
     gains[vis.antennas.names.index("35")] *= slope[:, None]
     wrong = with_gains(vis, gains)
-    found = antennas.observe(wrong, sky, EpochOptions(), bright_sources)
-    assert found.epoch.applied == "phase+amplitude+delay"
-    assert found.scale_applied == found.scale.factor
-    after = fixed(wrong, found)
+    observed = antennas.observe(wrong, sky, EpochOptions(), bright_sources)
+    assert observed.epoch.applied == "phase+amplitude+delay"
+    assert observed.scale_applied == observed.scale.factor
+    after = fixed(wrong, observed)
     assert_right(after, sky)
     assert np.abs(fluxes(wrong, sky)[0][0] - 1) > 0.1
 
 
 def test_what_was_applied_is_a_calibration_table(vis: Visibilities, sky: SkyModel) -> None:
-    """Applying the table of what was applied, as any table is, gives the same data: to a few roundings of complex64."""
+    """The gains that were applied, written as a table and applied like any table, give the same data to a few roundings of complex64."""
     gains = ones() * np.exp(0.3j * np.random.default_rng(3).normal(size=(117, 1, 2)))
     wrong = with_gains(vis, gains)
-    found = antennas.observe(wrong, sky, EpochOptions(), bright_sources)
-    after = fixed(wrong, found)
-    again = apply.apply(wrong, [verdicts.gains(found, wrong)], interpolation="nearest")
+    observed = antennas.observe(wrong, sky, EpochOptions(), bright_sources)
+    after = fixed(wrong, observed)
+    again = apply.apply(wrong, [verdicts.gains(observed, wrong)], interpolation="nearest")
     good = ~after.flags
     np.testing.assert_allclose(again.data[good], after.data[good], atol=2e-6 * np.abs(after.data).max())
 
@@ -185,45 +185,45 @@ def test_what_was_applied_is_a_calibration_table(vis: Visibilities, sky: SkyMode
 def test_a_source_that_flared_is_no_broken_antenna(vis: Visibilities, sky: SkyModel) -> None:
     flux = sky.flux_jy.copy()
     flux[1] *= 0.4
-    found = antennas.observe(vis, replace(sky, flux_jy=flux), EpochOptions(), bright_sources)
-    assert found.changed_sources == 1
-    assert found.scale_applied == 1.0
-    by_name = dict(zip(found.sky.names, found.sky.flux_jy, strict=True))
+    observed = antennas.observe(vis, replace(sky, flux_jy=flux), EpochOptions(), bright_sources)
+    assert observed.changed_sources == 1
+    assert observed.scale_applied == 1.0
+    by_name = dict(zip(observed.sky.names, observed.sky.flux_jy, strict=True))
     assert by_name["s1"] == pytest.approx(sky.flux_jy[1], rel=0.02)
-    assert_right(fixed(vis, found), sky)
+    assert_right(fixed(vis, observed), sky)
 
 
 def test_a_source_no_catalogue_has_is_taken_into_the_model(vis: Visibilities, sky: SkyModel) -> None:
-    known = sky.select(np.arange(len(sky)) != 1)
-    found = antennas.observe(vis, known, EpochOptions(), bright_sources)
-    assert found.new_sources == 1
-    assert found.changed_sources == 0
-    assert found.sky.flux_jy[0] == pytest.approx(sky.flux_jy[1], rel=0.05)
-    assert_right(fixed(vis, found), sky)
+    catalogue = sky.select(np.arange(len(sky)) != 1)
+    observed = antennas.observe(vis, catalogue, EpochOptions(), bright_sources)
+    assert observed.new_sources == 1
+    assert observed.changed_sources == 0
+    assert observed.sky.flux_jy[0] == pytest.approx(sky.flux_jy[1], rel=0.05)
+    assert_right(fixed(vis, observed), sky)
 
 
 def test_a_sky_that_is_hardly_known_is_completed_before_gains_are_believed(vis: Visibilities, sky: SkyModel) -> None:
-    """8 Jy of index +0.2 that no catalogue has, nine sources of 0.3 to 1.4 Jy unlisted as well, and gains that drifted by 2 %.
+    """A source of 8 Jy with index +0.2 that no catalogue has, nine more unlisted sources of 0.3 to 1.4 Jy, and gains that drifted by 2 %.
 
-    A gain on 8 Jy is known to 1 / (8 sqrt(2 x 24 x 32 x 15)), 0.08 %: five of those, and as much again for what the fit leaves of
-    the unlisted ones. 8 Jy on 120 baselines are 3400 sigma, and ln frequency spreads by 0.038: the index is known to 0.008, and four
-    of those are allowed."""
+    A gain on 8 Jy has an error of 1 / (8 sqrt(2 x 24 x 32 x 15)), 0.08 %: five times that is allowed, and as much again for the residual
+    of the unlisted sources. 8 Jy on 120 baselines are 3400 sigma, and ln frequency spreads by 0.038: the index has an error of 0.008, and
+    four times that is allowed."""
     bright = SkyModel(("bright",), sky.ra_rad[:1] + 0.005, sky.dec_rad[:1] - 0.004, np.array([8.0]), np.array([0.2]))
     gains = ones() * np.exp(0.02 * np.random.default_rng(3).normal(size=(117, 1, 2)))
-    seen = with_gains(replace(vis, data=vis.data + predict(vis, bright)[..., None]), gains)
-    found = antennas.observe(seen, sky.select(np.arange(3)), EpochOptions(), bright_sources)
-    assert found.new_sources == 10
-    assert found.scale_applied == 1.0
-    k = int(np.argmax(found.sky.flux_jy))
-    assert found.sky.spectral_index[k] == pytest.approx(0.2, abs=0.032)
+    corrupted = with_gains(replace(vis, data=vis.data + predict(vis, bright)[..., None]), gains)
+    observed = antennas.observe(corrupted, sky.select(np.arange(3)), EpochOptions(), bright_sources)
+    assert observed.new_sources == 10
+    assert observed.scale_applied == 1.0
+    k = int(np.argmax(observed.sky.flux_jy))
+    assert observed.sky.spectral_index[k] == pytest.approx(0.2, abs=0.032)
     used = np.unique(vis.ant1)
-    applied = antennas.channel_gains(vis.frequencies_hz, found.sums, found.epoch)[:, used]
-    left = np.log(np.abs(applied / gains[used][None]))
-    assert np.sqrt(np.mean((left - left.mean()) ** 2)) < 10 * 0.0008
+    applied = antennas.channel_gains(vis.frequencies_hz, observed.sums, observed.epoch)[:, used]
+    errors = np.log(np.abs(applied / gains[used][None]))
+    assert np.sqrt(np.mean((errors - errors.mean()) ** 2)) < 10 * 0.0008
 
 
 def test_sums_are_those_of_the_samples(vis: Visibilities, sky: SkyModel) -> None:
-    """One baseline's sums over one block and slot, written out; single against double precision."""
+    """One baseline's sums over one block and slot against sums written out here, in single against double precision."""
     sums = compare(vis, sky)
     model = predict(vis, sky)
     b = int(np.flatnonzero(~vis.is_auto)[7])

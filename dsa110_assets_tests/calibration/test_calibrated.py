@@ -1,4 +1,4 @@
-"""Calibrating, averaging and phasing in one pass against the stages one after the other."""
+"""Calibrating, averaging and phasing in one pass against the separate stages in sequence."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ N_TIMES, N_CHANNELS = 5, 12
 
 @pytest.fixture
 def vis() -> Visibilities:
-    """6 antennas, noise, a fifth of the samples flagged, uneven weights, one integration of one baseline all flagged."""
+    """6 antennas with noise and uneven weights; a fifth of the samples and all of one integration of one baseline are flagged."""
     rng = np.random.default_rng(5)
     ant1, ant2 = (a.astype(np.int32) for a in np.triu_indices(6))
     shape = N_TIMES, ant1.size, N_CHANNELS, 2
@@ -102,6 +102,6 @@ def test_what_cannot_be_averaged_is_refused(vis, tmp_path) -> None:  # type: ign
     measurement_set.write(vis, tmp_path / "raw.ms")
     with pytest.raises(ValueError, match="must divide"):
         calibrated.calibrate_set(tmp_path / "raw.ms", tables(vis, 1), tmp_path / "a.ms", channels=5)
-    other = averaging.average(vis, 2)
+    averaged = averaging.average(vis, 2)
     with pytest.raises(BadDataError, match="other channels"):
-        calibrated.calibrate_set(tmp_path / "raw.ms", tables(other, 1), tmp_path / "a.ms")
+        calibrated.calibrate_set(tmp_path / "raw.ms", tables(averaged, 1), tmp_path / "a.ms")

@@ -40,7 +40,7 @@ def night(observation, tmp_path_factory):
 
 
 def test_round_trip(night, tmp_path):
-    """Everything comes back; values to single precision, which is what the format holds."""
+    """Everything is read back; values to single precision, which is the format's."""
     _, ms, solution = night
     for gains in solution.tables:
         path = tmp_path / f"{gains.kind}.cal"
@@ -58,7 +58,7 @@ def test_round_trip(night, tmp_path):
 
 @pytest.mark.row(38, cases="the same input twice with the same bytes")
 def test_the_same_solution_is_the_same_bytes(night, tmp_path):
-    """Whatever was in memory before: glibc fills it with another byte in every child."""
+    """The bytes do not depend on previous memory contents: glibc fills memory with another byte in every child process."""
     _, ms, solution = night
     first = tmp_path / "first.cal"
     caltables.write(solution.bandpass, first, ms)
@@ -77,7 +77,7 @@ def test_the_same_solution_is_the_same_bytes(night, tmp_path):
 
 
 def test_as_many_channels_as_the_telescope_has(night, tmp_path):
-    """Rows of 768 channels are longer than a bucket as casacore chooses it; 6144 would come of files that were not averaged."""
+    """Rows of 768 channels are longer than casacore's default bucket; files that were not averaged would give 6144."""
     _, ms, solution = night
     for n_chan in (768, 6144):
         few = solution.bandpass
@@ -116,7 +116,7 @@ def test_layout_is_casas(night, tmp_path):
 
 
 def test_pyuvdata_reads_every_kind(night, tmp_path):
-    """Without a warning, and the same numbers: gains are conjugated as it reads them, delays in seconds keep CASA's sign."""
+    """pyuvdata reads the same numbers without a warning: it conjugates gains; delays, in seconds, keep CASA's sign."""
     _, ms, solution = night
     assert {gains.kind for gains in solution.tables} == {"K", "B", "G"}
     for gains in solution.tables:
@@ -143,10 +143,10 @@ def test_intervals_of_unequal_length_do_not_overlap(night, tmp_path):
     _, ms, solution = night
     step = 12.884901888
     starts, lengths = np.array([0, 5, 10, 15, 20, 40, 45]), np.array([5, 5, 5, 5, 4, 5, 4])
-    one = solution.gains
+    solved = solution.gains
     gains = replace(
-        one, times_mjd=one.times_mjd[0] + (starts + lengths / 2) * step / 86400, interval_s=5 * step,
-        **{name: np.repeat(getattr(one, name)[:1], 7, axis=0) for name in ("values", "flags", "snr")},
+        solved, times_mjd=solved.times_mjd[0] + (starts + lengths / 2) * step / 86400, interval_s=5 * step,
+        **{name: np.repeat(getattr(solved, name)[:1], 7, axis=0) for name in ("values", "flags", "snr")},
     )  # fmt: skip
     caltables.write(gains, tmp_path / "g.cal", ms)
     cal = UVCal()
@@ -179,7 +179,7 @@ def test_stock_applycal_agrees_with_ours(night, tmp_path):
     obs, _, solution = night
     for with_delays in (False, True):
         tables = solution.tables if with_delays else solve(obs.vis, obs.model, replace(OPTIONS, solve_delays=False)).tables
-        # a channel amid others that has no solution flags data, and is not interpolated over
+        # a channel without a solution, amid others, flags data and is not interpolated
         tables = [replace(t, flags=t.flags | (np.arange(t.flags.shape[2]) == 3)[:, None]) if t.kind == "B" else t for t in tables]
         ours, theirs = apply(obs.vis, tables), casa_calibration.apply(obs.vis, tables, work_dir=tmp_path)
         cross = ~obs.vis.is_auto
@@ -207,7 +207,7 @@ def test_casas_tables_applied_by_us(night, tmp_path):
 
 @pytest.mark.casa
 def test_casas_solution_agrees_with_ours(night, tmp_path):
-    """Selectable engines: same in, same out. Both are at the noise limit, so they agree within the noise."""
+    """The engines give the same solution for the same input. Both are at the noise limit, so they agree within the noise."""
     obs, _, solution = night
     theirs = casa_calibration.solve(obs.vis, obs.model, OPTIONS, work_dir=tmp_path, field_name="3C138")
     good = ~(solution.bandpass.flags | theirs.bandpass.flags)

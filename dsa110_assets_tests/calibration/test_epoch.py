@@ -1,4 +1,4 @@
-"""Gains since the tables, from sums made of known gains, model and noise."""
+"""Gain changes since the tables were solved, from sums made with known gains, model and noise."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANT1, ANT2 = (a.astype(np.int32) for a in np.triu_indices(N_ANT, 1))
 
 
 def sums(gains: np.ndarray, seed: int = 1, flux_jy: float = 1.0, noise: np.ndarray | None = None) -> Comparison:
-    """Of gains (interval, antenna, block, pol) on a source of flux_jy; `noise` (antenna, pol): each receptor's share of sigma^2."""
+    """Sums of gains (interval, antenna, block, pol) on a source of flux_jy; `noise` (antenna, pol): each receptor's share of sigma^2."""
     rng = np.random.default_rng(seed)
     g = np.broadcast_to(gains, (N_INTERVALS, N_ANT, N_BLOCKS, 2)).transpose(0, 3, 2, 1)[:, None]
     z = np.broadcast_to(g[..., ANT1] * np.conj(g[..., ANT2]), (N_INTERVALS, 2, 2, N_BLOCKS, ANT1.size))
@@ -38,29 +38,29 @@ SIGMA = 1 / np.sqrt((N_ANT - 1) * N_BLOCKS * N_INTERVALS * 2 * SAMPLES)
 
 
 def truth(spread: float, seed: int) -> np.ndarray:
-    """Gains that departed by a normal `spread` in ln|g| and phase, (1, antenna, 1, pol), about their common amplitude and phase."""
+    """Gains (1, antenna, 1, pol) with a normal `spread` of ln|g| and phase about their common amplitude and phase."""
     rng = np.random.default_rng([seed, 7])
     logs = spread * (rng.normal(size=(1, N_ANT, 1, 2)) + 1j * rng.normal(size=(1, N_ANT, 1, 2)))
     return np.exp(logs)
 
 
 def error(applied: np.ndarray, true: np.ndarray) -> float:
-    """Root mean square of ln(applied / true) about the common amplitude and the phase that all share at a time."""
+    """Root mean square of ln(applied / true), less the common amplitude and the common phase of each time."""
     logs = np.log(applied / true)
     return float(np.sqrt(np.mean((logs.real - logs.real.mean()) ** 2 + (logs.imag - logs.imag.mean(axis=(1, 2), keepdims=True)) ** 2)))
 
 
 @pytest.mark.parametrize("times_sigma", [0.0, 0.3, 1.0, 3.0, 20.0])
 def test_gains_are_never_worse_than_before(times_sigma: float) -> None:
-    """Over 20 observations. Shrinking by v / (v + sigma^2) leaves v sigma^2 / (v + sigma^2) of either part's variance, always
-    below v. What is known of v is of 32 receptors: its error costs some per cent, so 1.1 of that; and of v = 0, the chance
-    that noise passes three sigma: a tenth of sigma."""
+    """Over 20 observations. Shrinking by v / (v + sigma^2) leaves a variance of v sigma^2 / (v + sigma^2) in either part, always
+    below v. v is estimated from 32 receptors, and its error costs a few per cent: 1.1 times that is allowed. For v = 0, a tenth of sigma
+    allows for noise that exceeds three sigma by chance."""
     before, after = [], []
     for seed in range(20):
         true = truth(times_sigma * SIGMA, seed)
-        found = solve_epoch(sums(true, seed), EpochOptions())
+        solution = solve_epoch(sums(true, seed), EpochOptions())
         before.append(error(np.ones_like(true), true))
-        after.append(error(found.gains, true))
+        after.append(error(solution.gains, true))
     v = (times_sigma * SIGMA) ** 2
     expected = np.sqrt(2 * v * SIGMA**2 / (v + SIGMA**2))
     assert np.mean(after) <= max(1.1 * expected, min(np.mean(before), np.sqrt(2 * v))) + 0.1 * SIGMA
@@ -70,7 +70,7 @@ def test_gains_are_never_worse_than_before(times_sigma: float) -> None:
 
 
 def test_the_spread_is_found() -> None:
-    """Of 32 receptors a standard deviation is known to 1/sqrt(2 x 31), 13 %: three of those."""
+    """32 receptors give a standard deviation to 1/sqrt(2 x 31), 13 %: three times that is allowed."""
     found = solve_epoch(sums(truth(0.05, 3)), EpochOptions())
     assert found.drift_amplitude == pytest.approx(0.05, rel=0.4)
     assert found.drift_phase_rad == pytest.approx(0.05, rel=0.4)
@@ -102,13 +102,13 @@ def test_an_antenna_that_lost_half_its_amplitude_is_corrected() -> None:
     gains[0, 5] = 0.5 * np.exp(0.4j)
     found = solve_epoch(sums(gains), EpochOptions())
     assert not found.lost.any()
-    np.testing.assert_allclose(found.gains[0, 5], np.broadcast_to(gains[0, 5], (N_BLOCKS, 2)), atol=5 * SIGMA)  # it is applied whole
+    np.testing.assert_allclose(found.gains[0, 5], np.broadcast_to(gains[0, 5], (N_BLOCKS, 2)), atol=5 * SIGMA)  # applied without shrinking
     assert found.stand_out[5].all()
     assert found.stand_out.sum() == 2
 
 
 def test_delays_that_jumped_are_found() -> None:
-    """A delay's error is that of the phase over 2 pi times the root of the sum of squares of the frequencies: 0.02 ns here."""
+    """A delay's error is the phase's error over 2 pi times the root of the sum of squared frequencies: 0.02 ns here."""
     jumped_ns = np.zeros((N_ANT, 2))
     jumped_ns[[2, 9]], jumped_ns[4, 0] = [[4.0], [-3.0]], 2.0
     gains = phasor(jumped_ns, BLOCK_HZ, float(BLOCK_HZ.mean())).transpose(0, 2, 1)[None]
@@ -131,8 +131,8 @@ def test_a_changed_bandpass_is_corrected_where_it_changed() -> None:
 
 
 def test_a_spectrum_that_is_not_the_models_is_no_bandpass() -> None:
-    """The source's index differs by 0.9 from its model's: 4 % of amplitude from the middle of the band to its edge, in all receptors
-    alike. One whose bandpass did change as well is still told apart, to the same errors."""
+    """The source's index differs by 0.9 from its model's: 4 % of amplitude from the middle of the band to its edge, the same in all
+    receptors. A receptor whose bandpass changed as well is still recognised, with the same errors."""
     spectrum = (BLOCK_HZ / BLOCK_HZ.mean())[:, None] ** 0.45 + 0j
     found = solve_epoch(sums(np.broadcast_to(spectrum, (1, N_ANT, N_BLOCKS, 2))), EpochOptions())
     assert found.judged
@@ -154,16 +154,16 @@ def test_gains_that_turn_within_the_observation_are_followed() -> None:
 
 
 def test_a_shift_of_the_sky_is_taken_out_of_the_phases() -> None:
-    """Gains with a slope of 10 degrees along a kilometre, which the sky's places would be if they were 6 arcsec off: without it
-    they are what they are without the slope, to the two fits' errors, and have none. An antenna that jumped by itself stays so."""
+    """Gain phases have a slope of 10 degrees along a kilometre, as from sky positions 6 arcsec off. With the slope removed the gains equal
+    those of data without it, to the two fits' errors, and have no slope. A phase jump of a single antenna remains."""
     rng = np.random.default_rng(21)
     positions_m = np.concatenate([rng.normal(size=(N_ANT, 2)) * 500, np.zeros((N_ANT, 1))], axis=1)
     turn = np.exp(1j * np.deg2rad(10) * positions_m[:, 0] / 1000)[None, :, None, None]
     true = truth(0.02, 5)
     true[:, 3] *= np.exp(2j)
     plain, shifted = (solve_epoch(sums(gains), EpochOptions()).without_shift(positions_m) for gains in (true, true * turn))
-    left = np.angle(shifted.gains / plain.gains)
-    assert np.std(left - left.mean(axis=1, keepdims=True)) < 3 * SIGMA
+    difference = np.angle(shifted.gains / plain.gains)
+    assert np.std(difference - difference.mean(axis=1, keepdims=True)) < 3 * SIGMA
     assert np.abs(np.abs(shifted.gains) - np.abs(plain.gains)).max() < 3 * SIGMA
     others = np.setdiff1d(np.arange(N_ANT), np.unique(np.nonzero(shifted.stand_out)[0]))
     phases = np.angle(shifted.gains[0, others, 0, 0])
@@ -189,73 +189,75 @@ def test_all_power_down_is_the_common_amplitude() -> None:
 
 
 def test_noise_of_receptors_is_told_apart() -> None:
-    """A receptor's share is known from 15 baselines x 24 samples in each of 8 slots, the median over slots: 5 % per block."""
+    """A receptor's share is measured from 15 baselines x 24 samples in each of 8 slots, as a median over slots: 5 % per block."""
     shares = np.ones((N_ANT, 2))
     shares[3, 0], shares[7] = 4.0, 2.0
-    given = sums(np.ones((1, 1, 1, 1), complex), noise=shares)
-    factors = scatter.noise_factors(given, solve_epoch(given, EpochOptions()))
+    comparison = sums(np.ones((1, 1, 1, 1), complex), noise=shares)
+    factors = scatter.noise_factors(comparison, solve_epoch(comparison, EpochOptions()))
     np.testing.assert_allclose(np.median(factors, axis=1), shares, rtol=0.06)
 
 
 def test_an_antenna_that_lost_signal_gains_no_weight() -> None:
-    """Half the amplitude of sky and noise: corrected, its noise is the others' over a weight that said four times less."""
+    """An antenna has half the amplitude of sky and noise. Its weights state a quarter of the noise power, and after correction its noise
+    equals the others'."""
     gains = np.ones((1, N_ANT, 1, 2), complex)
     gains[0, 5] = 0.5
     shares = np.ones((N_ANT, 2))
     shares[5] = 0.25
-    given = sums(gains, noise=shares)
-    factors = scatter.noise_factors(given, solve_epoch(given, EpochOptions()))
+    comparison = sums(gains, noise=shares)
+    factors = scatter.noise_factors(comparison, solve_epoch(comparison, EpochOptions()))
     np.testing.assert_allclose(np.median(factors[5], axis=0), 1.0, rtol=0.06)
 
 
 def test_a_model_that_is_not_the_sky_moves_no_gains() -> None:
-    """A resolved source: visibilities fall with the square of the distance between antennas at places x, whose part x_i^2 + x_j^2
-    looks like gains; the rest, 2 x_i x_j, no gains can cause. It is the larger, so nothing is applied."""
+    """A resolved source: visibilities fall with the squared distance between antennas at positions x. Its part x_i^2 + x_j^2 looks like
+    gains, but no gains can cause the rest, 2 x_i x_j. The rest is larger, so nothing is applied."""
     x = np.random.default_rng(4).normal(size=N_ANT) * 0.15
-    given = sums(np.ones((1, 1, 1, 1), complex))
+    comparison = sums(np.ones((1, 1, 1, 1), complex))
     factor = np.exp(-((x[ANT1] - x[ANT2]) ** 2))
-    seen = Comparison(given.r - (1 - factor) * given.d, *list(vars(given).values())[1:])
-    found = solve_epoch(seen, EpochOptions())
+    resolved = Comparison(comparison.r - (1 - factor) * comparison.d, *list(vars(comparison).values())[1:])
+    found = solve_epoch(resolved, EpochOptions())
     assert found.applied == "none"
     assert found.misfit > 0.01
-    assert solve_epoch(given, EpochOptions()).misfit == 0
+    assert solve_epoch(comparison, EpochOptions()).misfit == 0
 
 
 def test_gains_are_believed_beside_unlisted_sources() -> None:
-    """Departures of 0.8 % of either part, other ones on every baseline and in both halves of the band: 0.6 % over all of it, of
-    which a gain takes up the root of a fifteenth, 0.15 %. Gains that drifted by 0.8 % are beyond twice that, and are right to it, to
-    the noise of 0.09 % and, for 0.15 % that are taken off their variance, a fiftieth of themselves: 1.5 of that. 16 gains leave 104
-    of 120 parts of the departures' variance; 480 of them, and their noise of 0.36 %, know its root to 5 %: three of those."""
+    """Unlisted sources change either part by 0.8 %, differently on every baseline and in both halves of the band: 0.6 % over the whole
+    band, of which a gain absorbs the root of a fifteenth, 0.15 %. Gains that drifted by 0.8 % exceed twice that. They are right to
+    0.15 %, to the noise of 0.09 % and, because 0.15 % is subtracted from their variance, to a fiftieth of themselves: 1.5 times that is
+    allowed. 16 gains leave 104 of 120 parts of the changes' variance; 480 of them, with noise of 0.36 %, give its root to 5 %: three
+    times that is allowed."""
     true = truth(0.008, 3)
-    given = sums(true, flux_jy=5.0)
+    comparison = sums(true, flux_jy=5.0)
     rng = np.random.default_rng(9)
     halves = 0.0085 * (rng.normal(size=(2, 2, ANT1.size)) + 1j * rng.normal(size=(2, 2, ANT1.size)))
     unlisted = np.repeat(halves, N_BLOCKS // 2, axis=1)
-    found = solve_epoch(Comparison(given.r + unlisted * given.d, *list(vars(given).values())[1:]), EpochOptions())
+    found = solve_epoch(Comparison(comparison.r + unlisted * comparison.d, *list(vars(comparison).values())[1:]), EpochOptions())
     assert found.misfit == pytest.approx(0.006 * np.sqrt(104 / 120), rel=0.15)
     assert found.applied == "phase+amplitude"
     assert error(found.gains, true) < 1.5 * np.sqrt(2) * np.hypot(0.0015, 0.0009)
 
 
 def test_a_receptor_with_the_phases_of_others_is_lost() -> None:
-    """Its products are another receptor's: the sky is there, with a phase of its own on every baseline. 15 such phases have a
-    mean of a quarter in the mean, and more by chance."""
+    """Its products are another receptor's: the sky is present, with a different phase on every baseline. The mean of 15 such phases has
+    an average length of a quarter, and more by chance."""
     rng = np.random.default_rng(6)
-    given = sums(np.ones((1, 1, 1, 1), complex))
+    comparison = sums(np.ones((1, 1, 1, 1), complex))
     turn = np.ones((2, ANT1.size), complex)
-    mine = (ANT1 == 5) | (ANT2 == 5)
-    turn[:, mine] = np.exp(2j * np.pi * rng.random((2, mine.sum())))
-    turned = Comparison(given.r + (turn[:, None] - 1) * given.d, *list(vars(given).values())[1:])
+    of_receptor = (ANT1 == 5) | (ANT2 == 5)
+    turn[:, of_receptor] = np.exp(2j * np.pi * rng.random((2, of_receptor.sum())))
+    turned = Comparison(comparison.r + (turn[:, None] - 1) * comparison.d, *list(vars(comparison).values())[1:])
     found = solve_epoch(turned, EpochOptions())
     assert list(zip(*np.nonzero(found.lost), strict=True)) == [(5, 0), (5, 1)]
 
 
 def test_a_sky_the_model_does_not_know_condemns_no_antenna() -> None:
-    """Half of the signal is of sources the model lacks, with phases of their own on every baseline."""
+    """Half of the signal is from sources the model lacks, with different phases on every baseline."""
     rng = np.random.default_rng(6)
-    given = sums(np.ones((1, 1, 1, 1), complex))
+    comparison = sums(np.ones((1, 1, 1, 1), complex))
     unknown = 0.5 * np.exp(2j * np.pi * rng.random((2, 1, ANT1.size)))
-    found = solve_epoch(Comparison(given.r + unknown * given.d, *list(vars(given).values())[1:]), EpochOptions())
+    found = solve_epoch(Comparison(comparison.r + unknown * comparison.d, *list(vars(comparison).values())[1:]), EpochOptions())
     assert not found.judged
     assert not found.lost.any()
     assert found.applied == "none"

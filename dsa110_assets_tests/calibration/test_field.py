@@ -1,4 +1,4 @@
-"""A field that is not as its catalogue says, and the gains solved in it."""
+"""A field that differs from its catalogue, and the gains solved on it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TRUSTING = SolveOptions(field_rounds=0)
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory):
-    """3C138's transit with noise, and a source of 3 Jy at 0.87 of the beam; visibilities, transit and true sky."""
+    """Visibilities, transit and true sky of 3C138's transit with noise, and a source of 3 Jy at 0.87 of the beam."""
     out = tmp_path_factory.mktemp("flare")
     source = calibrators.find("3C138")
     middle = transits.transit_mjd(source.ra_deg, source.dec_deg, 61066.2)
@@ -67,14 +67,14 @@ def gains(vis, solution):
 
 
 def bias(found, true):
-    """Median over receptors, channels and times of found over true, less 1, and the rms of what is about it."""
+    """Median over receptors, channels and times of found / true - 1, and the standard deviation of the ratio."""
     ratio = found / true
     middle = float(np.nanmedian(ratio))
     return middle - 1, float(np.nanstd(ratio))
 
 
 def catalogue(sky, flux_jy):
-    """The sky as a catalogue has it that was made when the source had `flux_jy`; without it for None."""
+    """The sky in a catalogue made when the source had `flux_jy`; for None, without the source."""
     flaring = np.array([name == "FLARE" for name in sky.names])
     if flux_jy is None:
         return sky.select(~flaring)
@@ -83,15 +83,15 @@ def catalogue(sky, flux_jy):
 
 @pytest.mark.parametrize("flux_jy", [FLARE_JY / 3, None], ids=["three times brighter", "not in the catalogue"])
 def test_a_flare_in_the_field_does_not_pull_the_gains(seen, true_gains, flux_jy):
-    """A third of the noise of a gain is allowed: those of one solve are good to 1/SNR each.
+    """A third of a gain's noise is allowed; gains of one solve have an error of 1/SNR each.
 
-    Trusting the catalogue, their median is per cents off, and they scatter by as much.
+    If the catalogue is trusted, their median is off by several per cent, and they scatter by as much.
     """
     vis, transit, sky = seen
-    known = catalogue(sky, flux_jy)
-    before = bias(gains(vis, night.calibrate_transit(vis, known, transit, TRUSTING)), true_gains)
+    listed = catalogue(sky, flux_jy)
+    before = bias(gains(vis, night.calibrate_transit(vis, listed, transit, TRUSTING)), true_gains)
     assert max(abs(before[0]), before[1]) > 0.02
-    solution = night.calibrate_transit(vis, known, transit, SolveOptions(), search=bright_sources)
+    solution = night.calibrate_transit(vis, listed, transit, SolveOptions(), search=bright_sources)
     shift, scatter = bias(gains(vis, solution), true_gains)
     noise = 1 / solution.report["bandpass_snr"]
     assert abs(shift) < 0.002
@@ -109,7 +109,7 @@ def test_a_flare_in_the_field_does_not_pull_the_gains(seen, true_gains, flux_jy)
 
 
 def test_a_true_catalogue_stays_as_it_is(seen, true_gains):
-    """Nothing differs by 5 sigma, so the model and with it the gains are the very same; one round says so."""
+    """Nothing differs by 5 sigma, so the model and hence the gains are identical, after one round."""
     vis, transit, sky = seen
     solution = night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources)
     assert (solution.report["field_changes"], solution.report["field_rounds"]) == ([], 1)
@@ -117,7 +117,7 @@ def test_a_true_catalogue_stays_as_it_is(seen, true_gains):
 
 
 def test_the_calibrator_keeps_its_flux(seen):
-    """A field twice too bright in the catalogue moves the field, not the scale: that is the anchor's."""
+    """If the catalogue's field is too bright by a factor of two, the field changes and not the scale, which is the anchor's."""
     vis, transit, sky = seen
     calibrator = model.from_calibrator(transit.calibrator)
     refined = field.refine(vis, night.field_of(vis, transit.calibrator, catalogue(sky, 1.0), 30), sky, SolveOptions(), None).field
@@ -141,26 +141,27 @@ NOTHING = SkyModel((), *(np.empty(0) for _ in range(4)))
 
 @pytest.mark.parametrize(("antennas", "found"), [(8, 2), (24, 3)])
 def test_sources_are_found_and_their_sidelobes_are_not(antennas: int, found: int) -> None:
-    """1, 0.7, 0.4 and 0.2 Jy: the last of 8 antennas' is below the root of 2/7 (0.53), of 24 antennas' below that of 2/23 (0.29).
+    """Sources of 1, 0.7, 0.4 and 0.2 Jy. With 8 antennas those below the root of 2/7 (0.53) are not found, with 24 antennas those below
+    the root of 2/23 (0.29).
 
-    The highest sidelobes are 0.93 with 8 antennas, 0.74 with 24. A peak is the flux to 2 % (a third of a pixel of a quarter of a beam),
-    and to what sidelobes of others, a fifth here, make of it before all are fitted together.
+    The highest sidelobes are 0.93 with 8 antennas, 0.74 with 24. A peak gives the flux to 2 % (a third of a pixel of a quarter of a
+    beam), and to the sidelobes of the others, a fifth here, before all are fitted together.
     """
     offsets, flux = [(0.1, 0.2), (-0.6, 0.35), (0.45, -0.5), (-0.3, -0.65)], [1.0, 0.7, 0.4, 0.2]
     vis = synthetic.observe(
         [(*place, jy) for place, jy in zip(offsets, flux, strict=True)],
         n_antennas=antennas, n_subbands=4, n_channels=4, noise_jy=0.05, primary_beam=True, smeared=True,
     )  # fmt: skip
-    seen = field.new_sources(vis, 0.05, NOTHING, bright_sources)
+    sources = field.new_sources(vis, 0.05, NOTHING, bright_sources)
     ra, dec = np.array([synthetic.position_rad(vis.phase_centres_rad[0], *place) for place in offsets[:found]]).T
-    assert len(seen) == found
-    away_deg = np.rad2deg(np.hypot((seen.ra_rad - ra) * np.cos(dec), seen.dec_rad - dec))
+    assert len(sources) == found
+    away_deg = np.rad2deg(np.hypot((sources.ra_rad - ra) * np.cos(dec), sources.dec_rad - dec))
     assert away_deg.max() < 10 / 3600
-    np.testing.assert_allclose(seen.flux_jy, flux[:found], rtol=0.2)
+    np.testing.assert_allclose(sources.flux_jy, flux[:found], rtol=0.2)
 
 
 def test_what_sums_cannot_tell_apart_is_unknown() -> None:
-    """Two columns alike: by Sherman and Morrison the inverse of 1 1^T + e I is (I - 1 1^T / (2 + e)) / e."""
+    """Two columns are equal: by Sherman and Morrison the inverse of 1 1^T + e I is (I - 1 1^T / (2 + e)) / e."""
     e = field_fit.ROUNDING
     inverse = field_fit.inverted(np.ones((2, 2)))
     np.testing.assert_allclose(inverse * e, np.eye(2) - 1 / (2 + e), rtol=1e-6)
@@ -169,14 +170,14 @@ def test_what_sums_cannot_tell_apart_is_unknown() -> None:
 
 @pytest.mark.parametrize(("power", "index"), [(2.6, -0.6), (2.4, -0.7)])
 def test_an_index_that_cannot_be_told_is_left(power: float, index: float) -> None:
-    """A new source whose index is a step of 0.1 off, the sums exact beside a variance of 10: the step's error is below 2 steps where
-    the sum over its column squared is above 10 / 2^2."""
+    """A new source has an index that is off by a step of 0.1; the sums are exact, with a variance of 10. The step's error is below 2 steps
+    if the sum of its squared column is above 10 / 2^2."""
     normal, true = np.diag([1e5, 0.0, 1e4, power]), np.array([1.0, 1.0, 1.0, 1.0])
-    what = np.array([FLUX, INDEX])
-    energy = float(true @ normal @ true) + 2 * 10 * (1000 - what.size)
+    kinds = np.array([FLUX, INDEX])
+    energy = float(true @ normal @ true) + 2 * 10 * (1000 - kinds.size)
     empty = np.empty(0)
     sums = field_fit.Equations(
-        normal, normal @ true, energy, 1000, np.array([1, 1]), what, np.empty((4, 2)), np.eye(2), 1.0, BaselineSums(*[empty] * 8)
+        normal, normal @ true, energy, 1000, np.array([1, 1]), kinds, np.empty((4, 2)), np.eye(2), 1.0, BaselineSums(*[empty] * 8)
     )
     sky = SkyModel(("calibrator", "new"), np.array([0.0, 0.01]), np.zeros(2), np.array([10.0, 1.0]), np.full(2, -0.7))
     new = np.array([False, True])
@@ -189,8 +190,9 @@ def test_an_index_that_cannot_be_told_is_left(power: float, index: float) -> Non
 
 @pytest.mark.parametrize("antennas", [8, 24])
 def test_the_part_that_gains_take_up_is_that_of_their_numbers(antennas: int) -> None:
-    """About a model of a point, gains 1 + a + i b change a baseline's real part by a_i + a_j and its imaginary part by b_i - b_j: what
-    least squares takes up of white numbers is the rank of that over their count; 2 / (n - 1) is more by 1 / (2 n - 1) of it."""
+    """With a point as the model, gains 1 + a + i b change a baseline's real part by a_i + a_j and its imaginary part by b_i - b_j. The
+    fraction of white noise that least squares absorbs is the rank of this over the count; 2 / (n - 1) exceeds it by 1 / (2 n - 1) of
+    it."""
     vis = synthetic.observe([(0.0, 0.0, 1.0)], n_antennas=antennas, n_times=1, n_subbands=1)
     i, j = np.triu_indices(antennas, 1)
     amplitudes, phases = np.zeros((2, i.size, antennas))
@@ -201,8 +203,8 @@ def test_the_part_that_gains_take_up_is_that_of_their_numbers(antennas: int) -> 
 
 
 def test_a_sky_that_the_model_lacks_is_told_from_noise() -> None:
-    """0.1 Jy beside a model of 1 Jy, point sources both: a tenth. The noise of XX times that of YY and of each times the source are
-    sqrt(2) 0.05^2 and 0.05 0.1 in 10^5 samples: the power to 0.2 %."""
+    """A point of 0.1 Jy that is missing from a model of a point of 1 Jy: a tenth. The noise of XX times that of YY and of each times the
+    source are sqrt(2) 0.05^2 and 0.05 0.1 in 10^5 samples, which gives the power to 0.2 %."""
     model = synthetic.observe([(0.0, 0.0, 1.0)], autos=False).data[..., 0]
     left = synthetic.observe([(0.3, 0.2, 0.1)], autos=False, noise_jy=0.05)
     assert unknown_sky(left, model) == pytest.approx((0.1, 0.1), rel=0.005)

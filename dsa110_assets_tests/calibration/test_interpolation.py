@@ -24,8 +24,8 @@ EXACT = 1e-9
 
 @dataclass(frozen=True)
 class Drift:
-    """ln amplitude and phase of every receptor (antenna, pol), delays [ns], ripples over the band, all linear in the share of the
-    way between the transits."""
+    """Amplitude and phase of every receptor (antenna, pol), delays [ns], ripples over the band, all linear in the fraction of the time
+    between the transits."""
 
     amplitude: NDArray[np.float64]
     phase: NDArray[np.float64]
@@ -33,7 +33,8 @@ class Drift:
     ripple: NDArray[np.float64]
 
     def at(self, share: NDArray[np.float64]) -> NDArray[np.complex128]:
-        """(time, antenna, channel, pol); each of the four is (2, antenna, pol): at the first transit, and its change."""
+        """Return gains (time, antenna, channel, pol). Each of the four fields is (2, antenna, pol): the value at the first transit, and its
+        change."""
         x = np.linspace(-1, 1, FREQUENCIES_HZ.size)
         turns = 2e-9 * np.pi * (FREQUENCIES_HZ - FREQUENCIES_HZ.mean())
 
@@ -47,12 +48,12 @@ class Drift:
 
 @pytest.fixture
 def drift() -> Drift:
-    """Amplitudes change by up to 30 %, phases by 60 degrees (120 of two antennas), delays by 8 ns: 1.5 turns over the band, of up
-    to 20 ns, 3.7 turns."""
+    """Amplitudes change by up to 30 %, phases by 60 degrees (120 between two antennas), and delays by 8 ns, 1.5 turns over the band.
+    The delays are up to 20 ns, 3.7 turns."""
     rng = np.random.default_rng(110)
 
     def drawn(start: float, change: float) -> NDArray[np.float64]:
-        return np.stack([rng.uniform(-most, most, (len(NAMES), 2)) for most in (start, change)])
+        return np.stack([rng.uniform(-limit, limit, (len(NAMES), 2)) for limit in (start, change)])
 
     size = 0.068 * (1 + drawn(0.3, 0.3))
     return Drift(np.stack([size[0], size[1] - 0.068]), drawn(np.pi, np.deg2rad(60)), drawn(20, 8), drawn(0.5, 0.2))
@@ -60,7 +61,7 @@ def drift() -> Drift:
 
 @pytest.fixture
 def frame() -> Visibilities:
-    """An observation a third of the way, of which only the axes count."""
+    """An observation a third of the way between the transits, of which only the axes are used."""
     ant1, ant2 = (a.astype(np.int32) for a in np.triu_indices(len(NAMES)))
     shape = (TIMES.size, ant1.size, FREQUENCIES_HZ.size, 2)
     empty = [np.broadcast_to(np.zeros((), kind), shape) for kind in (np.complex64, np.bool_, np.float32)]
@@ -70,7 +71,7 @@ def frame() -> Visibilities:
 
 
 def tables(drift: Drift, share: float, refant: int) -> list[Gains]:
-    """Delays, bandpass and three gains about a transit, which drift as well; every channel turned so that `refant` has phase zero."""
+    """Delays, bandpass and three gains about a transit, which drift as well; in every channel the phase of `refant` is zero."""
     mid = MIDS[0] + share * (MIDS[1] - MIDS[0])
     values = drift.at(np.array([share]))
     values = values * np.exp(-1j * np.angle(values[:, refant : refant + 1]))
@@ -86,8 +87,8 @@ def tables(drift: Drift, share: float, refant: int) -> list[Gains]:
 
 
 def seen(frame: Visibilities, made: Gains) -> tuple[NDArray[np.complex128], NDArray[np.bool_]]:
-    """Products of gains of all pairs of antennas (time, antenna, antenna, channel, pol), which no reference antenna changes, as the
-    tables are applied, and where both are good."""
+    """Products of the applied gains of all pairs of antennas (time, antenna, antenna, channel, pol), which do not depend on the reference
+    antenna, and where both gains are good."""
     gains, good = apply.total_gains(frame, [made])
     return gains[:, :, None] * gains[:, None].conj(), good[:, :, None] & good[:, None]
 
@@ -101,23 +102,23 @@ def shares(frame: Visibilities) -> NDArray[np.float64]:
 
 
 def test_a_steady_drift_is_recovered_at_every_time(frame: Visibilities, drift: Drift) -> None:
-    """Though the sets have other reference antennas, and their phases turn against each other by up to 1.5 turns over the band."""
+    """Recovered although the sets have different reference antennas, and phases differ by up to 1.5 turns over the band."""
     made = interpolate(frame, tables(drift, 0, 0), tables(drift, 1, 2), MIDS)
-    found, good = seen(frame, made.gains)
+    measured, good = seen(frame, made.gains)
     assert good.all()
     assert (made.nearest, made.one_sided) == ((), ())
     truth = pairs(drift.at(shares(frame)))
-    np.testing.assert_allclose(found, truth, rtol=EXACT)
+    np.testing.assert_allclose(measured, truth, rtol=EXACT)
     nearest = pairs(drift.at(np.zeros(1)))
-    assert np.abs(nearest / truth - 1).mean() > 0.3  # what the nearer set alone leaves: 0.42
+    assert np.abs(nearest / truth - 1).mean() > 0.3  # the error with the nearer set only: 0.42
     assert made.gains.refant == 0
     assert np.abs(np.angle(made.gains.values[:, 0])).max() < EXACT
     assert set(np.unique(made.gains.snr)) == {20}
 
 
 def test_what_only_one_set_has_is_taken_from_it(frame: Visibilities, drift: Drift) -> None:
-    """A receptor dead at the later transit, an antenna dead at the nearer one, one dead in both, and a flagged subband. Channels
-    that one set lacks follow the receptor's others, which is exact without a change of ripple."""
+    """A receptor is dead at the later transit, an antenna at the nearer one, a receptor at both, and a subband is flagged. Channels
+    that one set lacks follow the receptor's other channels, which is exact if the ripple does not change."""
     steady = replace(drift, ripple=drift.ripple * np.array([1, 0])[:, None, None])
     before, after = tables(steady, 0, 0), tables(steady, 1, 0)
     for table, antenna, pol in ((after[1], 2, 0), (before[1], 3, slice(None)), (before[1], 4, 1), (after[1], 4, 1)):
@@ -128,9 +129,9 @@ def test_what_only_one_set_has_is_taken_from_it(frame: Visibilities, drift: Drif
     assert made.one_sided == ("20X", "35X", "35Y")
     assert made.nearest == ()
     gains, good = apply.total_gains(frame, [made.gains])
-    known = np.ones(gains.shape[1:], bool)
-    known[4, :, 1] = known[2, 40:48, 0] = False
-    np.testing.assert_array_equal(good, np.broadcast_to(known, good.shape))
+    expected_good = np.ones(gains.shape[1:], bool)
+    expected_good[4, :, 1] = expected_good[2, 40:48, 0] = False
+    np.testing.assert_array_equal(good, np.broadcast_to(expected_good, good.shape))
     truth = steady.at(shares(frame))
     truth = truth * np.exp(-1j * np.angle(truth[:, :1]))
     sound = np.ones(truth.shape, bool)
@@ -139,15 +140,15 @@ def test_what_only_one_set_has_is_taken_from_it(frame: Visibilities, drift: Drif
     for share, antenna, pol in ((0, 2, 0), (1, 3, 0), (1, 3, 1)):
         held = steady.at(np.array([float(share)]))
         held = held * np.exp(-1j * np.angle(held[:, :1]))
-        own = good[0, antenna, :, pol]
-        there = np.broadcast_to(held[0, antenna, own, pol], (TIMES.size, own.sum()))
-        np.testing.assert_allclose(gains[:, antenna, own, pol], there, rtol=EXACT)
+        channels = good[0, antenna, :, pol]
+        expected = np.broadcast_to(held[0, antenna, channels, pol], (TIMES.size, channels.sum()))
+        np.testing.assert_allclose(gains[:, antenna, channels, pol], expected, rtol=EXACT)
 
 
 @pytest.mark.parametrize(("nearer", "way"), [(0, 0.3), (1, 0.7)])
 def test_where_the_way_round_is_not_known_the_nearer_set_holds(frame: Visibilities, drift: Drift, nearer: int, way: float) -> None:
-    """20X turns by 170 degrees, and 48Y has other phases in every channel; 87Y turns so in two channels only, which then follow
-    the others."""
+    """20X turns by 170 degrees, and 48Y has unrelated phases in every channel: the direction of their turn is unknown. In 87Y this holds
+    for two channels only, which then follow the others."""
     rng = np.random.default_rng(7)
     reference = drift.phase.copy()
     reference[1, 0] = 0
@@ -156,14 +157,14 @@ def test_where_the_way_round_is_not_known_the_nearer_set_holds(frame: Visibiliti
     before, after = tables(moved, 0, 0), tables(moved, 1, 0)
     after[1].values[:, 4, :, 1] *= np.exp(1j * rng.uniform(-np.pi, np.pi, FREQUENCIES_HZ.size))
     (after, before)[nearer][1].values[:, 5, 50:52, 1] *= -1
-    there = replace(frame, times_mjd=frame.times_mjd - frame.mid_mjd + MIDS[0] + way * (MIDS[1] - MIDS[0]))
-    made = interpolate(there, before, after, MIDS)
+    observation = replace(frame, times_mjd=frame.times_mjd - frame.mid_mjd + MIDS[0] + way * (MIDS[1] - MIDS[0]))
+    made = interpolate(observation, before, after, MIDS)
     assert (made.nearest, made.one_sided) == (("20X", "48Y"), ())
-    gains, good = apply.total_gains(there, [made.gains])
+    gains, good = apply.total_gains(observation, [made.gains])
     assert good.all()
-    own, _ = apply.total_gains(replace(there, times_mjd=np.array([MIDS[nearer]])), (before, after)[nearer])
+    nearer_gains, _ = apply.total_gains(replace(observation, times_mjd=np.array([MIDS[nearer]])), (before, after)[nearer])
     for antenna, pol in ((2, 0), (4, 1)):
-        np.testing.assert_allclose(gains[:, antenna, :, pol], np.broadcast_to(own[0, antenna, :, pol], (24, 128)), rtol=EXACT)
-    truth = moved.at(shares(there))
+        np.testing.assert_allclose(gains[:, antenna, :, pol], np.broadcast_to(nearer_gains[0, antenna, :, pol], (24, 128)), rtol=EXACT)
+    truth = moved.at(shares(observation))
     truth = truth * np.exp(-1j * np.angle(truth[:, :1]))
     np.testing.assert_allclose(gains[:, 5, :, 1], truth[:, 5, :, 1], rtol=EXACT)

@@ -1,7 +1,7 @@
-"""Calibrators that are not what they are listed as: told by their field and their closures, corrected, or refused by name.
+"""Calibrators that differ from their listing: recognised by their field and their closures, then corrected or refused by name.
 
-The sky is simulated; what is wrong with the calibrator is in what the solve is handed, or put into the data by the Fourier
-transform of its structure, times the gains that the right model gives.
+The sky is simulated. The calibrator's fault is put into the model that the solve is given, or into the data as the Fourier
+transform of its structure times the gains that the right model gives.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from dsa110_assets.visibilities.predict import predict
 
 TRUSTING = SolveOptions(field_rounds=0)
 LIMIT = 0.005
-"""Of a median amplitude: 1 % of the flux scale, the bound. The field's fluxes tell it to 0.1 to 0.3 %."""
+"""Limit on the error of a median amplitude: 1 % of the flux scale, the required bound. The field's fluxes give it to 0.1 to 0.3 %."""
 
 
 def observed(out, seed):
-    """3C138's transit with the telescope's noise; visibilities, transit and true sky."""
+    """Visibilities, transit and true sky of 3C138's transit with the telescope's noise."""
     source = calibrators.find("3C138")
     middle = transits.transit_mjd(source.ra_deg, source.dec_deg, 61066.2)
     options = SimulationOptions(
@@ -68,34 +68,34 @@ def true_gains(seen):
 
 
 def listed(transit, factor=1.0, east_arcsec=0.0, north_arcsec=0.0):
-    """The transit of a listed calibrator that is in truth `factor` brighter, and lies so far from its listed place."""
-    one = transit.calibrator
+    """The transit of a listed calibrator whose true flux is `factor` times the listed one, at these offsets from its listed position."""
+    entry = transit.calibrator
     return replace(transit, calibrator=replace(
-        one, standard=None, flux_20cm_jy=float(one.flux_jy(1.4e9)) / factor, index=one.spectral_index,
-        ra_deg=one.ra_deg - east_arcsec / 3600 / np.cos(np.deg2rad(one.dec_deg)), dec_deg=one.dec_deg - north_arcsec / 3600,
+        entry, standard=None, flux_20cm_jy=float(entry.flux_jy(1.4e9)) / factor, index=entry.spectral_index,
+        ra_deg=entry.ra_deg - east_arcsec / 3600 / np.cos(np.deg2rad(entry.dec_deg)), dec_deg=entry.dec_deg - north_arcsec / 3600,
     ))  # fmt: skip
 
 
 def solved(vis, sky, transit):
     solution = night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources)
-    found = quality.problems(solution.report, Thresholds())
-    return solution, found + quality.calibrator_problems(transit.calibrator.name, solution.report, Thresholds())
+    problems = quality.problems(solution.report, Thresholds())
+    return solution, problems + quality.calibrator_problems(transit.calibrator.name, solution.report, Thresholds())
 
 
 def over_true(vis, solution, true):
-    found = gains(vis, solution)
-    both = (found != 0) & (true != 0)
+    solved_gains = gains(vis, solution)
+    both = (solved_gains != 0) & (true != 0)
     assert both.sum() > 0.9 * (true != 0).sum()
-    return found[both] / true[both]
+    return solved_gains[both] / true[both]
 
 
 def shift(vis, solution, true):
-    """Median amplitude over the true one, less 1."""
+    """Median of amplitude / true amplitude, less 1."""
     return float(np.median(np.abs(over_true(vis, solution, true)))) - 1
 
 
 def with_structure(vis, transit, true, visibility):
-    """The data with the calibrator's visibilities times `visibility` (u, v in wavelengths)."""
+    """The data with the calibrator's visibilities multiplied by `visibility` (u, v in wavelengths)."""
     u, v = (vis.uvw_m[..., k, None] * vis.frequencies_hz / speed_of_light for k in (0, 1))
     more = (visibility(u, v) - 1) * predict(vis, model.from_calibrator(transit.calibrator))
     both = true[:, vis.ant1] * true[:, vis.ant2].conj()
@@ -105,7 +105,7 @@ def with_structure(vis, transit, true, visibility):
 
 def gaussian(major_arcsec, minor_arcsec, pa_deg):
     """The transform of a Gaussian of these FWHM; sigma = FWHM / sqrt(8 ln 2) has exp(-2 pi^2 sigma^2 u^2)."""
-    along, across = (np.deg2rad(one / 3600) / np.sqrt(8 * np.log(2)) for one in (major_arcsec, minor_arcsec))
+    along, across = (np.deg2rad(fwhm_arcsec / 3600) / np.sqrt(8 * np.log(2)) for fwhm_arcsec in (major_arcsec, minor_arcsec))
     east, north = np.sin(np.deg2rad(pa_deg)), np.cos(np.deg2rad(pa_deg))
     return lambda u, v: np.exp(-2 * np.pi**2 * ((along * (u * east + v * north)) ** 2 + (across * (u * north - v * east)) ** 2))
 
@@ -118,35 +118,35 @@ def double(apart_arcsec, pa_deg):
 
 @pytest.mark.parametrize("seed", [2, 3, 4])
 def test_a_healthy_transit_changes_nothing(tmp_path, seed):
-    """Standard or listed: the very gains of the true sky, and figures within 5 of their errors of what is true."""
+    """For a standard and a listed calibrator the gains are those of the true sky, and figures are within 5 of their errors of the truth."""
     vis, transit, sky = observed(tmp_path, seed)
     true = gains(vis, night.calibrate_transit(vis, sky, transit, TRUSTING))
-    for one in (transit, listed(transit)):
-        solution, problems = solved(vis, sky, one)
-        told = solution.report
+    for case in (transit, listed(transit)):
+        solution, problems = solved(vis, sky, case)
+        report = solution.report
         assert problems == []
-        assert told["anchor"] == one.calibrator.anchor
-        # a power law leaves out the standard's curvature: 0.155 dex per decade squared, 0.028 decades from the middle at most,
-        # are 2.8e-4 of the flux, half of that in amplitude
-        assert abs(shift(vis, solution, true)) <= (0 if one is transit else 1.4e-4)
-        assert told["field_group_count"] >= 20
-        assert abs(told["calibrator_flux_factor"] - 1) < 5 * told["calibrator_flux_factor_error"] < 0.05
-        assert told["field_offset_arcsec"] < 5 * told["field_offset_error_arcsec"] < 1
-        assert told["calibrator_offset_ra_arcsec"] == told["calibrator_major_arcsec"] == 0
-        assert max(told["closure_amplitude_excess"], told["closure_phase_excess_deg"]) < 0.002
-        assert told["radiometer_chi2"] == pytest.approx(1, abs=0.03)
+        assert report["anchor"] == case.calibrator.anchor
+        # a power law lacks the standard's curvature: 0.155 dex per decade squared, at most 0.028 decades from the middle, are 2.8e-4
+        # of the flux, half of that in amplitude
+        assert abs(shift(vis, solution, true)) <= (0 if case is transit else 1.4e-4)
+        assert report["field_group_count"] >= 20
+        assert abs(report["calibrator_flux_factor"] - 1) < 5 * report["calibrator_flux_factor_error"] < 0.05
+        assert report["field_offset_arcsec"] < 5 * report["field_offset_error_arcsec"] < 1
+        assert report["calibrator_offset_ra_arcsec"] == report["calibrator_major_arcsec"] == 0
+        assert max(report["closure_amplitude_excess"], report["closure_phase_excess_deg"]) < 0.002
+        assert report["radiometer_chi2"] == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.parametrize("factor", [1.15, 0.85, 1.03])
 def test_the_field_gives_a_listed_calibrator_its_flux(seen, true_gains, factor):
     vis, transit, sky = seen
     solution, problems = solved(vis, sky, listed(transit, factor))
-    told = solution.report
+    report = solution.report
     assert problems == []
-    assert told["calibrator_flux_set"] is True
-    assert told["calibrator_flux_factor"] == pytest.approx(factor, abs=5 * told["calibrator_flux_factor_error"] + 1e-3)
-    assert told["anchor"].startswith(f"field of {told['field_group_count']} catalogue sources; VLA:0521+166 measured ")
-    assert told["field_changes"] == []
+    assert report["calibrator_flux_set"] is True
+    assert report["calibrator_flux_factor"] == pytest.approx(factor, abs=5 * report["calibrator_flux_factor_error"] + 1e-3)
+    assert report["anchor"].startswith(f"field of {report['field_group_count']} catalogue sources; VLA:0521+166 measured ")
+    assert report["field_changes"] == []
     assert abs(shift(vis, solution, true_gains)) < LIMIT
 
 
@@ -155,7 +155,7 @@ def test_a_standard_keeps_its_flux_and_is_refused_by_name(seen, true_gains):
     brighter = with_structure(vis, transit, true_gains, lambda u, v: np.float64(1.15))
     solution, problems = solved(brighter, sky, transit)
     assert solution.report["anchor"] == "PB17:3C138"
-    assert solution.report["calibrator_flux_factor"] == pytest.approx(1.15, abs=0.02)  # unsettled: gains take a part of the field
+    assert solution.report["calibrator_flux_factor"] == pytest.approx(1.15, abs=0.02)  # not iterated: gains absorb part of the field
     assert len(problems) == 1
     assert "calibrated on 0521+166" in problems[0]
     assert "its flux is not that of the model" in problems[0]
@@ -163,13 +163,13 @@ def test_a_standard_keeps_its_flux_and_is_refused_by_name(seen, true_gains):
 
 @pytest.mark.parametrize(("east", "north", "factor"), [(8.0, 0.0, 1.0), (-6.0, 20.0, 1.15)])
 def test_the_field_gives_a_calibrator_its_place(seen, true_gains, east, north, factor):
-    """Phases as well as amplitudes are then those of the true model; 0.05 rad is 0.4 arcsec on the longest baseline."""
+    """Phases and amplitudes are then those of the true model; 0.05 rad is 0.4 arcsec on the longest baseline."""
     vis, transit, sky = seen
     solution, problems = solved(vis, sky, listed(transit, factor, east, north))
-    told = solution.report
+    report = solution.report
     assert problems == []
-    assert told["calibrator_offset_ra_arcsec"] == pytest.approx(east, abs=5 * told["field_offset_error_arcsec"])
-    assert told["calibrator_offset_dec_arcsec"] == pytest.approx(north, abs=5 * told["field_offset_error_arcsec"])
+    assert report["calibrator_offset_ra_arcsec"] == pytest.approx(east, abs=5 * report["field_offset_error_arcsec"])
+    assert report["calibrator_offset_dec_arcsec"] == pytest.approx(north, abs=5 * report["field_offset_error_arcsec"])
     assert abs(shift(vis, solution, true_gains)) < LIMIT
     assert np.std(np.angle(over_true(vis, solution, true_gains))) < 0.05
 
@@ -183,23 +183,24 @@ def test_a_calibrator_too_far_off_is_refused(seen):
 
 @pytest.mark.parametrize("size", [(20.0, 20.0, 0.0), (8.0, 8.0, 0.0), (20.0, 8.0, 30.0)])
 def test_a_resolved_calibrator_is_modelled_with_its_size(seen, true_gains, size):
-    """The longest baseline of 3900 wavelengths tells 1 % of a size of 3 arcsec: sizes come out to a tenth of that in square."""
+    """On the longest baseline, 3900 wavelengths, a size of 3 arcsec changes visibilities by 1 %; squared sizes are right to a tenth of
+    that."""
     vis, transit, sky = seen
     resolved = with_structure(vis, transit, true_gains, gaussian(*size))
     solution, problems = solved(resolved, sky, listed(transit))
-    told = solution.report
+    report = solution.report
     assert problems == []
-    assert told["calibrator_major_arcsec"] ** 2 == pytest.approx(size[0] ** 2, abs=20)
-    assert told["calibrator_minor_arcsec"] ** 2 == pytest.approx(size[1] ** 2, abs=20)
+    assert report["calibrator_major_arcsec"] ** 2 == pytest.approx(size[0] ** 2, abs=20)
+    assert report["calibrator_minor_arcsec"] ** 2 == pytest.approx(size[1] ** 2, abs=20)
     if size[0] != size[1]:
-        assert told["calibrator_pa_deg"] == pytest.approx(size[2], abs=5)
-    assert told["field_new"] == 0
+        assert report["calibrator_pa_deg"] == pytest.approx(size[2], abs=5)
+    assert report["field_new"] == 0
     assert abs(shift(resolved, solution, true_gains)) < LIMIT
 
 
 @pytest.mark.parametrize(("apart", "pa"), [(25.0, 0.0), (25.0, 60.0), (45.0, 0.0), (60.0, 90.0)])
 def test_a_double_is_described_or_refused(seen, true_gains, apart, pa):
-    """25 arcsec are half a fringe on the longest baseline here; from its null on a double is nothing like a Gaussian."""
+    """25 arcsec are half a fringe on the longest baseline here. Beyond its null a double does not resemble a Gaussian."""
     vis, transit, sky = seen
     data = with_structure(vis, transit, true_gains, double(apart, pa))
     solution, problems = solved(data, sky, listed(transit))
@@ -212,7 +213,7 @@ def test_a_double_is_described_or_refused(seen, true_gains, apart, pa):
 
 @pytest.mark.parametrize("receptors", [(0, 1), (1,)], ids=["both", "Y"])
 def test_a_deaf_receptor_in_the_transit_is_dead_in_the_tables(seen, true_gains, receptors):
-    """Its noise stays, its sky is gone; the others, and a calibrator 15 % too bright, come out as without it."""
+    """The receptor keeps its noise and loses the sky. The others, and the flux of a calibrator 15 % too bright, are unaffected."""
     vis, transit, sky = seen
     antenna = int(vis.active_antennas[5])
     rows = ~vis.is_auto & ((vis.ant1 == antenna) | (vis.ant2 == antenna))
@@ -230,19 +231,19 @@ def test_a_deaf_receptor_in_the_transit_is_dead_in_the_tables(seen, true_gains, 
 
 
 def test_a_field_without_catalogue_sources_decides_nothing(seen):
-    """Said by NaN and a count of 0, and the listed flux stays."""
+    """Figures are NaN and the count is 0, and the listed flux is kept."""
     vis, transit, sky = seen
-    told = night.calibrate_transit(vis, sky.select(np.zeros(len(sky), bool)), listed(transit, 1.15), SolveOptions()).report
-    assert told["field_group_count"] == 0
-    assert np.isnan([told[name] for name in ("field_flux_ratio", "calibrator_flux_factor", "calibrator_offset_ra_arcsec")]).all()
-    assert (told["calibrator_flux_set"], told["anchor"]) == (False, "VLA:0521+166")
+    report = night.calibrate_transit(vis, sky.select(np.zeros(len(sky), bool)), listed(transit, 1.15), SolveOptions()).report
+    assert report["field_group_count"] == 0
+    assert np.isnan([report[name] for name in ("field_flux_ratio", "calibrator_flux_factor", "calibrator_offset_ra_arcsec")]).all()
+    assert (report["calibrator_flux_set"], report["anchor"]) == (False, "VLA:0521+166")
 
 
 def test_system_power_is_the_simulators(seen):
-    """6500 Jy, and up to a few of sky: known to 1 / sqrt(3e6 samples of 64 channels and 24 integrations)."""
+    """6500 Jy, plus up to a few Jy of sky, measured to 1 / sqrt(3e6 samples of 64 channels and 24 integrations)."""
     vis, transit, sky = seen
     solution, _ = solved(vis, sky, transit)
     power = np.array(list(solution.report["system_jy"].values()))
     assert power.shape == (24, 2)
     assert np.nanmedian(power) == pytest.approx(6500, rel=0.01)
-    assert np.nanstd(power) < 0.02 * 6500  # gains are known to 0.5 %
+    assert np.nanstd(power) < 0.02 * 6500  # gains have an error of 0.5 %

@@ -23,7 +23,7 @@ from dsa110_assets.visibilities.predict import predict
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    """One group with 3C454.3 in it, noise-free, twelve antennas; its truth and its visibilities."""
+    """One noise-free group of twelve antennas with 3C454.3 in it, with its truth."""
     out = tmp_path_factory.mktemp("transit")
     source = calibrators.find("3C454.3")
     middle = transits.transit_mjd(source.ra_deg, source.dec_deg, 61065.9)
@@ -53,10 +53,10 @@ def sky_of(truth):
 
 
 def test_solved_transit_calibrates_the_data(simulated):
-    """Noise-free data of the simulator, corrected, are the sky's prediction: scale, signs, frames.
+    """Corrected noise-free data of the simulator equal the sky's prediction: scale, signs, frames.
 
-    The simulator samples the measurement equation by its own code, with all down to 2.5 mJy through the
-    beam; sources it leaves out and we do not make 9 mJy rms.
+    The simulator samples the measurement equation with separate code, for sources down to 2.5 mJy through the
+    beam; fainter sources, which our prediction includes, make 9 mJy rms.
     """
     vis, truth, transit = simulated
     sky = sky_of(truth)
@@ -91,30 +91,30 @@ def test_field_sources_matter(simulated):
 
 
 def test_gains_take_no_flux_from_faint_sources(simulated):
-    """What the model lacks goes partly into the gains and is then missing from the data they correct.
+    """Flux that the model lacks goes partly into the gains and is then missing from the data they correct.
 
-    The response of corrected data to the field's sources beyond the 30 brightest, by least squares of one factor: 1
-    if nothing is lost. Twelve antennas' gains take up to 2 / 12 of what they do not know; what the default model leaves
-    out is a hundredth of what this sum holds.
+    The test measures the response of corrected data to the field's sources beyond the 30 brightest, as a least-squares factor: 1
+    if nothing is lost. The gains of twelve antennas absorb up to 2 / 12 of the flux missing from the model; the default model leaves
+    out a hundredth of the flux in this sum.
     """
     vis, truth, transit = simulated
     field = night.field_of(vis, transit.calibrator, sky_of(truth), 1000)
     bright, faint = np.arange(31), np.arange(31, len(field))
-    known, sought = (predict(vis, field.select(which)) for which in (bright, faint))
+    bright_model, faint_model = (predict(vis, field.select(which)) for which in (bright, faint))
 
     def seen(options):
         after = apply(vis, night.calibrate_transit(vis, sky_of(truth), transit, options).tables)
         good = ~after.flags & ~vis.is_auto[None, :, None, None]
-        left = np.where(good, after.data - known[..., None], 0)
-        power = np.where(good, np.abs(sought[..., None]) ** 2, 0)
-        return float(np.sum((left * np.conj(sought[..., None])).real) / power.sum())
+        residual = np.where(good, after.data - bright_model[..., None], 0)
+        power = np.where(good, np.abs(faint_model[..., None]) ** 2, 0)
+        return float(np.sum((residual * np.conj(faint_model[..., None])).real) / power.sum())
 
     assert seen(SolveOptions()) == pytest.approx(1, abs=0.01)
     assert seen(SolveOptions(model_sources=30)) < 0.97
 
 
 def test_calibrator_is_not_counted_twice(simulated):
-    """The catalogue's entry for the calibrator gives way to the calibrator's own flux."""
+    """The calibrator's flux replaces its entry in the catalogue."""
     vis, truth, transit = simulated
     field = night.field_of(vis, transit.calibrator, sky_of(truth), 30)
     ra, dec = np.deg2rad(transit.calibrator.ra_deg), np.deg2rad(transit.calibrator.dec_deg)
@@ -125,8 +125,8 @@ def test_integrations_out_of_the_beam_are_left_out(simulated):
     """Integrations with less beam on the calibrator are not solved on; data without any are refused."""
     vis, truth, transit = simulated
     response = night.beam_on(vis, np.array([transit.calibrator.ra_deg]), np.array([transit.calibrator.dec_deg]))[:, 0]
-    least = float(np.sort(response)[8])
-    solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions(min_primary_beam=least))
+    threshold = float(np.sort(response)[8])
+    solution = night.calibrate_transit(vis, sky_of(truth), transit, SolveOptions(min_primary_beam=threshold))
     assert solution.report["integrations_used"] == 16
     later = replace(vis, times_mjd=vis.times_mjd + 0.3)
     with pytest.raises(BadDataError, match="never within"):

@@ -54,7 +54,7 @@ def assessed(obs, options=SolveOptions(gain_solint_s=25.0), model=None):  # noqa
 
 
 def test_a_good_solution_passes(observation):
-    """Noise 0.002 on amplitudes of 0.068^2 x 10 Jy: every figure is what it should be."""
+    """Noise of 0.002 on amplitudes of 0.068^2 x 10 Jy: every figure has its expected value."""
     obs = observation(noise=0.002, drift=0.02, n_subbands=4)
     figures = assessed(obs)
     assert quality.problems(figures, LIMITS) == []
@@ -69,7 +69,7 @@ def test_a_good_solution_passes(observation):
 
 
 def test_phase_scatter_ignores_absolute_phase(observation):
-    """Absolute phases are uniform on the circle; what counts is how they turn within the transit."""
+    """Absolute phases are uniform on the circle; only their changes within the transit count."""
     still = assessed(observation(noise=0.001))["gain_phase_scatter_deg"]
     turning = assessed(observation(noise=0.001, drift=0.3), SolveOptions(gain_solint_s=12.9))["gain_phase_scatter_deg"]
     assert still < 1
@@ -78,7 +78,7 @@ def test_phase_scatter_ignores_absolute_phase(observation):
 
 
 def test_each_fault_is_named(observation):
-    """A wrong model, no signal, a huge and a tiny gain: each is found, each by its own rule."""
+    """A wrong model, no signal, a huge and a tiny gain: each is found by a different rule."""
     obs = observation(noise=0.002, n_subbands=4)
     wrong = observation(sources=((0.0, 0.0, 10.0), (0.3, 0.4, 8.0))).model
     with_wrong_model = assessed(observation(noise=0.002), model=wrong)
@@ -93,8 +93,8 @@ def test_each_fault_is_named(observation):
         for ant in (obs.vis.ant1, obs.vis.ant2):
             data[:, ant == odd] *= factor
         options = SolveOptions(min_snr_bandpass=0, min_snr_gain=0)
-        found = quality.problems(assessed(replace(obs, vis=replace(obs.vis, data=data)), options), LIMITS)
-        assert any(word in p for p in found)
+        problems = quality.problems(assessed(replace(obs, vis=replace(obs.vis, data=data)), options), LIMITS)
+        assert any(word in p for p in problems)
 
 
 def test_nothing_left_is_wrong(observation):
@@ -106,7 +106,7 @@ def test_nothing_left_is_wrong(observation):
 
 
 def test_every_receptor_sees_the_model_unless_its_gains_are_anothers(observation):
-    """1 by the normal equation of least squares, to the solver's tolerance; phases at random leave 1 / sqrt(11) at most."""
+    """The response is 1 by the normal equation of least squares, to the solver's tolerance; random phases leave at most 1 / sqrt(11)."""
     obs = observation(noise=0.05, n_subbands=4)
     options = SolveOptions(gain_solint_s=np.inf, min_snr_bandpass=0, min_snr_gain=0)
     sums = sums_for(obs.vis, obs.model, options)

@@ -1,4 +1,4 @@
-"""The parts a calibrator is judged with, against direct computation: moments, closure, robust means, shifts, receptors."""
+"""The quantities by which a calibrator is judged, against direct computation: moments, closure, robust means, shifts, receptors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sums(visibility, noise=0.01, n=24, seed=1):
     samples = 200
     errors = noise / np.sqrt(2) * (rng.normal(size=i.size) + 1j * rng.normal(size=i.size))
     mean = visibility(u, v) * gains[i] * gains[j].conj() + errors
-    # energy: that of the mean, and the scatter of `samples` about it
+    # the energy of the mean, plus that of the scatter of `samples` about it
     energy = samples * np.abs(mean) ** 2 + (samples - 1) * samples * noise**2
     return BaselineSums(samples * mean, np.full(i.size, float(samples)), energy, np.full(i.size, samples), i, j, u, v)
 
@@ -56,22 +56,22 @@ def test_a_gaussians_visibility_is_its_fourier_transform():
 def test_moments_are_found_and_gains_are_not_taken_for_them():
     pulls = []
     for seed in range(20):
-        found = structure.shape(sums(SMALL.visibility, seed=seed))
-        assert found.significance > 20
-        assert found.amplitude_excess < 2e-3
-        pulls.append((found.more.uu - SMALL.uu) / found.error_rad2)
+        shape = structure.shape(sums(SMALL.visibility, seed=seed))
+        assert shape.significance > 20
+        assert shape.amplitude_excess < 2e-3
+        pulls.append((shape.more.uu - SMALL.uu) / shape.error_rad2)
         point = structure.shape(sums(lambda u, v: 1 + 0 * u, seed=seed))
         assert point.significance < 5  # of three parameters, once in 4e5
         assert point.amplitude_excess == point.phase_excess_rad == 0
         assert point.reduced_chi2 == pytest.approx(1, abs=5 * np.sqrt(2 / 480))
-    # the largest of three errors is given: pulls are no wider than 1
+    # the reported error is the largest of three, so pulls are no wider than 1
     assert np.std(pulls) < 1 + 3 / np.sqrt(40)
 
 
 def test_a_double_leaves_what_no_gaussian_has():
-    """Half of 60 arcsec: its closing amplitudes and signs are off by most of themselves."""
-    found = structure.shape(sums(lambda u, v: np.cos(np.pi * 60 * ARCSEC * u)))
-    assert max(found.amplitude_excess, found.phase_excess_rad) > 0.3
+    """A double of 60 arcsec: most of its closure amplitudes and signs cannot be explained."""
+    shape = structure.shape(sums(lambda u, v: np.cos(np.pi * 60 * ARCSEC * u)))
+    assert max(shape.amplitude_excess, shape.phase_excess_rad) > 0.3
 
 
 def test_adding_sizes_never_makes_one_narrower_than_a_point():
@@ -95,8 +95,8 @@ def test_the_resolved_model_is_made_in_parts_as_it_is_whole(observation):
 
 
 def test_a_robust_mean_has_the_error_it_says():
-    """Pulls about the truth over 400 draws, catalogue scatter of 3 % that no error says among them, and with an outlier, which
-    moves Huber's estimate by at most 1.5 errors of one value: 1.5 / sqrt(20) of its own."""
+    """Pulls about the truth over 400 draws, with a catalogue scatter of 3 % that the errors do not include, and with an outlier. The
+    outlier shifts Huber's estimate by at most 1.5 errors of one value: 1.5 / sqrt(20) of the estimate's error."""
     rng = np.random.default_rng(1)
     pulls, spoilt = [], []
     for _ in range(400):
@@ -106,7 +106,7 @@ def test_a_robust_mean_has_the_error_it_says():
         pulls.append((mean - 1.1) / error)
         mean, error = group.robust_mean(np.append(values[1:], 3.0), sigma)
         spoilt.append((mean - 1.1) / error)
-    # Huber's estimate loses 5 % to the mean, and the scatter is measured on 20: 1.1 +- 3 sigma of a spread of 400
+    # Huber's estimate is 5 % less efficient than the mean, and the scatter is measured on 20: 1.1 +- 3 sigma of the spread of 400
     assert 0.85 < np.std(pulls) < 1.25
     assert abs(np.mean(pulls)) < 3 * 1.2 / 20
     assert abs(np.mean(spoilt)) < 1.5 / np.sqrt(20) + 3 * 1.2 / 20
@@ -123,14 +123,14 @@ def test_few_or_unclear_sources_are_no_group():
 def test_a_shift_of_many_fringes_is_found():
     rng = np.random.default_rng(3)
     u, v = rng.normal(0, 3000, (2, 2000))
-    seen = np.exp(2j * np.pi * (u * -31 * ARCSEC + v * 22 * ARCSEC))
-    east, north, gain = group.coarse_shift(seen, u, v)
+    visibilities = np.exp(2j * np.pi * (u * -31 * ARCSEC + v * 22 * ARCSEC))
+    east, north, gain = group.coarse_shift(visibilities, u, v)
     assert (east / ARCSEC, north / ARCSEC) == pytest.approx((-31, 22), abs=2)
     assert gain > 1000
 
 
 def test_receptors_of_a_set(observation, tmp_path):
-    """Autocorrelations of |g|^2 5000 Jy give 5000 Jy; what is dead is null in the file and NaN for the reader."""
+    """Autocorrelations of |g|^2 5000 Jy give 5000 Jy; a dead receptor is null in the file and NaN when read."""
     obs = observation(noise=0.0005)
     vis = obs.vis
     autos = vis.is_auto

@@ -1,4 +1,4 @@
-"""Choosing calibration: nearest in both directions, never across strips or antenna sets."""
+"""Choice of calibration: the nearest in both directions, never across strips or antenna sets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def chosen(*sets, mjd=MJD, dec=16.27, antennas=ANTENNAS, **more):
 
 
 def between(*sets, mjd=MJD, dec=16.27, antennas=ANTENNAS):
-    """The ids of the sets that gains are interpolated between, the nearest first, or of the only one."""
+    """The ids of the sets that gains are interpolated between, nearest first, or of the single set used."""
     choice = choose(sets, mjd, dec, antennas, ChooseOptions(interpolate=True))
     return [one.set_id for one in choice.sets]
 
@@ -55,7 +55,7 @@ def test_nearest_in_both_directions():
 
 
 def test_another_strip_is_never_borrowed():
-    """Trap 17: a fresh table of another declination loses to none at all."""
+    """Trap 17: a fresh table of another declination is not used, even if there is no other."""
     with pytest.raises(WaitingError, match="declination strip"):
         chosen(a_set("other", MJD, dec_deg=33.0))
     with pytest.raises(WaitingError, match="declination strip"):
@@ -66,7 +66,7 @@ def test_another_strip_is_never_borrowed():
 
 
 def test_the_antennas_must_be_covered():
-    """A set without one of the observation's antennas is refused; more antennas are welcome."""
+    """A set that lacks one of the observation's antennas is refused; additional antennas are allowed."""
     with pytest.raises(WaitingError, match="antennas"):
         chosen(a_set("small", MJD), antennas=ANTENNAS | {"104"})
     assert chosen(a_set("large", MJD, antennas=ANTENNAS | {"104"})).nearest.set_id == "large"
@@ -80,7 +80,7 @@ def test_rejected_sets_are_passed_over():
 
 
 def test_fallback_is_named_and_bounded():
-    """Outside every validity the last known good is taken and says so; beyond 30 days nothing is."""
+    """Outside every validity the last known good set is used, marked as such; beyond 30 days none is."""
     old = a_set("old", MJD - 3)
     choice = chosen(old)
     assert choice.fallback
@@ -125,7 +125,8 @@ def test_two_transits_around_an_observation_share_it_by_distance():
 
 
 def test_a_calibrators_next_transit_comes_after_a_sidereal_day():
-    """By then its set is not valid any more, nor is the next one's yet; but between them one of both always is."""
+    """At the calibrator's next transit its set is no longer valid, and the next set is not yet; but between them one of the two always
+    is."""
     day = 0.99727
     before, after = a_set("before", MJD - 0.2), a_set("after", MJD - 0.2 + day)
     assert between(before, after) == ["before", "after"]
@@ -141,7 +142,7 @@ def test_a_calibrators_next_transit_comes_after_a_sidereal_day():
     ],
 )  # fmt: skip
 def test_only_what_may_be_applied_is_interpolated_with(changes):
-    """Nor a set whose validity gave way to a standard's: to its own moment, or to where the standard's ends."""
+    """A set whose validity was shortened by a standard's, to its own moment or to where the standard's ends, is not used either."""
     before = a_set("before", MJD - 0.1, valid_end_mjd=MJD + 0.25)
     assert between(before, a_set("after", MJD + 0.3, **changes)) == ["before"]
 

@@ -16,12 +16,12 @@ FIELD = ((0.3, 0.2, 12.0), (-0.8, 0.5, 3.0), (0.1, -0.9, 1.5))
 
 
 def referenced(gains, refant):
-    """Gains with the reference antenna's phase taken off, per time, channel and polarisation."""
+    """Gains with the reference antenna's phase subtracted, per time, channel and polarisation."""
     return gains * np.exp(-1j * np.angle(gains[:, refant : refant + 1]))
 
 
 def product(vis, solution):
-    """Solved gains on vis's grid, for the antennas in the data only."""
+    """Solved gains on the grid of `vis`, for the antennas in the data only."""
     gains, good = total_gains(vis, solution.tables)
     shape = (vis.times_mjd.size, gains.shape[1], vis.frequencies_hz.size, 2)
     return np.broadcast_to(gains, shape), np.broadcast_to(good, shape)
@@ -30,10 +30,10 @@ def product(vis, solution):
 def worst_error(obs, solution):
     """Largest relative error of reference-normalised gains over the antennas in the data."""
     ants = obs.vis.active_antennas
-    found, good = product(obs.vis, solution)
+    solved_gains, good = product(obs.vis, solution)
     assert good[:, ants].all()
     truth = referenced(obs.gains, solution.bandpass.refant)[:, ants]
-    return np.max(np.abs(referenced(found, solution.bandpass.refant)[:, ants] - truth) / np.abs(truth))
+    return np.max(np.abs(referenced(solved_gains, solution.bandpass.refant)[:, ants] - truth) / np.abs(truth))
 
 
 @pytest.mark.parametrize(("drift", "options"), [(0.0, SolveOptions()), (0.05, PER_INTEGRATION), (0.6, PER_INTEGRATION)])
@@ -52,7 +52,7 @@ def test_noise_free_gains_and_residual(observation, drift, options, sources):
 
 
 def test_samples_that_do_not_count_may_hold_anything(observation):
-    """Flagged, or of weight 0 or below: NaN there, as other telescopes' sets have, changes no bit of the solution."""
+    """NaN in samples that are flagged or have a weight of 0 or below, as in other telescopes' sets, changes no bit of the solution."""
     obs = observation(sources=FIELD)
     flags, weights = obs.vis.flags.copy(), obs.vis.weights.copy()
     flags[0, ::7, 1], weights[1, ::5, 2, 0], weights[1, ::5, 2, 1] = True, 0, -1
@@ -142,7 +142,7 @@ def cramer_rao(obs, refant, sigma):
 
 
 def test_error_is_the_noise_limit(observation):
-    """Gain errors within 5 % of the Cramer-Rao bound, and the SNR reported is the one that is there."""
+    """Gain errors are within 5 % of the Cramer-Rao bound, and the reported SNR is the actual one."""
     sigma = 0.005
     squares, amplitudes, bound, claimed = [], [], None, []
     for seed in range(40):
@@ -154,10 +154,10 @@ def test_error_is_the_noise_limit(observation):
         refant, ants = solution.bandpass.refant, obs.vis.active_antennas
         if bound is None:
             bound = cramer_rao(clean, refant, sigma)
-        found = solution.bandpass.values[0][ants]
-        squares.append(np.abs(found - referenced(clean.gains, refant)[0][ants]) ** 2)
-        amplitudes.append(np.abs(found) - np.abs(clean.gains[0][ants]))
-        claimed.append(np.abs(found) / solution.bandpass.snr[0][ants])
+        solved_gains = solution.bandpass.values[0][ants]
+        squares.append(np.abs(solved_gains - referenced(clean.gains, refant)[0][ants]) ** 2)
+        amplitudes.append(np.abs(solved_gains) - np.abs(clean.gains[0][ants]))
+        claimed.append(np.abs(solved_gains) / solution.bandpass.snr[0][ants])
     # 40 runs x 12 antennas x 4 channels x 2 polarisations of 2 degrees of freedom: the rms is known to 1 %
     measured = np.sqrt(np.mean(squares) / np.mean(bound**2))
     assert 0.95 < measured < 1.05
@@ -168,7 +168,7 @@ def test_error_is_the_noise_limit(observation):
 
 
 def test_flagged_samples_do_not_count(observation):
-    """Garbage under flags, and garbage of weight 0, changes nothing at all."""
+    """Garbage in samples that are flagged or have weight 0 changes nothing at all."""
     obs = observation(noise=0.003)
     rng = np.random.default_rng(7)
     bad = rng.random(obs.vis.data.shape) < 0.15
@@ -180,9 +180,9 @@ def test_flagged_samples_do_not_count(observation):
         replace(flagged, data=data),
         replace(obs.vis, data=data, weights=np.where(bad, 0, obs.vis.weights).astype(np.float32)),
     ):
-        found = solve(corrupted, obs.model, SolveOptions())
-        np.testing.assert_array_equal(found.bandpass.values, truth.bandpass.values)
-        np.testing.assert_array_equal(found.gains.values, truth.gains.values)
+        solution = solve(corrupted, obs.model, SolveOptions())
+        np.testing.assert_array_equal(solution.bandpass.values, truth.bandpass.values)
+        np.testing.assert_array_equal(solution.gains.values, truth.gains.values)
 
 
 def test_weights_count(observation):
@@ -200,13 +200,13 @@ def test_weights_count(observation):
 
 @pytest.mark.parametrize("options", [SolveOptions(), PER_INTEGRATION])
 def test_baseline_order_does_not_matter(observation, shuffled, options):
-    """Scrambled and turned-around baselines (trap 9) give the same gains; only the summing order differs."""
+    """Scrambled and reversed baselines (trap 9) give the same gains; only the summing order differs."""
     obs = observation(sources=FIELD, noise=0.002)
-    other = shuffled(obs)
-    straight, crooked = (solve(o.vis, o.model, options) for o in (obs, other))
-    np.testing.assert_allclose(crooked.bandpass.values, straight.bandpass.values, atol=1e-7)
-    np.testing.assert_allclose(crooked.gains.values, straight.gains.values, atol=1e-6)
-    assert np.array_equal(crooked.bandpass.flags, straight.bandpass.flags)
+    reordered = shuffled(obs)
+    straight, scrambled = (solve(o.vis, o.model, options) for o in (obs, reordered))
+    np.testing.assert_allclose(scrambled.bandpass.values, straight.bandpass.values, atol=1e-7)
+    np.testing.assert_allclose(scrambled.gains.values, straight.gains.values, atol=1e-6)
+    assert np.array_equal(scrambled.bandpass.flags, straight.bandpass.flags)
 
 
 def test_dead_refant_falls_through_the_chain(observation):
@@ -267,9 +267,9 @@ def test_too_few_baselines(observation):
     obs = observation()
     lone = obs.vis.antennas.names.index("20")
     touched = np.flatnonzero(((obs.vis.ant1 == lone) | (obs.vis.ant2 == lone)) & ~obs.vis.is_auto)
-    for kept, solved in ((3, False), (4, True)):
+    for n_baselines, solved in ((3, False), (4, True)):
         flags = obs.vis.flags.copy()
-        flags[:, touched[kept:]] = True
+        flags[:, touched[n_baselines:]] = True
         solution = solve(replace(obs.vis, flags=flags), obs.model, SolveOptions())
         assert solution.bandpass.flags[0, lone].all() != solved
 
@@ -299,7 +299,7 @@ def test_missing_subband_is_flagged_and_kills_nobody(observation):
 
 
 def test_delays_split_off(observation):
-    """K finds the delays put in (relative to the reference antenna) and K x B is the B of before."""
+    """K holds the delays put in (relative to the reference antenna), and K x B equals the B solved without K."""
     obs = observation(max_delay_ns=40.0, n_subbands=16)
     together = solve(obs.vis, obs.model, SolveOptions())
     split = solve(obs.vis, obs.model, SolveOptions(solve_delays=True))
@@ -320,19 +320,19 @@ def test_solutions_between_times(observation):
     step = np.diff(obs.vis.times_mjd).mean()
     late = replace(obs.vis, times_mjd=obs.vis.times_mjd + step / 2)
     gains, _ = product(late, solution)
-    here, _ = product(obs.vis, solution)
+    at_solutions, _ = product(obs.vis, solution)
     ants = obs.vis.active_antennas
-    np.testing.assert_allclose(np.abs(gains[:-1, ants]), (np.abs(here[:-1, ants]) + np.abs(here[1:, ants])) / 2, rtol=1e-9)
-    turn = np.angle(here[1:, ants] * here[:-1, ants].conj())
-    np.testing.assert_allclose(np.angle(gains[:-1, ants] * here[:-1, ants].conj()), turn / 2, atol=1e-9)
-    np.testing.assert_allclose(gains[-1, ants], here[-1, ants], rtol=1e-12)
+    np.testing.assert_allclose(np.abs(gains[:-1, ants]), (np.abs(at_solutions[:-1, ants]) + np.abs(at_solutions[1:, ants])) / 2, rtol=1e-9)
+    turn = np.angle(at_solutions[1:, ants] * at_solutions[:-1, ants].conj())
+    np.testing.assert_allclose(np.angle(gains[:-1, ants] * at_solutions[:-1, ants].conj()), turn / 2, atol=1e-9)
+    np.testing.assert_allclose(gains[-1, ants], at_solutions[-1, ants], rtol=1e-12)
 
 
 def test_apply_weights_by_the_noise_and_honours_in_place(observation):
-    """(data - model) x sqrt(weight) has variance 1, for sensitive antennas and deaf ones, of high gain and of low.
+    """(data - model) x sqrt(weight) has variance 1, for antennas of high and low sensitivity and of high and low gain.
 
-    Noise is made as receivers make it: sigma^2 of a real part is P_i P_j / (2 dnu t), P the power an autocorrelation
-    shows. N samples' variance is known to sqrt(2 / N); four of that, and 0.1 % for what the sources add to the power.
+    Noise is as from receivers: sigma^2 of a real part is P_i P_j / (2 dnu t), P the power of an autocorrelation. The variance of N
+    samples has an error of sqrt(2 / N); four times that is allowed, and 0.1 % for the power of the sources.
     """
     obs = observation(noise=0.0)
     solution = solve(obs.vis, obs.model, SolveOptions())

@@ -1,4 +1,4 @@
-"""Standards that are known to consist of several components: their model, the gains solved with it, and how they are judged."""
+"""Standards that consist of several known components: their model, the gains solved with it, and how they are judged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STRUCTURED = ("3C196", "3C295")
 
 @pytest.mark.parametrize("name", STRUCTURED)
 def test_shares_are_of_one_flux_about_its_centroid(name: str) -> None:
-    """As the file rounds them: three decimals of an arcsecond, four of a share."""
+    """To the file's rounding: three decimals of an arcsecond, four of a share."""
     parts = structures.of_standards()[name].components
     assert sum(one.share for one in parts) == pytest.approx(1, abs=2e-4)
     assert sum(one.share * one.east_rad for one in parts) == pytest.approx(0, abs=2e-3 * ARCSEC)
@@ -56,25 +56,25 @@ def test_a_structures_visibility_is_its_fourier_transform() -> None:
 
 @pytest.mark.parametrize("name", STRUCTURED)
 def test_all_predictions_have_a_standards_structure(observation, name: str) -> None:
-    """Each way to predict like the others, to their single precision; a flux that was fitted leaves the structure."""
+    """All ways to predict agree to single precision; a fitted flux keeps the structure."""
     vis, sky, field = observation(n_subbands=16, n_channels=2, n_times=3).vis, *in_the_middle(observation, name)
     whole = sky_model.concat(field.select([0]), sky, field.select([1]))
-    total, alone = predict(vis, whole), predict(vis, sky)
-    np.testing.assert_allclose(total, predict(vis, field) + alone, atol=1e-5)
+    total, standard_only = predict(vis, whole), predict(vis, sky)
+    np.testing.assert_allclose(total, predict(vis, field) + standard_only, atol=1e-5)
     for n_alone in (0, 1, 2, None):
-        each = np.stack(list(predict_each(vis, whole, n_alone)), axis=1)
-        np.testing.assert_allclose(each.sum(axis=0), total, atol=1e-5)
+        separate = np.stack(list(predict_each(vis, whole, n_alone)), axis=1)
+        np.testing.assert_allclose(separate.sum(axis=0), total, atol=1e-5)
         if n_alone == 2:
-            np.testing.assert_allclose(each[1], alone, atol=1e-5)
+            np.testing.assert_allclose(separate[1], standard_only, atol=1e-5)
     some = np.array([3, 7, 20])
-    for sources, seen in ((whole, total), (sky, alone)):
+    for sources, seen in ((whole, total), (sky, standard_only)):
         made = Prediction(vis, sources).during(1, 3)
         for _ in range(2):
             np.testing.assert_allclose(made(some), seen[1:3, some], atol=1e-5)
     brighter = replace(sky, log_coefficients=sky.log_coefficients + np.eye(1, 6) * 0.1)
-    np.testing.assert_allclose(predict(vis, brighter), 10**0.1 * alone, rtol=1e-4)
+    np.testing.assert_allclose(predict(vis, brighter), 10**0.1 * standard_only, rtol=1e-4)
     unresolved = predict(vis, nobodys(sky))
-    assert np.abs(alone - unresolved).max() > 0.1 * np.abs(unresolved).max()
+    assert np.abs(standard_only - unresolved).max() > 0.1 * np.abs(unresolved).max()
 
 
 def test_components_lie_where_they_should(observation) -> None:
@@ -88,12 +88,12 @@ def test_components_lie_where_they_should(observation) -> None:
         pair, ra_rad=pair.ra_rad + east / np.cos(pair.dec_rad), dec_rad=pair.dec_rad + north,
         log_coefficients=pair.log_coefficients + np.log10(share)[:, None] * np.eye(1, 6),
     )  # fmt: skip
-    alone = predict(vis, sky)
-    np.testing.assert_allclose(alone, predict(vis, points), atol=2.2e-3 * np.abs(alone).max())
+    standard_only = predict(vis, sky)
+    np.testing.assert_allclose(standard_only, predict(vis, points), atol=2.2e-3 * np.abs(standard_only).max())
 
 
 def in_the_middle(observation, name):
-    """A standard brought to an observation's first pointing, and two other sources."""
+    """A standard moved to an observation's first pointing, and two other sources."""
     centre = observation(n_subbands=16, n_channels=2, n_times=3).vis.phase_centres_rad[0]
     sky = sky_model.from_calibrator(calibrators.find(name))
     others = centre[0] + np.array([-0.01, 0.01]), centre[1] + np.array([0, 0.01])
@@ -102,12 +102,12 @@ def in_the_middle(observation, name):
 
 
 def nobodys(sky):
-    """The sky with a polynomial that no standard has, nor visibly another flux."""
+    """The sky with a polynomial that belongs to no standard, while the flux hardly changes."""
     return replace(sky, log_coefficients=sky.log_coefficients + np.eye(1, 6, 5) * 1e-12)
 
 
 def observed(out, name: str, **more):
-    """A standard's transit as the simulator has it: visibilities, transit, all sources as points, and true |g| (antenna, pol)."""
+    """A standard's simulated transit: visibilities, transit, all sources as points, and true |g| (antenna, pol)."""
     source = calibrators.find(name)
     middle = transits.transit_mjd(source.ra_deg, source.dec_deg, 61066.2)
     options = SimulationOptions(
@@ -123,18 +123,18 @@ def observed(out, name: str, **more):
         tuple(s["name"] for s in sources), *(np.array([s[key] for s in sources]) * unit for key, unit in (
             ("ra_deg", np.pi / 180), ("dec_deg", np.pi / 180), ("flux_jy", 1), ("spectral_index", 1))),
     )  # fmt: skip
-    (known,) = truth["gains"]["nights"].values()
-    true = np.full((117, len(known["frequencies_hz"]), 2), np.nan)
-    true[np.array(truth["antennas"]) - 1] = np.abs(np.array(known["real"]) + 1j * np.array(known["imag"]))
+    (night_gains,) = truth["gains"]["nights"].values()
+    true = np.full((117, len(night_gains["frequencies_hz"]), 2), np.nan)
+    true[np.array(truth["antennas"]) - 1] = np.abs(np.array(night_gains["real"]) + 1j * np.array(night_gains["imag"]))
     return vis, transit, sky, true
 
 
 def amplitudes_off(vis, tables, true):
-    """(antenna in the data,) found |g| over the true one, the mean over all else, less 1."""
+    """(antenna in the data,) solved |g| / true |g|, averaged over the other axes, less 1."""
     values, good = total_gains(vis, tables)
-    there = vis.active_antennas
-    assert good[:, there].all()
-    return np.mean(np.abs(values[:, there]) / true[there], axis=(0, 2, 3)) - 1
+    in_data = vis.active_antennas
+    assert good[:, in_data].all()
+    return np.mean(np.abs(values[:, in_data]) / true[in_data], axis=(0, 2, 3)) - 1
 
 
 @pytest.mark.parametrize(("name", "as_a_point"), [("3C196", 0.13), ("3C295", 0.10)])
@@ -143,7 +143,7 @@ def test_a_standard_of_known_structure_gives_true_gains(tmp_path, monkeypatch, n
     turn by 3e-3, which moves a component of a seventh of the flux by 0.011 arcsec, 4e-3 rad on the longest baseline: 6e-4
     of the visibility, half of it on either antenna.
 
-    A point is wrong by a tenth on the outriggers, which have long baselines to all others: gains take nearly all of it up.
+    A point model is wrong by a tenth on the outriggers, which have long baselines to all others: gains absorb nearly all of it.
     """
     vis, transit, sky, true = observed(tmp_path, name, antennas=60, noise_scale=0.0, flux_min_jy=1.0, gain_drift=0.0)
     options = SolveOptions(field_rounds=0)
@@ -158,18 +158,18 @@ def test_a_standard_of_known_structure_gives_true_gains(tmp_path, monkeypatch, n
 
 
 def test_a_standard_of_known_structure_is_what_its_model_says(tmp_path) -> None:
-    """With the telescope's noise and the field looked at: nothing is changed, nothing refused."""
+    """With the telescope's noise, and the field examined: nothing is changed and nothing refused."""
     vis, transit, sky, _ = observed(tmp_path, "3C196", antennas=40)
-    told = night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources).report
-    assert quality.problems(told, Thresholds()) + quality.calibrator_problems("3C196", told, Thresholds()) == []
-    assert told["calibrator_major_arcsec"] == told["calibrator_offset_ra_arcsec"] == told["field_new"] == 0
-    assert told["anchor"] == "PB17:3C196"
-    assert told["field_flux_ratio"] == pytest.approx(1, abs=5 * told["field_flux_ratio_error"])
+    report = night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources).report
+    assert quality.problems(report, Thresholds()) + quality.calibrator_problems("3C196", report, Thresholds()) == []
+    assert report["calibrator_major_arcsec"] == report["calibrator_offset_ra_arcsec"] == report["field_new"] == 0
+    assert report["anchor"] == "PB17:3C196"
+    assert report["field_flux_ratio"] == pytest.approx(1, abs=5 * report["field_flux_ratio_error"])
 
 
 def test_closure_is_judged_against_the_model() -> None:
-    """A wide double, 60 arcsec and 3 to 1, seen by 24 antennas out to some kilometres: with its model nothing is left, with
-    a point's the antennas cannot take it up."""
+    """A wide double, 60 arcsec and 3 to 1, seen by 24 antennas out to some kilometres. With its model no closure error is left; with
+    a point as its model, the antennas' gains cannot absorb the error."""
     rng = np.random.default_rng(1)
     x, y = rng.normal(0, 1500, (2, 24))
     i, j = np.triu_indices(24, 1)
@@ -180,5 +180,5 @@ def test_closure_is_judged_against_the_model() -> None:
     for model, least, most in ((source.visibility(u, v), 0, 1e-9), (np.ones(i.size), 0.1, np.inf)):
         bottom = samples * np.abs(model) ** 2
         sums = structure.BaselineSums(samples * seen * model.conj(), bottom, energy, np.full(i.size, samples), i, j, u, v)
-        found = structure.shape(sums)
-        assert least <= found.amplitude_excess <= most
+        shape = structure.shape(sums)
+        assert least <= shape.amplitude_excess <= most

@@ -1,4 +1,4 @@
-"""Two sets of tables against each other: what was put between them is what is told."""
+"""Two sets of tables compared: the reported differences are those that were put in."""
 
 from __future__ import annotations
 
@@ -39,42 +39,43 @@ def pair():
 
 
 def test_ratio_phase_and_delay_come_back():
-    """Noise-free: to rounding. The delay is told of the whole band; its phase is that at the middle."""
-    found = compare(*pair())
-    assert found.reference == "103"
+    """Without noise they agree to rounding. The delay is measured over the whole band; the phase is that at its middle."""
+    comparison = compare(*pair())
+    assert comparison.reference == "103"
     for k, name in enumerate(NAMES):
         for p in range(2):
-            one = found.differences[2 * k + p]
-            assert (one.antenna, one.receptor) == (name, "XY"[p])
-            assert one.ratio == pytest.approx(RATIO[k, p], rel=1e-12)
-            assert one.phase_deg == pytest.approx(PHASE_DEG[k, p], abs=1e-9)
-            assert one.delay_ns == pytest.approx(DELAY_NS[k, p], abs=1e-9)
-            assert one.scatter_deg == pytest.approx(0.0, abs=1e-5)
+            difference = comparison.differences[2 * k + p]
+            assert (difference.antenna, difference.receptor) == (name, "XY"[p])
+            assert difference.ratio == pytest.approx(RATIO[k, p], rel=1e-12)
+            assert difference.phase_deg == pytest.approx(PHASE_DEG[k, p], abs=1e-9)
+            assert difference.delay_ns == pytest.approx(DELAY_NS[k, p], abs=1e-9)
+            assert difference.scatter_deg == pytest.approx(0.0, abs=1e-5)
 
 
 def test_a_phase_common_to_all_antennas_is_none():
-    """Another reference antenna turns every receptor of one polarisation alike: that is no difference."""
+    """Another reference antenna turns every receptor of one polarisation by the same phase, which is no difference."""
     first, second = pair()
     turned = [replace(first[0], values=first[0].values * np.exp(1j * np.array([0.7, -1.9]))), first[1]]
-    for one, other in zip(compare(turned, second).differences, compare(first, second).differences, strict=True):
-        assert one.phase_deg == pytest.approx(other.phase_deg, abs=1e-9)
+    for turned_difference, original in zip(compare(turned, second).differences, compare(first, second).differences, strict=True):
+        assert turned_difference.phase_deg == pytest.approx(original.phase_deg, abs=1e-9)
 
 
 def test_noise_is_told_as_scatter():
-    """Phases scattered by 0.1 rad are told as 5.73 deg: of 768 to 2.6 % (1 sigma of a standard deviation, 1/sqrt(2 n)), here 4 sigma."""
+    """Phases scattered by 0.1 rad are reported as 5.73 deg: with 768 phases to 2.6 % (1 sigma of a standard deviation, 1/sqrt(2 n));
+    4 sigma are allowed."""
     first, second = pair()
     noise = np.random.default_rng(9).normal(scale=0.1, size=first[0].values.shape)
     noisy = [replace(first[0], values=first[0].values * np.exp(1j * noise)), first[1]]
     noisy[0].values[:, 3] = first[0].values[:, 3]
-    for one in compare(noisy, second).differences[:6]:
-        assert one.scatter_deg == pytest.approx(np.degrees(0.1), rel=0.1)
+    for difference in compare(noisy, second).differences[:6]:
+        assert difference.scatter_deg == pytest.approx(np.degrees(0.1), rel=0.1)
 
 
 def test_what_is_not_solved_in_both_is_unknown():
     first, second = pair()
     first[0].flags[:, 1, :, 0] = True
-    found = compare(first, second).differences
-    assert [np.isnan(one.ratio) for one in found] == [False, False, True, False, False, False, False, False]
+    differences = compare(first, second).differences
+    assert [np.isnan(one.ratio) for one in differences] == [False, False, True, False, False, False, False, False]
 
 
 def test_a_delay_in_a_table_of_its_own_counts():

@@ -1,4 +1,4 @@
-"""Stock tclean as an engine against the truth it images and against our own imager."""
+"""Stock tclean as an engine, against the truth and against our own imager."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FLUX_JY = 5.0
 
 @pytest.mark.casa
 def test_same_sky_as_our_own_imager(observation, tmp_path):
-    """A source 0.25 deg off: its place within 0.1 beam, its flux within 3 % of the truth and of ours."""
+    """A source 0.25 deg off: its position within 0.1 beam, its flux within 3 % of the truth and of our own imager's."""
     obs = observation(
         sources=((0.2, 0.15, FLUX_JY),), n_times=8, n_subbands=8, n_channels=2, noise=0.5,
         station_numbers=(1, 6, 12, 19, 27, 35, 41, 47, 68, 74, 80, 86, 92, 97, 102),
@@ -36,7 +36,7 @@ def test_same_sky_as_our_own_imager(observation, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["tile.ms"]
     ra = obs.vis.phase_centres_rad[0, 0] + math.radians(0.2) / math.cos(obs.vis.pointing_dec_rad)
     dec = obs.vis.phase_centres_rad[0, 1] + math.radians(0.15)
-    # what `conftest` dims the source by, on average: a Gaussian of 1.7 deg in distance from each pointing
+    # the average attenuation of the source by `conftest`: a Gaussian of 1.7 deg in distance from each pointing
     l, m, _ = astrometry.lmn(ra, dec, obs.vis.phase_centres_rad)
     spectrum = (obs.vis.frequencies_hz / 1.4e9) ** -0.7
     truth_jy = FLUX_JY * np.exp(-(l**2 + m**2) / math.radians(1.7) ** 2).mean() * spectrum.mean()
@@ -54,5 +54,5 @@ def test_same_sky_as_our_own_imager(observation, tmp_path):
     assert theirs.beam.bmin_deg == pytest.approx(ours.beam.bmin_deg, rel=0.05)
     # CASA stops at 3 sigma, ours goes on to 1 sigma where components are
     assert theirs.rms_jy == pytest.approx(ours.rms_jy, rel=0.3)
-    # Stokes Q is made of visibilities; unlisted sources beyond the image, and resolved ones, are looked for in them
+    # figures of Stokes Q, and the search for unlisted sources beyond the image and for resolved ones, need the visibilities
     assert set(theirs.figures) == {name for name in ours.figures if not name.startswith(("q_", "unlisted", "resolved"))}

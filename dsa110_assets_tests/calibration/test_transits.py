@@ -18,7 +18,7 @@ SECOND = 1 / 86400
 
 
 def azimuth_crossing_mjd(ra_deg, dec_deg, guess_mjd):
-    """When astropy's AltAz says the source crosses due south (or north): another path than hour angles."""
+    """The time at which the source crosses due south (or north) in astropy's AltAz: computed without hour angles."""
 
     here = EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
 
@@ -48,25 +48,25 @@ def test_the_j2000_error_is_absent():
 
 
 def test_transits_of_a_night_are_complete_and_in_order():
-    """One transit per sidereal day, two where the day holds both; declination offsets are apparent."""
-    found = transits(calibrators.load(), 61065.0, 61068.0, 16.27, max_dec_offset_deg=1.0, min_flux_jy=5.0)
-    assert [t.mjd for t in found] == sorted(t.mjd for t in found)
-    assert all(61065.0 <= t.mjd < 61068.0 for t in found)
-    blazar = [t for t in found if t.calibrator.name == calibrators.find("3C454.3").name]
+    """One transit per sidereal day, two in a UTC day that holds both; declination offsets are apparent."""
+    night_transits = transits(calibrators.load(), 61065.0, 61068.0, 16.27, max_dec_offset_deg=1.0, min_flux_jy=5.0)
+    assert [t.mjd for t in night_transits] == sorted(t.mjd for t in night_transits)
+    assert all(61065.0 <= t.mjd < 61068.0 for t in night_transits)
+    blazar = [t for t in night_transits if t.calibrator.name == calibrators.find("3C454.3").name]
     assert len(blazar) == 3
     np.testing.assert_allclose(np.diff([t.mjd for t in blazar]), 1 / 1.002737909350795, atol=0.05 * SECOND)
     source = blazar[0].calibrator
     _, dec = astrometry.icrs_to_apparent_rad(np.deg2rad(source.ra_deg), np.deg2rad(source.dec_deg), blazar[0].mjd)
     assert blazar[0].dec_offset_deg == pytest.approx(np.rad2deg(float(dec)) - 16.27, abs=1e-9)
     assert blazar[0].primary_beam == pytest.approx(float(beam.power(abs(blazar[0].dec_offset_deg), 1.4e9)))
-    for transit in found:
+    for transit in night_transits:
         assert abs(transit.dec_offset_deg) <= 1.0
         again = transit_mjd(transit.calibrator.ra_deg, transit.calibrator.dec_deg, transit.mjd)
         assert abs(again - transit.mjd) < 0.01 * SECOND
 
 
 def test_a_window_edge_belongs_to_one_window():
-    """A transit is in exactly one of two adjoining windows, wherever they meet."""
+    """A transit is in exactly one of two adjoining windows, also where they meet."""
     source = calibrators.find("3C454.3")
     mjd = transit_mjd(source.ra_deg, source.dec_deg, NEAR_MJD)
     for edge in (mjd, mjd + SECOND, mjd - SECOND):
@@ -90,7 +90,7 @@ def test_no_flux_never_calibrates():
 
 
 def test_rank_prefers_trust_over_brightness():
-    """Standards, list calibrators by apparent flux, other catalogues, and variables last, however bright."""
+    """Rank: standards, list calibrators by apparent flux, other catalogues, and variables last, however bright."""
     standard = Transit(made("3C138", 8.5, standard="3C138"), 61065.5, 0.5, 0.7)
     bright = Transit(made("0700+160", 9.0), 61065.6, 0.0, 1.0)
     offset = Transit(made("0800+160", 12.0), 61065.6, 1.0, 0.6)

@@ -35,7 +35,7 @@ def archive(processed: Settings) -> Iterator[Archive]:
 
 
 @pytest.fixture
-def told(processed: Settings, bare: Run) -> Run:
+def dsa110(processed: Settings, bare: Run) -> Run:
     """`dsa110` on a copy of the processed night."""
     return lambda *arguments: bare(*arguments, **environment(processed))
 
@@ -77,11 +77,11 @@ def data(archive: Archive) -> np.ndarray:
 
 
 def test_imported_tables_calibrate_as_the_ones_they_are_copies_of(
-    processed: Settings, archive: Archive, told: Run, colleague: Path
+    processed: Settings, archive: Archive, dsa110: Run, colleague: Path
 ) -> None:
     """Everything is read from them; whose they are stays known; and the platform takes them once its own are rejected."""
     (own,) = registry.sets(archive)
-    done = told("calibration", "import", colleague, "--by", "A. Colleague", "--json")
+    done = dsa110("calibration", "import", colleague, "--by", "A. Colleague", "--json")
     assert done.status == 0, done.err
     made = registry.get(archive, done.json["set_id"])
     assert [path.name for path in made.paths] == ["z.bcal", "a.gcal"]
@@ -90,30 +90,30 @@ def test_imported_tables_calibrate_as_the_ones_they_are_copies_of(
     assert made.valid_end_mjd - made.mid_mjd == made.mid_mjd - made.valid_start_mjd == 0.5
     assert made.mid_mjd == pytest.approx(own.mid_mjd, abs=1 / 1440)
     assert (made.figures["by"], made.figures["imported_from"]) == ("A. Colleague", str(colleague))
-    assert "A. Colleague" in told("calibration", "show", made.set_id).out
+    assert "A. Colleague" in dsa110("calibration", "show", made.set_id).out
     before = data(archive)
-    assert told("calibration", "reject", own.set_id).status == 0
+    assert dsa110("calibration", "reject", own.set_id).status == 0
     assert process(processed, through="calibrated_ms").failed == ()
     product = archive.current("calibrated_ms", OBSERVATIONS[0])
     assert product is not None
     assert (product.version, product.metadata["caltable_set"]) == (2, made.set_id)
     np.testing.assert_array_equal(data(archive), before)
     assert f"└── {made.product_id}" in str(archive.lineage(product.id)).replace("├", "└")
-    assert told("calibration", "restore", own.set_id).status == 0
-    done = told("process", "--improve", "--through", "calibrated_ms", "--json")
+    assert dsa110("calibration", "restore", own.set_id).status == 0
+    done = dsa110("process", "--improve", "--through", "calibrated_ms", "--json")
     assert done.status == 0, done.err
     wanted = [key for key in OBSERVATIONS if nearer(archive, key, own, made)]
     assert wanted == list(OBSERVATIONS[:1])  # the copy's time, the middle of its gains, is 4 s later
     assert [one["partition"] for one in done.json["made"] if one["asset"] == "calibrated_ms"] == wanted
     assert {one["asset"] for one in done.json["made"]} == {"calibrated_ms"}
-    assert told("process", "--improve", "--json").json["made"] == []
-    again = told("calibration", "import", colleague, "--json")  # the same name: a new version of the same
+    assert dsa110("process", "--improve", "--json").json["made"] == []
+    again = dsa110("calibration", "import", colleague, "--json")  # the same name: a new version of the same
     assert again.json["set_id"] == made.set_id.replace("-v1/", "-v2/")
 
 
-def test_what_is_said_goes_before_what_is_read(archive: Archive, told: Run, colleague: Path) -> None:
+def test_what_is_said_goes_before_what_is_read(archive: Archive, dsa110: Run, colleague: Path) -> None:
     options = ["--name", "best", "--calibrator", "3C286", "--dec", "16.28", "--from", "2026-01-25", "--until", "2026-01-26T12:00"]
-    done = told("calibration", "import", colleague, *options, "--order", "a.gcal, z.bcal", "--json")
+    done = dsa110("calibration", "import", colleague, *options, "--order", "a.gcal, z.bcal", "--json")
     assert done.status == 0, done.err
     made = registry.get(archive, done.json["set_id"])
     assert made.set_id.endswith("/best")
@@ -122,23 +122,23 @@ def test_what_is_said_goes_before_what_is_read(archive: Archive, told: Run, coll
     assert (made.valid_start_mjd, made.valid_end_mjd) == (61065.0, 61066.5)
 
 
-def test_a_scan_registers_what_is_sound_and_says_why_not_the_rest(archive: Archive, told: Run, colleague: Path, tmp_path: Path) -> None:
+def test_a_scan_registers_what_is_sound_and_says_why_not_the_rest(archive: Archive, dsa110: Run, colleague: Path, tmp_path: Path) -> None:
     for name in ("good", "half", "turned"):
         shutil.copytree(colleague, tmp_path / "all" / "deep" / name)
     for name in ("half", "turned"):
         spoil(tmp_path / "all" / "deep" / name / "z.bcal", name == "turned")
-    done = told("calibration", "scan", tmp_path / "all", "--json")
+    done = dsa110("calibration", "scan", tmp_path / "all", "--json")
     assert done.status == 1
     rows = {Path(row["folder"]).name: row for row in done.json}
     assert rows["good"]["set_id"] is not None
     assert "they have solutions for 3 of its 8 antennas" in rows["half"]["reason"]
     assert "gain_drift: drift_phase_deg is" in rows["turned"]["reason"]
     assert len(archive.products(registry.BY_HAND)) == 1
-    again = {Path(row["folder"]).name: row["reason"] for row in told("calibration", "scan", tmp_path / "all", "--json").json}
+    again = {Path(row["folder"]).name: row["reason"] for row in dsa110("calibration", "scan", tmp_path / "all", "--json").json}
     assert again["good"] == "registered before"
 
 
-def test_what_cannot_be_imported_is_one_sentence(archive: Archive, told: Run, colleague: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_imported_is_one_sentence(archive: Archive, dsa110: Run, colleague: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words, arguments in (
         ("holds no caltable", ["import", tmp_path / "empty"]),
@@ -151,50 +151,50 @@ def test_what_cannot_be_imported_is_one_sentence(archive: Archive, told: Run, co
         ("holds the transit of 1331+305 at 13:0", ["solve", "--calibrator", "3C286"]),
         ("no measurement set of 2026-01-26", ["solve", "--calibrator", "3C454.3", "--night", "2026-01-26"]),
     ):
-        done = told("calibration", *arguments)
+        done = dsa110("calibration", *arguments)
         assert (done.status, done.err.count("\n")) == (1, 1), done.err
         assert words in done.err
     assert archive.products(registry.BY_HAND) == []
 
 
-def test_a_calibrator_solved_by_name_gives_the_platforms_own_tables(archive: Archive, told: Run) -> None:
+def test_a_calibrator_solved_by_name_gives_the_platforms_own_tables(archive: Archive, dsa110: Run) -> None:
     """The same transit, data and code: receptors differ by nothing, but single precision (1e-7) of the stored solutions."""
     (own,) = registry.sets(archive)
-    done = told("calibration", "solve", "--calibrator", "3C454.3", "--night", NIGHT, "--json")
+    done = dsa110("calibration", "solve", "--calibrator", "3C454.3", "--night", NIGHT, "--json")
     assert done.status == 0, done.err
-    found = told("calibration", "compare", done.json["set_id"], own.set_id, "--json").json
+    found = dsa110("calibration", "compare", done.json["set_id"], own.set_id, "--json").json
     solved = [one for one in found["differences"] if one["ratio"] is not None]
     assert len(solved) == 16
     assert found["reference"] == own.figures["refant"]
     assert max(abs(one["ratio"] - 1) for one in solved) < 1e-6
     assert max(abs(one["phase_deg"]) for one in solved) < 1e-4
-    assert "16 of " in told("calibration", "compare", done.json["set_id"], own.set_id).out
+    assert "16 of " in dsa110("calibration", "compare", done.json["set_id"], own.set_id).out
 
 
-def test_retired_extended_and_restored(archive: Archive, told: Run) -> None:
+def test_retired_extended_and_restored(archive: Archive, dsa110: Run) -> None:
     """What was made with it there is told; `show` tells who did what, and which antenna the phases are about."""
     (own,) = registry.sets(archive)
     middle = timegrid.mjd_to_datetime(own.mid_mjd)
-    done = told("calibration", "retire", own.set_id, "--from", middle.isoformat(), "--reason", "antenna 5 moved")
+    done = dsa110("calibration", "retire", own.set_id, "--from", middle.isoformat(), "--reason", "antenna 5 moved")
     assert done.status == 0
     assert "calibrated_ms-20260125T2230-v1" in done.out
     assert "calibrated_ms-20260125T2220-v1" not in done.out
-    assert told("calibration", "active", "--at", f"{OBSERVATIONS[2]}:30").status == 1
-    assert told("calibration", "active", "--at", f"{OBSERVATIONS[0]}:30").status == 0
-    assert told("calibration", "extend", own.set_id, "--until", "2026-01-28").status == 0
-    shown = told("calibration", "show", own.set_id).out
+    assert dsa110("calibration", "active", "--at", f"{OBSERVATIONS[2]}:30").status == 1
+    assert dsa110("calibration", "active", "--at", f"{OBSERVATIONS[0]}:30").status == 0
+    assert dsa110("calibration", "extend", own.set_id, "--until", "2026-01-28").status == 0
+    shown = dsa110("calibration", "show", own.set_id).out
     assert "antenna 5 moved" in shown
     assert "2026-01-28 00:00:00 UTC" in shown
     assert f"{own.figures['refant']}, the first of the chain" in shown
-    assert told("calibration", "restore", own.set_id).status == 0
-    assert told("calibration", "active", "--at", f"{OBSERVATIONS[2]}:30").status == 0
-    assert told("calibration", "retire", own.set_id).status == told("calibration", "extend", own.set_id).status == 2
-    assert told("calibration", "extend", own.set_id, "--until", "2026-01-20").status == 1
+    assert dsa110("calibration", "restore", own.set_id).status == 0
+    assert dsa110("calibration", "active", "--at", f"{OBSERVATIONS[2]}:30").status == 0
+    assert dsa110("calibration", "retire", own.set_id).status == dsa110("calibration", "extend", own.set_id).status == 2
+    assert dsa110("calibration", "extend", own.set_id, "--until", "2026-01-20").status == 1
 
 
 @pytest.mark.slow
 @pytest.mark.casa
-def test_casas_tables_calibrate_as_casas_applycal(archive: Archive, told: Run, tmp_path: Path) -> None:
+def test_casas_tables_calibrate_as_casas_applycal(archive: Archive, dsa110: Run, tmp_path: Path) -> None:
     """Bandpass and gains by stock CASA, imported and applied by us, against stock applycal with the originals: 1e-5 of the data's
     level, single precision's 1.2e-7 in each of some ten operations on 1e2 times larger raw sums left well below."""
     product, sky = archive.current("measurement_set", TRANSIT), archive.current("sky_model")
@@ -208,7 +208,7 @@ def test_casas_tables_calibrate_as_casas_applycal(archive: Archive, told: Run, t
     for path in tmp_path.glob("casa/*"):
         if path not in paths and path.is_dir():
             shutil.rmtree(path)
-    done = told("calibration", "import", tmp_path / "casa", "--check", ms, "--json")
+    done = dsa110("calibration", "import", tmp_path / "casa", "--check", ms, "--json")
     assert done.status == 0, done.err
     made = registry.get(archive, done.json["set_id"])
     ours = apply.apply(vis, [caltables.read(path) for path in made.paths])

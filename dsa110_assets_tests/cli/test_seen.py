@@ -68,13 +68,13 @@ def night(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, no_settings_
 
 
 @pytest.fixture
-def told(night: Settings, bare: Run) -> Run:
+def dsa110(night: Settings, bare: Run) -> Run:
     """`dsa110` on that night."""
     return lambda *arguments, **options: bare(*arguments, **{**environment(night), **options})
 
 
-def test_the_queue_has_every_observation_in_its_state(told: Run) -> None:
-    found = told("queue", "--json").json
+def test_the_queue_has_every_observation_in_its_state(dsa110: Run) -> None:
+    found = dsa110("queue", "--json").json
     rows = {row["observation"]: (row["state"], row["step"]) for row in found["observations"]}
     assert rows == {
         OBSERVATIONS[0]: ("failed", "measurement_set"), OBSERVATIONS[1]: ("pending", "subband_group"),
@@ -90,40 +90,40 @@ def test_the_queue_has_every_observation_in_its_state(told: Run) -> None:
     assert reasons[HELD] == "held: uvw: wrong"
     assert "is queued" in reasons[QUEUED]
     assert all(0 <= row["age_h"] < 1 for row in found["observations"] if row["observation"].startswith("2026-01-25T21"))
-    plain = told("queue", "--state", "failed")
+    plain = dsa110("queue", "--state", "failed")
     assert plain.status == 0
     assert [key for key in rows if key in plain.out] == [key for key, (state, _) in rows.items() if state == "failed"]
-    assert told("queue", "--state", "lost").status == 2
+    assert dsa110("queue", "--state", "lost").status == 2
 
 
-def test_runs_are_told_with_states_and_reasons(told: Run) -> None:
-    rows = told("runs", "--json").json
+def test_runs_are_told_with_states_and_reasons(dsa110: Run) -> None:
+    rows = dsa110("runs", "--json").json
     assert {(row["partition"], row["state"]) for row in rows} == {(QUEUED, "queued"), (BUSY, "running"), (OBSERVATIONS[0], "failed")}
     (failed,) = (row for row in rows if row["state"] == "failed")
     assert failed["assets"] == ["measurement_set", "subband_group"]
     assert "no such directory" in failed["reason"]
-    assert "no such directory" in told("runs").out
+    assert "no such directory" in dsa110("runs").out
 
 
-def test_checks_are_told_with_figure_limit_and_severity(told: Run) -> None:
+def test_checks_are_told_with_figure_limit_and_severity(dsa110: Run) -> None:
     """ERROR comes first; `--all` has what passed, too: as many as the asset has rules."""
-    rows = told("checks", "--json").json
+    rows = dsa110("checks", "--json").json
     assert [(row["check"], row["severity"], row["reason"]) for row in rows] == [
         ("flag_fraction", "ERROR", "flag_fraction is 0.7, above 0.5"),
         ("wide_interference", "WARN", "flag_judged_wide is 0, below 0.5"),
     ]
     assert {(row["asset"], row["partition"]) for row in rows} == {("measurement_set", DONE)}
-    every = told("checks", "--all", "--asset", "measurement_set", "--json").json
+    every = dsa110("checks", "--all", "--asset", "measurement_set", "--json").json
     assert len(every) == len(specifications()["measurement_set"].rules)
     assert sum(row["passed"] for row in every) == len(every) - 2
-    assert told("checks", "--since", "2026-01-26", "--json").json == []
-    plain = told("checks")
+    assert dsa110("checks", "--since", "2026-01-26", "--json").json == []
+    plain = dsa110("checks")
     assert "flag_fraction is 0.7, above 0.5" in plain.out
     assert "2 of " in plain.err
 
 
-def test_one_frame_of_watch_has_status_queue_and_runs(told: Run) -> None:
-    done = told("watch", "--once")
+def test_one_frame_of_watch_has_status_queue_and_runs(dsa110: Run) -> None:
+    done = dsa110("watch", "--once")
     assert done.status == 0
     for words in (
         "latest observation",
@@ -136,20 +136,20 @@ def test_one_frame_of_watch_has_status_queue_and_runs(told: Run) -> None:
     assert "1 check of severity ERROR failed: measurement_set-20260125T2100-v1 flag_fraction" in done.out
 
 
-def test_a_run_is_cancelled_and_a_failed_one_queued_again(night: Settings, told: Run, tmp_path: Path) -> None:
+def test_a_run_is_cancelled_and_a_failed_one_queued_again(night: Settings, dsa110: Run, tmp_path: Path) -> None:
     """In a copy of Dagster's home; a backfill of just what the run was to make."""
     home = tmp_path / "home"
     shutil.copytree(night.dagster_home or home, home)
     on = {**environment(night), "DAGSTER_HOME": home}
-    ids = {row["partition"]: row["run_id"] for row in told("runs", "--json").json}
+    ids = {row["partition"]: row["run_id"] for row in dsa110("runs", "--json").json}
     for key, words in ((OBSERVATIONS[0], "is not queued or running"), (BUSY, "its process does not answer")):
-        done = told("runs", "--cancel", ids[key], **on)
+        done = dsa110("runs", "--cancel", ids[key], **on)
         assert (done.status, done.err.count("\n")) == (1, 1)
         assert words in done.err
-    assert told("runs", "--cancel", ids[QUEUED][:8], **on).status == 0
-    assert "names no runs" in told("runs", "--cancel", "nothing", **on).err
-    assert "did not fail" in told("runs", "--retry", ids[BUSY], **on).err
-    assert told("runs", "--retry", ids[OBSERVATIONS[0]][:8], **on).status == 0
+    assert dsa110("runs", "--cancel", ids[QUEUED][:8], **on).status == 0
+    assert "names no runs" in dsa110("runs", "--cancel", "nothing", **on).err
+    assert "did not fail" in dsa110("runs", "--retry", ids[BUSY], **on).err
+    assert dsa110("runs", "--retry", ids[OBSERVATIONS[0]][:8], **on).status == 0
     with instances.open_instance(home) as instance:
         run = instance.get_run_by_id(ids[QUEUED])
         assert run is not None

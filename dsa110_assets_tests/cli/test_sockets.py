@@ -48,14 +48,14 @@ def test_a_fork_server_starts_all_the_same(long: Path) -> None:
 def test_a_short_one_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
     monkeypatch.setattr("tempfile.mkdtemp", None)
-    sockets.fit()
+    sockets.use_short_socket_directory()
 
 
 def test_where_there_is_no_short_one_it_is_said(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(long))
     monkeypatch.setattr(sockets, "SHORT", ())
     with pytest.raises(ConfigurationError, match=r"TMPDIR=.* is too long a path for sockets; set it to one of at most 75 bytes"):
-        sockets.fit()
+        sockets.use_short_socket_directory()
 
 
 def test_doctor_finds_it_first(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from dsa110_assets.calibration.gains import Gains
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.calibration.quality import calibrator_problems
 from dsa110_assets.calibration.solve import Solution
-from dsa110_assets.calibration.transit_sets import sky_as_found
+from dsa110_assets.calibration.transit_sets import sky_with_measured_calibrators
 from dsa110_assets.calibration.transits import transits
 from dsa110_assets.imaging import tile
 from dsa110_assets.imaging.options import ImagingOptions
@@ -95,7 +95,7 @@ def seen(
 ) -> Seen:  # fmt: skip
     """Calibrate, compare with the sky and image the later observation with these faults."""
     path, truth = observation(place, LATER, faults, scale)
-    against = calibrated.Against(tables[1], EpochOptions(), bright_sources)
+    against = calibrated.SkyComparison(tables[1], EpochOptions(), bright_sources)
     made = calibrated.calibrate_set(path, tables[0], place / "calibrated.ms", against=against)
     assert made.observed is not None
     figures = verdicts.figures(made.observed, verdicts.table(made.observed, made.frame, made.system_jy, {}))
@@ -160,7 +160,7 @@ def judged(place: Path, fault: str, scale: dict[str, Any] = SMALL) -> tuple[list
     problems = calibrator_problems("0521+166", figures, Thresholds())
     if problems:
         return problems, None
-    as_seen = sky_as_found(sky, [{"problems": [], "figures": jsonable(figures)}])
+    as_seen = sky_with_measured_calibrators(sky, [{"problems": [], "figures": jsonable(figures)}])
     return [], seen(place / "later", (solution.tables, as_seen), (fault,), scale)
 
 

@@ -72,7 +72,7 @@ def test_what_is_damaged_is_made_again_and_nothing_else(processed: Settings) -> 
         (damaged,) = archive.products("source_measurements")
         flip(sealed_files(damaged)[0], random.Random(1))
         (problem,) = integrity.verify(archive)
-        assert [p.id for p in integrity.give_up(archive, [problem])] == [damaged.id]
+        assert [p.id for p in integrity.reject_damaged(archive, [problem])] == [damaged.id]
         assert archive.current(damaged.asset, damaged.partition) is None
         report = process(processed)
         assert report.ok

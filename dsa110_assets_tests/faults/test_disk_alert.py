@@ -36,7 +36,7 @@ def test_ingest_pauses_with_an_alert_and_resumes(small_disk: Path, engine_url: s
         live.until(lambda: live.made("measurement_set", first), "a measurement set while there is room")
         leave_free(small_disk, 2**20)
         full = time.monotonic()
-        live.until(lambda: told(live, "raised"), "the alert that the disk is full")
+        live.until(lambda: alerted(live, "raised"), "the alert that the disk is full")
         alert_s = time.monotonic() - full
         live.clock(f"{NIGHT}T{later}")
         live.drop(scene, groups[1]["files"])
@@ -44,7 +44,7 @@ def test_ingest_pauses_with_an_alert_and_resumes(small_disk: Path, engine_url: s
         assert not live.made("subband_group", second)
         (small_disk / "ballast").unlink()
         live.until(lambda: live.made("measurement_set", second), "the measurement set once there is room")
-        live.until(lambda: told(live, "resolved"), "the alert that there is room again")
+        live.until(lambda: alerted(live, "resolved"), "the alert that there is room again")
     finally:
         live.stop()
     harmed = [path.name for path in sorted(live.inbox.iterdir()) if path.read_bytes() != (scene / path.name).read_bytes()]
@@ -53,7 +53,7 @@ def test_ingest_pauses_with_an_alert_and_resumes(small_disk: Path, engine_url: s
     assert harmed == []
 
 
-def told(live: LivePlatform, kind: str) -> bool:
+def alerted(live: LivePlatform, kind: str) -> bool:
     """Whether the webhook has received a message of this kind about the disk."""
     return any((message["condition"], message["kind"]) == ("disk", kind) for message in live.webhook.taken)
 

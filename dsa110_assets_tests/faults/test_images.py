@@ -32,7 +32,7 @@ from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.mosaics.tiles import make_tiles
 
 CENTRES = [(359.9, 16.0), (0.1, 16.0)]
-"""The centres [deg] of two tiles on either side of 0 h. Both contain sources of SOURCES, whose first lies in both tiles."""
+"""The centres [deg] of two tiles on either side of 0 h. Each contains sources of SOURCES, and the first source is in both tiles."""
 SOURCES = [(359.95, 16.02, 1.0), (0.02, 15.9, 0.5), (0.2, 16.1, 0.8), (359.8, 15.95, 0.6)]
 NOISE_JY = 1e-3
 OPTIONS = PhotometryOptions()
@@ -155,15 +155,15 @@ def test_one_blank_pixel_of_a_tile_is_a_hole_or_the_other_tiles(tiles: list[Tile
     """The pixel is under the brightest source. Another tile fills it with the right flux; without one, the source's row is masked."""
     name = "image_path" if which == "image" else "primary_beam_path"
     bad = replace(tiles[0], **{name: spoilt(getattr(tiles[0], name), tmp_path / "bad.fits", data=one_blank)})
-    alone, both = measured(coadd([bad]), tmp_path / "alone"), measured(coadd([bad, tiles[1]]), tmp_path / "both")
-    zeros = silently_wrong(alone) + silently_wrong(both)
+    single, both = measured(coadd([bad]), tmp_path / "alone"), measured(coadd([bad, tiles[1]]), tmp_path / "both")
+    zeros = silently_wrong(single) + silently_wrong(both)
     record_figure(19, "silent zeros", zeros)
     assert zeros == 0
     assert both.loc["S0", "flux_jy"] == pytest.approx(TRUE_JY["S0"], abs=TOLERANCE_JY)
-    assert np.isnan(alone.loc["S0", "flux_jy"])
-    assert np.isnan(alone.loc["S0", "limit_jy"])
-    assert alone.loc["S0", "quality"] & Quality.NAN
-    assert not alone.loc["S0", "detected"]
+    assert np.isnan(single.loc["S0", "flux_jy"])
+    assert np.isnan(single.loc["S0", "limit_jy"])
+    assert single.loc["S0", "quality"] & Quality.NAN
+    assert not single.loc["S0", "detected"]
 
 
 @pytest.mark.row(19)

@@ -87,7 +87,7 @@ print(json.dumps(told))
 
 
 def ticks(settings: Settings, count: int, later_s: float) -> dict[str, object]:
-    """What so many ticks of the inbox sensor, in a process of their own, took and asked for."""
+    """Run `count` ticks of the inbox sensor in a separate process, from the third on `later_s` later. Return times, requests and memory."""
     command = [sys.executable, "-W", "ignore", "-c", _TICKS, str(count), str(later_s)]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, env=environment(settings, DSA110_STILL_S=0), cwd=root, capture_output=True, text=True)

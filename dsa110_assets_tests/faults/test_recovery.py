@@ -176,14 +176,14 @@ def test_the_backup_holds_dagsters_postgres(tmp_path: Path, postgres_database: s
     event = dg.AssetMaterialization("tile_image", partition="2026-01-25T22:25")
     with dg.DagsterInstance.from_config(str(home)) as dagster:
         dagster.report_runless_asset_event(event)
-    where = backup.Dagster(home, postgres_database)
+    dagster_backup = backup.Dagster(home, postgres_database)
     with Archive.create(tmp_path / "archive") as archive:
-        made = backup.backup(archive, tmp_path / "backups", keep=2, dagster=where)
+        made = backup.backup(archive, tmp_path / "backups", keep=2, dagster=dagster_backup)
     engine = sa.create_engine(postgres_database)
     with engine.begin() as connection:
         connection.execute(sa.text("DROP SCHEMA public CASCADE"))
         connection.execute(sa.text("CREATE SCHEMA public"))
     engine.dispose()
-    backup.restore(made.path, tmp_path / "archive", dagster=where)
+    backup.restore(made.path, tmp_path / "archive", dagster=dagster_backup)
     with dg.DagsterInstance.from_config(str(home)) as dagster:
         assert dagster.get_materialized_partitions(dg.AssetKey("tile_image")) == {"2026-01-25T22:25"}

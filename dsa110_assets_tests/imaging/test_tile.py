@@ -214,7 +214,7 @@ def test_a_typical_spectrum_leaves_no_wide_band_sidelobes(monkeypatch: pytest.Mo
     """A source with S ~ nu^-0.7: if the imager is given its index, the noise-free residual falls at least fivefold.
 
     Over the band its flux runs from +5 to -5 % of the mean; unmodelled, that remains in the sidelobes.
-    Bright points have their index fitted, which would remove it in any case, so points are switched off here.
+    Bright points have their index fitted, which would remove it in any case, so that fit is switched off here.
     """
     monkeypatch.setattr(points, "_STEEPNESS_SIGMA", np.inf)
     vis = observe([(0.4, 0.3, 1.0)], n_times=8, primary_beam=True)

@@ -88,10 +88,10 @@ class Fleet:
     def __init__(self, live: LivePlatform, hosts: list[Host], postgres: Server, redis: RedisServer) -> None:
         self.live, self.hosts, self.postgres, self.redis = live, hosts, postgres, redis
 
-    def told(self) -> str:
+    def recent_logs(self) -> str:
         """The ends of all logs."""
         logs = [host.place / "worker.log" for host in self.hosts]
-        return self.live.told() + "".join(f"\n--- {log}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
+        return self.live.recent_logs() + "".join(f"\n--- {log}\n" + "\n".join(log.read_text().splitlines()[-25:]) for log in logs)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class LivePlatform:
         while not condition():
             dead = self.process is not None and self.process.poll() is not None
             if dead or time.monotonic() > deadline:
-                pytest.fail(f"not in {within_s:.0f} s: {what}\n{self.told()}")
+                pytest.fail(f"not in {within_s:.0f} s: {what}\n{self.recent_logs()}")
             pause.wait(POLL_S)
 
     def made(self, asset: str, *partitions: str | None) -> bool:
@@ -135,7 +135,7 @@ class LivePlatform:
         data: dict[str, Any] = content["data"]
         return data
 
-    def told(self) -> str:
+    def recent_logs(self) -> str:
         """The last lines of every service's log."""
         logs = [*sorted(self.place.glob("*.log")), *sorted((self.home / "service-logs").glob("*.log"))]
         return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in logs if log.exists())

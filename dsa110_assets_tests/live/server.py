@@ -175,10 +175,10 @@ class Server:
         deadline, pause = time.monotonic() + STEP_S, threading.Event()
         while not holds():
             if time.monotonic() > deadline:
-                pytest.fail(f"not in {STEP_S:.0f} s: {what}\n{self.told()}")
+                pytest.fail(f"not in {STEP_S:.0f} s: {what}\n{self.recent_logs()}")
             pause.wait(POLL_S)
 
-    def told(self) -> str:
+    def recent_logs(self) -> str:
         """The last lines of every service's log."""
         logs = sorted((self.root / "systemd").glob("*.log"))
         return "\n".join(f"--- {log.name}\n" + "\n".join(log.read_text().splitlines()[-15:]) for log in logs)

@@ -125,7 +125,7 @@ def test_a_new_version_comes_while_observations_arrive(server: Server, scene: Pa
             arrivals.drop()
             done = deployed.result()
         print(done.stdout)
-        assert done.returncode == 0, done.stderr + server.told()
+        assert done.returncode == 0, done.stderr + server.recent_logs()
         is_in_service(server, new, (3, 3))
         assert server.linked("previous") == old
     assert audited(server) == [("operator", "deploy", audit.DONE)]
@@ -139,11 +139,11 @@ def test_a_version_with_another_format_of_the_index_comes_and_goes(server: Serve
     with in_service(server, scene, tmp_path / "old") as (old, _):
         done = server.deploy(sources)
         print(done.stdout)
-        assert done.returncode == 0, done.stderr + server.told()
+        assert done.returncode == 0, done.stderr + server.recent_logs()
         is_in_service(server, new, (4, 3))
         back = server.deploy(sources, "--rollback")
         print(back.stdout)
-        assert back.returncode == 0, back.stderr + server.told()
+        assert back.returncode == 0, back.stderr + server.recent_logs()
         is_in_service(server, old, (4, 3))
         assert server.linked("previous") == new
     assert audited(server) == [("operator", "deploy", audit.DONE), ("operator", "roll back", audit.DONE)]
@@ -161,7 +161,7 @@ def test_a_bad_version_is_taken_back(server: Server, scene: Path, tmp_path: Path
     with in_service(server, scene, tmp_path / "old") as (old, _):
         done = server.deploy(sources)
         print(done.stdout, done.stderr)
-        assert done.returncode == 1, server.told()
+        assert done.returncode == 1, server.recent_logs()
         assert re.search(why, done.stderr), done.stderr
         is_in_service(server, old, (3, 3))
         assert not (server.root / "opt/dsa110/previous").exists()

@@ -178,7 +178,7 @@ def minutes_pass(platform: LivePlatform) -> bool:
 def ended(platform: LivePlatform, backfill_id: str) -> bool:
     """Whether the daemon has finished this backfill. Fails at once if the backfill failed or was cancelled."""
     status = platform.graphql(STATUS, id=backfill_id)["partitionBackfillOrError"]["status"]
-    assert "FAIL" not in status, platform.told()
+    assert "FAIL" not in status, platform.recent_logs()
     assert "CANCEL" not in status
     return bool(status == "COMPLETED_SUCCESS")
 

@@ -59,7 +59,7 @@ def finish(night: Fleet, tiny_run: Path, meanwhile: Callable[[], object] = lambd
     try:
         night.live.until(lambda: is_over(night), "everything of the night is made", 900.0)
     except BaseException:
-        print(night.told())
+        print(night.recent_logs())
         raise
 
 

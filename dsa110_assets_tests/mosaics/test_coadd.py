@@ -1,4 +1,4 @@
-"""Coadds against skies known exactly, against their own noise maps, and against reproject."""
+"""Coadds against skies known exactly, against the coadds' noise maps, and against reproject."""
 
 from __future__ import annotations
 
@@ -59,22 +59,22 @@ def test_fluxes_and_places_survive(tmp_path: Path) -> None:
 
 
 def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
-    """An image cut into overlapping tiles and coadded on its own grid is the image, to float32
+    """An image cut into overlapping tiles and coadded on its own grid is recovered, to float32
     rounding."""
-    whole = tile_header(10.0, 40.0, 400)
+    full_header = tile_header(10.0, 40.0, 400)
     rng = np.random.default_rng(2)
     data = rng.standard_normal((400, 400)).astype(np.float32)
     tiles = []
     for number, (x, y) in enumerate([(0, 0), (180, 0), (0, 180), (180, 180)]):
-        part = whole.copy()
+        part = full_header.copy()
         part["CRPIX1"] -= x
         part["CRPIX2"] -= y
         tile = TileInput(tmp_path / f"i{number}", tmp_path / f"p{number}", 1.0 + number, f"t{number}", float(number))
         write_image(data[y : y + 220, x : x + 220], part, tile.image_path)
         write_image(np.ones((220, 220)), part, tile.primary_beam_path)
         tiles.append(tile)
-    whole["NAXIS1"] = whole["NAXIS2"] = 400
-    mosaic = coadd(tiles, whole)
+    full_header["NAXIS1"] = full_header["NAXIS2"] = 400
+    mosaic = coadd(tiles, full_header)
     np.testing.assert_allclose(mosaic.image, data, atol=2e-5)
 
 
@@ -92,9 +92,9 @@ def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
         write_image(data, header, tile.image_path)
         write_image(pb, header, tile.primary_beam_path)
         tiles.append(tile)
-        seen = pb >= 0.2
-        clear &= np.abs(pb - 0.2) > 1e-6  # the response is interpolated to 4e-7: nearer to the cutoff either side is right
-        top, bottom = top + seen * pb * data / sigma**2, bottom + seen * pb**2 / sigma**2
+        in_beam = pb >= 0.2
+        clear &= np.abs(pb - 0.2) > 1e-6  # the response is interpolated to 4e-7: closer to the cutoff than this, either side is right
+        top, bottom = top + in_beam * pb * data / sigma**2, bottom + in_beam * pb**2 / sigma**2
     grid = header.copy()
     grid["NAXIS1"] = grid["NAXIS2"] = 128
     mosaic = coadd(tiles, grid)
@@ -105,11 +105,10 @@ def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
 
 
 def test_the_noise_map_is_honest(tmp_path: Path) -> None:
-    """Trap 28: of a mosaic of noise alone, the measured sigma equals the map, everywhere and in every zone
-    of it."""
+    """Trap 28: in a mosaic of noise alone, the measured sigma equals the noise map, overall and in each of its zones."""
     mosaic = coadd(make_tiles(tmp_path, CENTRES, [], noise_jy=[1.0, 2.0, 1.5], n_pixels=768))
     pulls = mosaic.image / mosaic.noise
-    # some 2e4 beams: sigma is known to 1 %
+    # some 2e4 beams give sigma to 1 %
     assert robust_rms(pulls) == pytest.approx(1.0, abs=0.03)
     assert mosaic.figures["measured_over_noise"] == pytest.approx(1.0, abs=0.03)
     quartiles = np.nanquantile(mosaic.noise, [0, 0.25, 0.5, 0.75, 1])
@@ -131,17 +130,17 @@ def test_zero_hours_is_nowhere_special(tmp_path: Path, shift_deg: float) -> None
     reference, rotated = tmp_path / "a", tmp_path / "b"
     reference.mkdir()
     rotated.mkdir()
-    one = coadd(make_tiles(reference, CENTRES, SOURCES))
+    mosaic = coadd(make_tiles(reference, CENTRES, SOURCES))
     moved_centres = [((ra + shift_deg) % 360, dec) for ra, dec in CENTRES]
     moved_sources = [((ra + shift_deg) % 360, dec, flux) for ra, dec, flux in SOURCES]
-    other = coadd(make_tiles(rotated, moved_centres, moved_sources))
-    assert other.image.shape == one.image.shape
-    assert (other.header["CRVAL1"] - one.header["CRVAL1"] - shift_deg + 180) % 360 - 180 == pytest.approx(0, abs=1e-9)
-    np.testing.assert_allclose(np.nan_to_num(other.image), np.nan_to_num(one.image), atol=2e-4)
+    rotated_mosaic = coadd(make_tiles(rotated, moved_centres, moved_sources))
+    assert rotated_mosaic.image.shape == mosaic.image.shape
+    assert (rotated_mosaic.header["CRVAL1"] - mosaic.header["CRVAL1"] - shift_deg + 180) % 360 - 180 == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(np.nan_to_num(rotated_mosaic.image), np.nan_to_num(mosaic.image), atol=2e-4)
 
 
 def test_overlapping_tiles_agree_and_a_wrong_beam_shows(tmp_path: Path) -> None:
-    """Trap 26: with the right beam, pairs agree within 3 %; with a beam corrected twice they do not."""
+    """Trap 26: with the right beam, pairs agree within 3 %; with the beam corrected twice they do not."""
     tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002] * 3)
     figures = agreement(compared_pairs(tiles))
     assert figures["overlap_pairs"] >= 5
@@ -159,7 +158,7 @@ def test_overlapping_tiles_agree_and_a_wrong_beam_shows(tmp_path: Path) -> None:
 
 
 def test_the_one_tile_that_disagrees_is_named(tmp_path: Path) -> None:
-    """The last of three tiles 8 % too bright: the median of all pairs is 4 % off at most, the worst pair 8 % within its error."""
+    """The last of three tiles is 8 % too bright: the median of all pairs is off by at most 4 %, the worst pair by 8 % within its error."""
     tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002] * 3)
     agreed = agreement(compared_pairs(tiles))
     assert agreed["overlap_flux_worst"] < 0.03 + 3 * agreed["overlap_worst_error"]
@@ -171,7 +170,7 @@ def test_the_one_tile_that_disagrees_is_named(tmp_path: Path) -> None:
     assert figures["overlap_flux_worst"] == pytest.approx(0.08, abs=3 * figures["overlap_worst_error"])
     assert figures["overlap_worst_sigma"] > 5
     assert agreement(compared_pairs(tiles[:1]))["overlap_worst_tiles"] == []
-    # the first two share too few sources to tell which of the last two is odd
+    # the first two share too few sources to show which of the last two is odd
     assert sorted(odd_ones_out(compared_pairs(wrong), 0.03)) == ["tile-1", "tile-2"]
     assert odd_ones_out(compared_pairs(tiles), 0.03) == {}
 
@@ -189,7 +188,7 @@ def test_a_tile_no_neighbour_agrees_with_is_odd(factors: tuple[float, ...], odd:
 
 
 def test_a_scale_is_divided_out(tmp_path: Path) -> None:
-    """A tile 8 % too bright in image and noise, of scale 1.08, is the tile itself: mosaic, noise and neighbours."""
+    """A tile 8 % too bright in image and noise, with a scale of 1.08, counts as the original tile in mosaic, noise and overlaps."""
     tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002, 0.001, 0.002])
     image = read_image(tiles[1].image_path)
     write_image(image.data * np.float32(1.08), image.header, tmp_path / "bright.fits")
@@ -197,12 +196,12 @@ def test_a_scale_is_divided_out(tmp_path: Path) -> None:
     plain, same = coadd(tiles), coadd([tiles[0], scaled, tiles[2]])
     np.testing.assert_allclose(same.image, plain.image, rtol=1e-5, atol=2e-6)
     np.testing.assert_allclose(same.noise, plain.noise, rtol=1e-5)
-    one, other = agreement(compared_pairs(tiles)), agreement(compared_pairs([tiles[0], scaled, tiles[2]]))
-    assert one["overlap_flux_ratio"] == pytest.approx(other["overlap_flux_ratio"], rel=1e-5)
+    plain_figures, scaled_figures = agreement(compared_pairs(tiles)), agreement(compared_pairs([tiles[0], scaled, tiles[2]]))
+    assert plain_figures["overlap_flux_ratio"] == pytest.approx(scaled_figures["overlap_flux_ratio"], rel=1e-5)
 
 
 def test_shares_are_the_mosaics_weights(tmp_path: Path) -> None:
-    """Sums of PB^2/sigma^2 at places are those of the noise map there; half a pixel of 10 arcsec changes PB by 0.3 % at most."""
+    """Sums of PB^2/sigma^2 at positions agree with the noise map there; half a pixel of 10 arcsec changes PB by 0.3 % at most."""
     tiles = make_tiles(tmp_path, CENTRES, SOURCES, noise_jy=[0.002, 0.001, 0.003])
     mosaic = coadd(tiles)
     rng = np.random.default_rng(4)
@@ -221,9 +220,9 @@ def test_shares_are_the_mosaics_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(share[:, seen].sum(axis=0), 1)
     for k, tile in enumerate(tiles):
         column, row = (np.rint(v[off]).astype(int) for v in places[k])
-        there = seen & (column >= 0) & (row >= 0) & (column < size) & (row < size)
-        expected = (pb[k].data[row[there], column[there]] * noise[there] / tile.rms_jy) ** 2
-        np.testing.assert_allclose(share[k, there], expected, rtol=0.006)
+        inside = seen & (column >= 0) & (row >= 0) & (column < size) & (row < size)
+        expected = (pb[k].data[row[inside], column[inside]] * noise[inside] / tile.rms_jy) ** 2
+        np.testing.assert_allclose(share[k, inside], expected, rtol=0.006)
     gone = replace(tiles[0], primary_beam_path=tmp_path / "gone.fits")
     rest = tile_shares([gone, *tiles[1:]], ra, dec, CoaddOptions().pb_cutoff)
     assert np.isnan(rest[0]).all()
@@ -231,8 +230,8 @@ def test_shares_are_the_mosaics_weights(tmp_path: Path) -> None:
 
 
 def test_two_scales_in_one_mosaic_are_brought_to_the_standards(tmp_path: Path) -> None:
-    """Three tiles of a standard's scale, then three 7 % low by a listed calibrator: the step is measured, divided out and
-    recorded; a third anchor without neighbours stays unknown."""
+    """Three tiles on a standard's scale, then three on a listed calibrator's, 7 % low: the step is measured, divided out and
+    recorded; the scale of a third anchor without neighbours stays unknown."""
     centres = [(150.0 + 0.5 * k, 16.0) for k in range(6)]
     rng = np.random.default_rng(8)
     sources = [(150 + 2.5 * rng.random(), 16 + 0.5 * rng.standard_normal(), 1.0 + rng.random()) for _ in range(25)]
@@ -254,15 +253,14 @@ def test_two_scales_in_one_mosaic_are_brought_to_the_standards(tmp_path: Path) -
     assert figures["anchor_scales"] == [f"VLA:0521+166: {low.value:.4f} +- {low.error:.4f}, divided by {low.value:.4f}"]
     corrected = [replace(tile, scale=applied[names[tile.product_id]]) for tile in tiles]
     assert agreement(compared_pairs(corrected))["overlap_flux_worst"] < 0.03
-    alone = anchor_scales(names | {"far": "VLA:0000+000"}, compared_pairs(tiles))
-    assert np.isnan(alone["VLA:0000+000"].value)
-    assert corrections(alone)["VLA:0000+000"] == 1
-    assert np.isnan(anchor_figures(alone, corrections(alone))["anchor_difference"])
+    with_far = anchor_scales(names | {"far": "VLA:0000+000"}, compared_pairs(tiles))
+    assert np.isnan(with_far["VLA:0000+000"].value)
+    assert corrections(with_far)["VLA:0000+000"] == 1
+    assert np.isnan(anchor_figures(with_far, corrections(with_far))["anchor_difference"])
 
 
 def test_different_beams_are_made_one(tmp_path: Path) -> None:
-    """A point source keeps its flux in Jy/beam, and noise stays honest, when tiles of two beams are
-    coadded."""
+    """When tiles of two beams are coadded, a point source keeps its flux in Jy/beam, and the noise map stays right."""
     beams = [BEAM, Beam(70 / 3600, 50 / 3600, -20.0), BEAM]
     mosaic = coadd(make_tiles(tmp_path, CENTRES, SOURCES, beams=beams, noise_jy=[0.001] * 3, flat=True))
     assert mosaic.figures["convolved"] == 1
@@ -273,8 +271,7 @@ def test_different_beams_are_made_one(tmp_path: Path) -> None:
 
 
 def test_resampling_agrees_with_reproject(tmp_path: Path) -> None:
-    """The quick resampling against reproject's, which evaluates the WCS at every pixel (bicubic splines
-    too)."""
+    """The quick resampling against reproject's, which evaluates the WCS at every pixel (also with bicubic splines)."""
     from reproject import reproject_interp
 
     source = tile_header(150.0, 16.0, 300)
@@ -301,7 +298,7 @@ def test_the_grid_covers_all_and_keeps_scale() -> None:
     for header in headers:
         x, y = wcs.wcs_world2pix(*WCS(header).wcs_pix2world([0, 599, 0, 599], [0, 0, 599, 599], 0), 0)
         assert np.all((x >= 0) & (x < grid["NAXIS1"]) & (y >= 0) & (y < grid["NAXIS2"]))
-    # no cos(dec) lost: the strip is 19.5 deg of RA at dec 54.6, not 19.5 deg of arc
+    # cos(dec) is included: the strip is 19.5 deg of RA at dec 54.6, not 19.5 deg of arc
     assert grid["NAXIS1"] * PIXEL_DEG == pytest.approx(19.5 * np.cos(np.deg2rad(54.573)) + 600 * PIXEL_DEG, rel=0.03)
     area = WCS(grid).proj_plane_pixel_area().to_value("deg2")
     assert area == pytest.approx(PIXEL_DEG**2, rel=1e-6)
@@ -317,9 +314,9 @@ def test_a_whole_turn_of_the_sky_fits_one_grid(tmp_path: Path) -> None:
     assert grid["CTYPE1"] == "RA---MER"
     assert grid["NAXIS1"] * grid["NAXIS2"] <= 2_000_000
     x, y = grid["NAXIS1"] / 2, WCS(grid).wcs_world2pix(grid["CRVAL1"], 16.27, 0)[1]
-    here = np.array(WCS(grid).wcs_pix2world([x, x + 1, x], [y, y, y + 1], 0))
-    across = abs(here[0, 1] - here[0, 0]) * np.cos(np.deg2rad(16.27))
-    assert across == pytest.approx(here[1, 2] - here[1, 0], rel=1e-3)
+    positions = np.array(WCS(grid).wcs_pix2world([x, x + 1, x], [y, y, y + 1], 0))
+    across = abs(positions[0, 1] - positions[0, 0]) * np.cos(np.deg2rad(16.27))
+    assert across == pytest.approx(positions[1, 2] - positions[1, 0], rel=1e-3)
 
 
 def test_what_cannot_be_coadded_is_refused(tmp_path: Path) -> None:
@@ -339,7 +336,7 @@ def test_what_cannot_be_coadded_is_refused(tmp_path: Path) -> None:
 
 
 def test_blank_pixels_stay_out(tmp_path: Path) -> None:
-    """One NaN in a tile neither spreads nor counts as 0 flux where another tile sees the sky."""
+    """A NaN in a tile does not spread, and does not count as 0 flux where another tile sees the sky."""
     tiles = make_tiles(tmp_path, CENTRES[:2], SOURCES, flat=True)
     image = read_image(tiles[0].image_path)
     data = image.data.copy()

@@ -1,4 +1,4 @@
-"""A window out of a HiPS against the mosaic that it was made of, and against astropy's own projection."""
+"""A window of a HiPS against the mosaic that the HiPS was made from, and against astropy's projection."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def window(night: Path, ra_deg: float, dec_deg: float) -> tuple[WCS, np.ndarray]
 
 @pytest.mark.parametrize(("ra_deg", "dec_deg"), [(SOURCES[0][0], SOURCES[0][1]), (SOURCES[1][0], SOURCES[1][1]), (0.0, 16.0)])
 def test_a_window_shows_the_mosaics_levels_where_they_are(night: Path, ra_deg: float, dec_deg: float) -> None:
-    """Each pixel's level is that of the mosaic within a HiPS pixel of it, across 0 h too.
+    """Each pixel's level is that of the mosaic within one HiPS pixel, also across 0 h.
 
-    The HiPS pixel that is taken lies at most 0.71 of its side from the window's; with bilinear resampling its value is between
-    those of the mosaic within that and one mosaic pixel more, so between the extremes of 5 by 5 mosaic pixels (order_of makes HiPS
+    The HiPS pixel used lies at most 0.71 of its side from the window's pixel. With bilinear resampling its value lies between those of
+    the mosaic within that distance and one mosaic pixel more, so between the extremes of 5 by 5 mosaic pixels (order_of makes HiPS
     pixels at most 1.5 mosaic pixels).
     """
     wcs, levels = window(night, ra_deg, dec_deg)
@@ -75,8 +75,9 @@ def test_a_source_is_in_the_middle_of_its_window_and_east_is_to_the_left(night: 
 def test_the_window_is_as_wide_as_it_says(fov_deg: float) -> None:
     """The outer edges of the first and last pixel of the middle row are half the width from the centre, by astropy's separation.
 
-    It is measured a thousandth of a pixel within them: that of the whole sky is the rim, where nothing lies beyond. A pixel is
-    1 / cos(fov / 4) as long there as on average, at the rim without a bound: 0.001 of 501 pixels is 0.3 % of the way around.
+    The separation is measured a thousandth of a pixel inside these edges: for the whole sky the edge is the rim, beyond which there is
+    nothing. A pixel is 1 / cos(fov / 4) times as long there as on average, without bound at the rim: 0.001 of 501 pixels is 0.3 % of the
+    way around.
     """
     wcs, centre = hips_view.window_wcs(350.0, 16.0, fov_deg, 501, 301), SkyCoord(350.0, 16.0, unit="deg")
     for edge in (-0.499, 500.499):
@@ -100,10 +101,10 @@ def test_the_outline_separates_what_is_covered_from_what_is_not(night: Path) -> 
 
 
 def test_all_of_the_sky_in_one_picture_has_each_tile_in_its_place(night: Path) -> None:
-    whole = hips_view.allsky(night / "hips")
-    assert whole.shape == (29 * 64, 27 * 64)
+    picture = hips_view.allsky(night / "hips")
+    assert picture.shape == (29 * 64, 27 * 64)
     filled = {int(path.stem.removeprefix("Npix")) for path in (night / "hips" / "Norder3").rglob("Npix*.png")}
-    blocks = whole.reshape(29, 64, 27, 64).max(axis=(1, 3)).ravel()
+    blocks = picture.reshape(29, 64, 27, 64).max(axis=(1, 3)).ravel()
     assert set(np.flatnonzero(blocks)) == filled
 
 

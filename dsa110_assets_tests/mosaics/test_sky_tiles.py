@@ -1,4 +1,4 @@
-"""Coverage and HiPS tiles against the mosaic they show and against reproject's reading of the standard."""
+"""Coverage and HiPS tiles against the mosaic they show and against reproject's implementation of the standard."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def test_coverage_is_where_the_mosaic_is(night: tuple[Path, dict[str, float]]) -
     moc = MOC.from_fits(directory / "coverage.moc.fits")
     assert np.all(moc.contains_lonlat([359.9, 0.15, 0.0] * u.deg, [16.1, 15.9, 16.0] * u.deg))
     assert not np.any(moc.contains_lonlat([0.3, 3.0, 180.0] * u.deg, [19.0, 16.0, 16.0] * u.deg))
-    # cells count when half full; the rim loses slivers of tiles that hold none of every 16th pixel
+    # cells count when half full; at the rim, slivers of tiles that hold none of every 16th pixel are lost
     assert figures["sky_area_deg2"] == pytest.approx(figures["area_deg2"], rel=0.05)
 
 
 def test_tiles_are_where_the_standard_puts_them(night: tuple[Path, dict[str, float]]) -> None:
-    """The brightest pixel of each source's tile lies where reproject's HiPS header says the source is."""
+    """The brightest pixel of each source's tile lies at the source's position in reproject's HiPS header."""
     from astropy_healpix import lonlat_to_healpix
     from reproject.hips._utils import tile_header as hips_header
 
@@ -105,19 +105,19 @@ def properties_of(root: Path) -> dict[str, str]:
 
 def test_the_description_has_what_the_standard_asks_for(night: tuple[Path, dict[str, float]]) -> None:
     directory, figures = night
-    said = properties_of(directory / "hips")
-    assert [key for key in REQUIRED if not said.get(key)] == []
-    assert said["hips_tile_format"].split() == ["png", "fits"]
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", said["hips_release_date"])
-    assert float(said["em_min"]) == pytest.approx(float(said["em_max"]))  # these tiles name a frequency and no bandwidth
-    assert float(said["em_min"]) == pytest.approx(299792458 / 1.405e9, rel=1e-5)
-    here = MOC.from_fits(directory / "hips" / "Moc.fits")
-    assert here.contains_lonlat(float(said["hips_initial_ra"]) * u.deg, float(said["hips_initial_dec"]) * u.deg)
-    assert float(said["hips_pixel_scale"]) == pytest.approx(58.6323 / 512 / 2 ** figures["hips_order"], rel=1e-6)
+    properties = properties_of(directory / "hips")
+    assert [key for key in REQUIRED if not properties.get(key)] == []
+    assert properties["hips_tile_format"].split() == ["png", "fits"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\dZ", properties["hips_release_date"])
+    assert float(properties["em_min"]) == pytest.approx(float(properties["em_max"]))  # these tiles name a frequency and no bandwidth
+    assert float(properties["em_min"]) == pytest.approx(299792458 / 1.405e9, rel=1e-5)
+    coverage = MOC.from_fits(directory / "hips" / "Moc.fits")
+    assert coverage.contains_lonlat(float(properties["hips_initial_ra"]) * u.deg, float(properties["hips_initial_dec"]) * u.deg)
+    assert float(properties["hips_pixel_scale"]) == pytest.approx(58.6323 / 512 / 2 ** figures["hips_order"], rel=1e-6)
 
 
 def test_what_a_mosaic_says_of_time_and_band_is_said(tmp_path: Path) -> None:
-    """The release is the newest observation's end, so the same mosaic gives the same bytes again."""
+    """The release date is the newest observation's end, so the same mosaic gives the same bytes again."""
     header = tile_header(45.0, 20.0, 256)
     header["BANDWID"], header["PRODUCT"] = 187.5e6, "night_mosaic-20260125"
     header["MJD-OBS"], header["MJD-END"] = 61065.9, 61065.95
@@ -128,18 +128,22 @@ def test_what_a_mosaic_says_of_time_and_band_is_said(tmp_path: Path) -> None:
         (tmp_path / place).mkdir()
         sky_tiles.write_sky_tiles(tmp_path / "m.fits", tmp_path / place, "continuum/2026-01-25")
         written.append({p.relative_to(tmp_path / place): p.read_bytes() for p in (tmp_path / place).rglob("*.*[gs]")})
-        said = properties_of(tmp_path / place / "hips")
+        properties = properties_of(tmp_path / place / "hips")
         written[-1][Path("properties")] = (tmp_path / place / "hips" / "properties").read_bytes()
     assert written[0] == written[1]
-    assert said["creator_did"] == "ivo://dsa110/P/continuum/2026-01-25"
-    assert said["hips_release_date"] == "2026-01-25T22:48Z"
-    assert (said["t_min"], said["t_max"], said["prov_progenitor"]) == ("61065.900000", "61065.950000", "night_mosaic-20260125")
+    assert properties["creator_did"] == "ivo://dsa110/P/continuum/2026-01-25"
+    assert properties["hips_release_date"] == "2026-01-25T22:48Z"
+    assert (properties["t_min"], properties["t_max"], properties["prov_progenitor"]) == (
+        "61065.900000",
+        "61065.950000",
+        "night_mosaic-20260125",
+    )
     edges = [299792458 / (1.405e9 + sign * 187.5e6 / 2) for sign in (1, -1)]
-    assert [float(said[key]) for key in ("em_min", "em_max")] == pytest.approx(edges, rel=1e-5)
+    assert [float(properties[key]) for key in ("em_min", "em_max")] == pytest.approx(edges, rel=1e-5)
 
 
 def test_fits_tiles_hold_the_mosaic_where_they_say(night: tuple[Path, dict[str, float]]) -> None:
-    """Each tile's own coordinates and reproject's reading of the standard agree, and the pixels there are the mosaic's."""
+    """Each tile's coordinates agree with reproject's implementation of the standard, and its pixels are the mosaic's."""
     from reproject.hips import hips_as_dask_array
     from reproject.hips._utils import tile_header as hips_header
 
@@ -152,9 +156,9 @@ def test_fits_tiles_hold_the_mosaic_where_they_say(night: tuple[Path, dict[str, 
         with fits.open(path, checksum=True) as hdus:
             tile, header = hdus[0].data, hdus[0].header
         assert (tile.shape, header["BITPIX"], header["BUNIT"]) == ((512, 512), -32, "Jy/beam")
-        there = hips_header(level=order, index=header["NPIX"], frame=ICRS(), tile_dims=512)
+        standard_header = hips_header(level=order, index=header["NPIX"], frame=ICRS(), tile_dims=512)
         rows, columns = (places.ravel()[::4099] for places in np.indices(tile.shape))
-        ours, theirs = (WCS(one).wcs_pix2world(columns, rows, 0) for one in (header, there))
+        ours, theirs = (WCS(one).wcs_pix2world(columns, rows, 0) for one in (header, standard_header))
         assert np.abs((ours[0] - theirs[0] + 180) % 360 - 180).max() < 1e-9
         assert np.abs(ours[1] - theirs[1]).max() < 1e-9
         x, y = WCS(mosaic.header).wcs_world2pix(*ours, 0)
@@ -170,7 +174,7 @@ def test_fits_tiles_hold_the_mosaic_where_they_say(night: tuple[Path, dict[str, 
 @pytest.mark.parametrize("ra", [0.0, 89.99, 135.0, 180.0, 269.99, 359.99])
 @pytest.mark.parametrize("dec", [-60.0, 0.0, 16.3, 71.0])
 def test_a_tile_anywhere_knows_its_place(ra: float, dec: float) -> None:
-    """Across the edge of HPX maps at 180 degrees too."""
+    """Also across the edge of HPX maps at 180 degrees."""
     from astropy_healpix import lonlat_to_healpix
 
     index = int(lonlat_to_healpix(ra * u.deg, dec * u.deg, 2**5, order="nested"))

@@ -1,4 +1,4 @@
-"""The HiPS of all nights: the weighted mean of what they saw, the same whenever and however often it is brought up to date."""
+"""The HiPS of all nights: the weighted mean of the nights, the same whenever and however often it is updated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CENTRES = {"a": (0.0, 16.0), "b": (0.3, 16.0), "c": (359.7, 16.0), "far": (9.0, 
 @pytest.fixture
 def nights(tmp_path: Path) -> dict[str, Night]:
     """Flat mosaics of different brightness and noise, of which three overlap in part."""
-    found = {}
+    made = {}
     for number, name in enumerate(CENTRES):
         header = tile_header(*CENTRES[name], 256)
         header["BANDWID"], header["MJD-OBS"], header["MJD-END"] = 187.5e6, 61065.0 + number, 61065.5 + number
@@ -33,8 +33,8 @@ def nights(tmp_path: Path) -> dict[str, Night]:
         paths = [tmp_path / f"{name}-{kind}.fits" for kind in ("mosaic", "noise")]
         for path, value in zip(paths, (LEVELS[name], SIGMAS[name]), strict=True):
             write_image(np.full((256, 256), value), header, path)
-        found[name] = Night(f"night_mosaic-2026012{5 + number}-v1", *paths)
-    return found
+        made[name] = Night(f"night_mosaic-2026012{5 + number}-v1", *paths)
+    return made
 
 
 def contents(directory: Path) -> dict[str, bytes]:
@@ -44,7 +44,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 def value_at(directory: Path, ra: float, dec: float, name: str = "hips") -> float:
     array, wcs = hips_as_dask_array(str(directory / name))
     x, y = (round(float(value)) for value in wcs.wcs_world2pix(ra, dec, 0))
-    return float(array.blocks[y // 512, x // 512].compute()[y % 512, x % 512])  # it reads whole tiles only
+    return float(array.blocks[y // 512, x // 512].compute()[y % 512, x % 512])  # only whole tiles can be read
 
 
 def test_it_is_the_mean_by_weight(nights: dict[str, Night], tmp_path: Path) -> None:
@@ -52,16 +52,20 @@ def test_it_is_the_mean_by_weight(nights: dict[str, Night], tmp_path: Path) -> N
     figures = write_survey(list(nights.values()), out)
     assert figures["nights"] == 4
     shares = {name: 1 / sigma**2 for name, sigma in SIGMAS.items()}
-    for ra, seen in ((0.0, ["a", "b", "c"]), (0.5, ["b"]), (0.25, ["a", "b"]), (359.5, ["c"]), (9.0, ["far"])):
-        total = sum(shares[name] for name in seen)
-        assert value_at(out, ra, 16.0) == pytest.approx(sum(LEVELS[name] * shares[name] for name in seen) / total, rel=1e-5)
+    for ra, observing in ((0.0, ["a", "b", "c"]), (0.5, ["b"]), (0.25, ["a", "b"]), (359.5, ["c"]), (9.0, ["far"])):
+        total = sum(shares[name] for name in observing)
+        assert value_at(out, ra, 16.0) == pytest.approx(sum(LEVELS[name] * shares[name] for name in observing) / total, rel=1e-5)
         assert value_at(out, ra, 16.0, "weights") == pytest.approx(total, rel=1e-5)
     for name in ("hips", "weights"):
-        said = properties_of(out / name)
-        assert [key for key in REQUIRED if not said.get(key)] == []
-        assert said["hips_tile_format"] == "fits"
-        assert said["prov_progenitor"].split() == [night.product_id for night in nights.values()]
-        assert (said["t_min"], said["t_max"], said["hips_release_date"]) == ("61065.000000", "61068.500000", "2026-01-28T12:00Z")
+        properties = properties_of(out / name)
+        assert [key for key in REQUIRED if not properties.get(key)] == []
+        assert properties["hips_tile_format"] == "fits"
+        assert properties["prov_progenitor"].split() == [night.product_id for night in nights.values()]
+        assert (properties["t_min"], properties["t_max"], properties["hips_release_date"]) == (
+            "61065.000000",
+            "61068.500000",
+            "2026-01-28T12:00Z",
+        )
     assert properties_of(out / "hips")["creator_did"] != properties_of(out / "weights")["creator_did"]
     moc = MOC.from_fits(out / "hips" / "Moc.fits")
     assert moc.sky_fraction == pytest.approx(figures["sky_area_deg2"] / 41252.96125)
@@ -91,20 +95,20 @@ def test_a_night_that_is_no_more_leaves_no_trace(nights: dict[str, Night], tmp_p
 
 
 def test_a_stop_half_way_and_a_damaged_tile_are_made_good(nights: dict[str, Night], tmp_path: Path) -> None:
-    """The image of a tile is written, its weights are not yet; another tile is cut short."""
+    """A tile's image is written but its weights are not; another tile is truncated."""
     out = tmp_path / "survey"
-    first, then = [nights["a"], nights["far"]], [nights["a"], nights["b"], nights["far"]]
+    first, later = [nights["a"], nights["far"]], [nights["a"], nights["b"], nights["far"]]
     figures = write_survey(first, out)
     before = contents(out)
-    write_survey(then, out)
-    whole = {name: read_plane(out / name)[0] for name in contents(out) if "Npix" in name}
+    write_survey(later, out)
+    tiles = {name: read_plane(out / name)[0] for name in contents(out) if "Npix" in name}
     finest = f"Norder{int(figures['hips_order'])}/"
     old = next(name for name in before if name.startswith(f"weights/{finest}") and before[name] != (out / name).read_bytes())
-    other = next(name for name in whole if name.startswith(f"hips/{finest}") and Path(name).name != Path(old).name)
+    damaged = next(name for name in tiles if name.startswith(f"hips/{finest}") and Path(name).name != Path(old).name)
     (out / old).write_bytes(before[old])
-    (out / other).write_bytes((out / other).read_bytes()[:5000])
-    assert write_survey(then, out)["tiles_changed"] == 2
-    for name, tile in whole.items():
+    (out / damaged).write_bytes((out / damaged).read_bytes()[:5000])
+    assert write_survey(later, out)["tiles_changed"] == 2
+    for name, tile in tiles.items():
         np.testing.assert_allclose(read_plane(out / name)[0], tile, rtol=3e-7)
 
 

@@ -69,8 +69,7 @@ def make_tiles(
     flat: bool = False,
     seed: int = 3,
 ) -> list[TileInput]:
-    """One tile per centre; `noise_jy` per tile (default 1e-6 quoted, none added); `flat` = primary beam of
-    1."""
+    """One tile per centre; `noise_jy` per tile (default: none added, 1e-6 quoted); `flat`: primary beam of 1."""
     rng = np.random.default_rng(seed)
     tiles = []
     for number, (ra, dec) in enumerate(centres_deg):

@@ -115,7 +115,7 @@ def test_the_sensor_and_the_portals_eye_do_the_same(make: Make, hook: Webhook, t
         result = sensors.alert_sensor(context, platform=platform)
     assert isinstance(result, dg.SkipReason)
     assert result.skip_message == "quarantine a.hdf5"
-    eye = watch.Eye(platform.archive, platform.settings, lambda: (platform.thresholds, None), conditions.PORTAL)
+    eye = watch.WatchThread(platform.archive, platform.settings, lambda: (platform.thresholds, None), conditions.PORTAL)
     eye.open()
     eye.close()
     assert hook.titles == ["quarantined: a.hdf5"]

@@ -174,7 +174,7 @@ ABSURD = (
 
 
 def test_absurd_names_and_times_of_files_stop_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
-    """Names at the ends of the calendar and modification times beyond it stop nothing. What is wrong with these files is reported."""
+    """Names at the ends of the calendar and modification times beyond it stop nothing. The faults of these files are reported."""
     for name in ABSURD:
         (settings.inbox / name).write_bytes(b"")
     for name, mtime in (("2026-01-20T00:00:00_sb00.hdf5", 10**12), ("2026-01-20T00:00:00_sb01.hdf5", -(10**11))):

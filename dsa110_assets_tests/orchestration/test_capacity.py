@@ -97,7 +97,7 @@ def test_runs_without_their_process_are_ended_and_no_others() -> None:
         killed, reused, ended = run_of(alive), run_of(f"{host}/{os.getpid()}/another boot"), run_of(alive, dg.DagsterRunStatus.SUCCESS)
         retried = run_of(f"{host}/{os.getpid()}/another boot/{reused.run_id}")
         unborn = run_of(f"{host}/{os.getpid()}/another boot", dg.DagsterRunStatus.NOT_STARTED)
-        for one in (
+        for new_run in (
             killed,
             reused,
             unborn,
@@ -108,7 +108,7 @@ def test_runs_without_their_process_are_ended_and_no_others() -> None:
             run_of(own_process),
             run_of(f"{host}/1"),
         ):
-            instance.add_run(one)
+            instance.add_run(new_run)
         assert set(instances.close_orphans(instance)) == {reused.run_id, unborn.run_id}
         child.kill()  # a zombie runs nothing, though its process id still exists
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)

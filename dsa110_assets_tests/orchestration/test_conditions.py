@@ -66,7 +66,7 @@ class Watch:
         condition, _, subject = name.partition(" ")
         last = next(one for one in alerts.listed(self.archive, [alerts.RESOLVED], condition=condition) if one.subject == subject)
         ended = any(last.id in message["alerts"] and message["kind"] == "resolved" for message in self.hook.taken)
-        assert ended == conditions.told()[condition].tells_end
+        assert ended == conditions.presentations()[condition].tells_end
 
 
 @pytest.fixture
@@ -356,5 +356,5 @@ def test_every_condition_is_produced() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     in_this_file = set(re.findall(r'found\(\s*f?"([a-z_]+)', text)) | set(re.findall(r'"([a-z_]+)",\s+alerts\.', text))
     elsewhere = (Path(__file__).parent / "test_alerts.py").read_text(encoding="utf-8")
-    produced = {name for name in ELSEWHERE if conditions.told()[name].title in elsewhere}
+    produced = {name for name in ELSEWHERE if conditions.presentations()[name].title in elsewhere}
     assert set(conditions.NAMES) - in_this_file - produced == set()

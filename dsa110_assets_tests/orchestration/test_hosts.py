@@ -157,12 +157,12 @@ def test_runs_of_a_silent_host_are_ended_and_its_queue_is_left(tmp_path: Path) -
     alive, gone, never = run_of("alive"), run_of("gone", routing.of_host("gone", "imaging")), run_of("never")
     waits, waits_there = (run_of("", routing.of_host(host, "imaging"), starting) for host in ("alive", "gone"))
     with dg.DagsterInstance.ephemeral() as instance:
-        for one in (alive, gone, never, waits, waits_there, run_of("", "imaging", starting), run_of("", "", starting)):
-            instance.add_run(one)
+        for run in (alive, gone, never, waits, waits_there, run_of("", "imaging", starting), run_of("", "", starting)):
+            instance.add_run(run)
         assert instances.close_orphans(instance) == []  # without an archive the state of other hosts cannot be determined
         assert set(instances.close_orphans(instance, tmp_path)) == {gone.run_id, never.run_id, waits_there.run_id}
-        for one in (gone, waits_there):  # a retry inherits the tags
-            ended = instance.get_run_by_id(one.run_id)
+        for run in (gone, waits_there):  # a retry inherits the tags
+            ended = instance.get_run_by_id(run.run_id)
             assert ended is not None
             assert ended.tags[routing.QUEUE_TAG] == "imaging"
 

@@ -22,7 +22,7 @@ from dsa110_assets.errors import ConfigurationError, DsaError, NotFoundError
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.requested import requested_mosaics, requesting
-from dsa110_assets.orchestration.requested.requesting import Asked
+from dsa110_assets.orchestration.requested.requesting import MosaicSelection
 from dsa110_assets.orchestration.running import backfill, instance, trial_runs
 from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.orchestration.specification import partitions, spec
@@ -34,7 +34,7 @@ from dsa110_assets_tests.orchestration.test_trials import by_hand, science, some
 
 NIGHT, HOUR = "2026-01-25", "2026-01-25T22:00"
 SINCE = timegrid.parse_key(HOUR)
-ALL = Asked(since=SINCE, until=SINCE + timegrid.HOUR)
+ALL = MosaicSelection(since=SINCE, until=SINCE + timegrid.HOUR)
 
 
 def known_to_dagster(settings: Settings) -> list[str]:
@@ -79,7 +79,9 @@ def test_it_is_the_hours_mosaic_where_it_is_of_the_same_tiles(processed: Setting
 def test_about_a_calibrator_it_is_centred_and_its_fluxes_are_those_of_the_hour_and_of_the_truth(
     processed: Settings, tiny_run: Path, tmp_path: Path
 ) -> None:
-    _, tiles, made = requested_mosaics.request(processed, "near", Asked(calibrator="3C454.3", timespan_min=12, radius_deg=0.9), "ann")
+    _, tiles, made = requested_mosaics.request(
+        processed, "near", MosaicSelection(calibrator="3C454.3", timespan_min=12, radius_deg=0.9), "ann"
+    )
     calibrator = calibrators.find("3C454.3")
     assert [tile.partition for tile in tiles] == ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
     assert made is not None
@@ -103,18 +105,22 @@ def test_about_a_calibrator_it_is_centred_and_its_fluxes_are_those_of_the_hour_a
     with Archive(processed.archive) as archive:
         hour = archive.current("hour_mosaic", HOUR)
         assert hour is not None
-        theirs, errors = fluxes(hour.path, positions, tmp_path)
-    ours, _ = fluxes(made.path, positions, tmp_path)
+        hour_fluxes, errors = fluxes(hour.path, positions, tmp_path)
+    made_fluxes, _ = fluxes(made.path, positions, tmp_path)
     # the same tiles on another grid: the resampler is accurate to 0.5 %, and the noise is common to both
-    np.testing.assert_allclose(ours, theirs, atol=float(errors.max()), rtol=0.005)
-    off_hour, off_ours = (np.abs(f - [s["flux_jy"] for s in bright]) for f in (theirs, ours))
-    assert np.all(off_ours <= off_hour + 0.005 * np.abs(theirs) + errors)
+    np.testing.assert_allclose(made_fluxes, hour_fluxes, atol=float(errors.max()), rtol=0.005)
+    off_hour, off_ours = (np.abs(f - [s["flux_jy"] for s in bright]) for f in (hour_fluxes, made_fluxes))
+    assert np.all(off_ours <= off_hour + 0.005 * np.abs(hour_fluxes) + errors)
 
 
 def test_the_quick_tier_has_coarser_pixels_and_the_same_sky(processed: Settings) -> None:
     tile = some_tile(processed)
-    first = requested_mosaics.request(processed, "fine", Asked(tiles=(tile,)), "ann")[2]
-    second = requested_mosaics.request(processed, "quick", Asked(tiles=(f"{first.inputs[0]}",), tier="quick"), "ann")[2] if first else None
+    first = requested_mosaics.request(processed, "fine", MosaicSelection(tiles=(tile,)), "ann")[2]
+    second = (
+        requested_mosaics.request(processed, "quick", MosaicSelection(tiles=(f"{first.inputs[0]}",), tier="quick"), "ann")[2]
+        if first
+        else None
+    )
     assert first is not None
     assert second is not None
     pixels = [abs(fits.getheader(one.path / "mosaic.fits")["CDELT1"]) * 3600 for one in (first, second)]
@@ -197,23 +203,33 @@ def test_deleted_it_leaves_no_data_and_is_made_anew_if_asked_for_again(processed
     [
         ("Virgo", ALL, "'Virgo' is not a valid name of a requested mosaic: use up to 31 lower-case letters"),
         ("../x", ALL, "is not a valid name of a requested mosaic"),
-        ("x", Asked(), "given is none"),
-        ("x", Asked(since=SINCE), "give both since and until"),
-        ("x", Asked(since=SINCE, until=SINCE), "until 2026-01-25T22:00 is not after since 2026-01-25T22:00"),
-        ("x", Asked(since=SINCE, until=SINCE + timegrid.HOUR, tiles=("2026-01-25T22:20",)), "given is a time and tiles"),
-        ("x", Asked(tiles=("2026-01-25T23:20",)), "no tile_image 2026-01-25T23:20: there is none that may be used"),
-        ("x", Asked(tiles=("hour_mosaic-20260125T2200-v1",)), "hour_mosaic-20260125T2200-v1 is no tile_image of science"),
-        ("x", Asked(calibrator="3C0"), "'3C0'"),
-        ("x", Asked(calibrator="3C286"), "within 1 deg of 202.7845,+30.5092 (1331+305), science: tiles are of"),
-        ("x", Asked(calibrator="3C454.3", centre_deg=(1.0, 2.0)), "is centred on it; leave the centre"),
-        ("x", Asked(since=SINCE, until=SINCE + timegrid.HOUR, centre_deg=(10.0, 95.0)), r"the centre (10.0, 95.0) is outside the sky"),
-        ("x", Asked(since=SINCE, until=SINCE + timegrid.HOUR, centre_deg=(10.0, 16.0)), "within 1 deg of 10.0000,+16.0000"),
-        ("x", Asked(calibrator="3C454.3", radius_deg=0.0), "the radius 0 deg is not in 0 to 30 deg"),
-        ("x", Asked(calibrator="3C454.3", timespan_min=-1.0), "the timespan -1 min is not in 0 to 1440 min"),
-        ("x", Asked(since=SINCE + timegrid.NIGHT, until=SINCE + 2 * timegrid.NIGHT), "tiles are of 2026-01-25T22:20 to 2026-01-25T22:30"),
+        ("x", MosaicSelection(), "given is none"),
+        ("x", MosaicSelection(since=SINCE), "give both since and until"),
+        ("x", MosaicSelection(since=SINCE, until=SINCE), "until 2026-01-25T22:00 is not after since 2026-01-25T22:00"),
+        ("x", MosaicSelection(since=SINCE, until=SINCE + timegrid.HOUR, tiles=("2026-01-25T22:20",)), "given is a time and tiles"),
+        ("x", MosaicSelection(tiles=("2026-01-25T23:20",)), "no tile_image 2026-01-25T23:20: there is none that may be used"),
+        ("x", MosaicSelection(tiles=("hour_mosaic-20260125T2200-v1",)), "hour_mosaic-20260125T2200-v1 is no tile_image of science"),
+        ("x", MosaicSelection(calibrator="3C0"), "'3C0'"),
+        ("x", MosaicSelection(calibrator="3C286"), "within 1 deg of 202.7845,+30.5092 (1331+305), science: tiles are of"),
+        ("x", MosaicSelection(calibrator="3C454.3", centre_deg=(1.0, 2.0)), "is centred on it; leave the centre"),
+        (
+            "x",
+            MosaicSelection(since=SINCE, until=SINCE + timegrid.HOUR, centre_deg=(10.0, 95.0)),
+            r"the centre (10.0, 95.0) is outside the sky",
+        ),
+        ("x", MosaicSelection(since=SINCE, until=SINCE + timegrid.HOUR, centre_deg=(10.0, 16.0)), "within 1 deg of 10.0000,+16.0000"),
+        ("x", MosaicSelection(calibrator="3C454.3", radius_deg=0.0), "the radius 0 deg is not in 0 to 30 deg"),
+        ("x", MosaicSelection(calibrator="3C454.3", timespan_min=-1.0), "the timespan -1 min is not in 0 to 1440 min"),
+        (
+            "x",
+            MosaicSelection(since=SINCE + timegrid.NIGHT, until=SINCE + 2 * timegrid.NIGHT),
+            "tiles are of 2026-01-25T22:20 to 2026-01-25T22:30",
+        ),
     ],
 )
-def test_a_bad_request_is_refused_in_a_sentence_and_leaves_nothing(processed: Settings, name: str, asked: Asked, told: str) -> None:
+def test_a_bad_request_is_refused_in_a_sentence_and_leaves_nothing(
+    processed: Settings, name: str, asked: MosaicSelection, told: str
+) -> None:
     with pytest.raises(DsaError) as refused:
         requested_mosaics.request(processed, name, asked, "ann")
     assert told in str(refused.value)
@@ -223,8 +239,8 @@ def test_a_bad_request_is_refused_in_a_sentence_and_leaves_nothing(processed: Se
 
 def test_a_name_stays_that_of_one_request(processed: Settings) -> None:
     tile = some_tile(processed)
-    first = requested_mosaics.request(processed, "mine", Asked(tiles=(tile,)), "ann")
-    again = requested_mosaics.request(processed, "mine", Asked(tiles=(tile,)), "bob")
+    first = requested_mosaics.request(processed, "mine", MosaicSelection(tiles=(tile,)), "ann")
+    again = requested_mosaics.request(processed, "mine", MosaicSelection(tiles=(tile,)), "bob")
     assert (again[0], again[2]) == (first[0], first[2])  # up to date, and still the request of ann
     with pytest.raises(ConfigurationError, match=r"the requested mosaic mine is of 1 tiles, science; choose another name for"):
         requested_mosaics.request(processed, "mine", ALL, "bob")
@@ -301,7 +317,8 @@ def test_a_calibrator_that_transits_twice_in_a_day_is_asked_for_by_the_time(proc
         day = timegrid.parse_key("2026-03-01")
         calibrator = calibrators.find(_just_after(day))
         early, late = (
-            requesting._when(archive, Asked(calibrator=calibrator.name, at=day + timedelta(hours=hour), timespan_min=2)) for hour in (1, 23)
+            requesting._when(archive, MosaicSelection(calibrator=calibrator.name, at=day + timedelta(hours=hour), timespan_min=2))
+            for hour in (1, 23)
         )
         middles = [since + (until - since) / 2 + timedelta(seconds=timegrid.GROUP_S / 2) for since, until in (early, late)]
         assert [f"{middle:%Y-%m-%d}" for middle in middles] == ["2026-03-01", "2026-03-01"]

@@ -186,7 +186,7 @@ def test_a_failed_check_names_its_thresholds() -> None:
 
 
 def test_every_limit_of_a_product_belongs_to_a_rule() -> None:
-    """The others limit conditions of alerts, how often `telling` sends them, how long things are kept, and when ingest pauses."""
+    """The others belong to conditions of alerts, or say how often alerts are sent, how long things are kept, and when ingest pauses."""
     others = {name for name in Thresholds.model_fields if not rules.decided_by(name, specifications().values())}
     others -= {name for condition in conditions.CONDITIONS.values() for name in condition.limits}
     assert all(

@@ -18,7 +18,7 @@ import pytest
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.children import descendants, process_stat
 from dsa110_assets.cli import WARM
-from dsa110_assets.cli.app import EXIT_INTERRUPTED, EXIT_UNDONE
+from dsa110_assets.cli.app import EXIT_INCOMPLETE, EXIT_INTERRUPTED
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running.process import ProcessReport, Progress, SideBySide, process
 from dsa110_assets.settings import Settings
@@ -92,7 +92,7 @@ def test_a_fork_that_is_killed_costs_its_own_run(settings: Settings) -> None:
     """Every fork is killed while it publishes a set, as by the kernel if memory is short. A second run makes everything."""
     arguments = ("process", "--at-once", "2", "--through", "measurement_set")
     done = killing.dsa110(settings, *arguments, DSA110_CRASH_AT="measurement_set/renamed:SIGKILL")
-    assert done.returncode == EXIT_UNDONE, done.stderr
+    assert done.returncode == EXIT_INCOMPLETE, done.stderr
     why = "its process was ended by SIGKILL: memory is short, perhaps; start it again, and the work goes on"
     failures = [line for line in done.stdout.splitlines() if line.startswith("failed: ")]
     assert failures == [f"failed: measurement_set {key}: ResourceError: {why}" for key in OBSERVATIONS]

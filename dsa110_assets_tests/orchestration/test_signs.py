@@ -49,7 +49,7 @@ def test_it_is_given_while_the_daemon_runs_and_not_missed_after(archive: Archive
         given.set()
         return archive
 
-    with signs.given(opened):
+    with signs.heartbeat_given(opened):
         assert given.wait(30)
         while signs.DAEMON not in alerts.beats(archive):
             threading.Event().wait(0.01)
@@ -63,7 +63,7 @@ def test_an_archive_that_is_away_ends_no_daemon(caplog: pytest.LogCaptureFixture
         tried.set()
         raise ConfigurationError("there is no archive")
 
-    with signs.given(opened):
+    with signs.heartbeat_given(opened):
         assert tried.wait(30)
     assert "there is no archive" in caplog.text
 
@@ -102,7 +102,7 @@ def test_a_part_that_is_silent_is_missed_though_the_process_lives(
 ) -> None:
     others = {"SENSOR", "SCHEDULER", "BACKFILL"} - {part}
     home = with_parts(archive, tmp_path, {part: age_s, **dict.fromkeys(others, 0.0)})
-    reason = signs.missed(archive, home, LIMITS, NOW)
+    reason = signs.daemon_problem(archive, home, LIMITS, NOW)
     assert reason == (f"a part of it gave no sign of life for {missed} ({part})" if missed else "")
 
 
@@ -114,7 +114,7 @@ def test_the_first_minute_of_a_daemon_does_not_count(archive: Archive, tmp_path:
     lock = {"home": home / signs.LOCK, "archive": archive.root / f".{signs.LOCK}"}[where]
     lock.write_text("pid 1 on another-host")
     os.utime(lock, (NOW.timestamp() - started_s,) * 2)
-    assert signs.missed(archive, home, LIMITS, NOW) == told
+    assert signs.daemon_problem(archive, home, LIMITS, NOW) == told
 
 
 def with_parts(archive: Archive, place: Path, ages_s: dict[str, float]) -> Path:

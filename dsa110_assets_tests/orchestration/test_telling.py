@@ -33,25 +33,28 @@ def alert(number: int = 1, **changes: Any) -> Alert:
 
 def decide(
     active: Sequence[Alert] = (), resolved: Sequence[Alert] = (), at: datetime = NOON, silences: Sequence[Silence] = (),
-    risen: Sequence[int] = (), told: dict[str, datetime] | None = None, **channels: dict[str, Any],
+    risen: Sequence[int] = (), reported: dict[str, datetime] | None = None, **channels: dict[str, Any],
 ) -> Decision:  # fmt: skip
     options_by_channel = channels or {"ops": {}}
     post = telling.Post(
         {name: Channel(**{"url": "https://example.org/x", **options}) for name, options in options_by_channel.items()},
         "https://portal",
-        {"disk": telling.Told("the disk is filling", "disk-fills-up"), "quiet": telling.Told("good news", "good-news", tells_end=False)},
+        {
+            "disk": telling.Presentation("the disk is filling", "disk-fills-up"),
+            "quiet": telling.Presentation("good news", "good-news", tells_end=False),
+        },
     )
-    return telling.decide(Standing(active, resolved, risen, silences, told or {}), LIMITS, post, at)
+    return telling.decide(Standing(active, resolved, risen, silences, reported or {}), LIMITS, post, at)
 
 
 def sent(decision: Decision) -> list[tuple[str, str, list[int]]]:
-    return [(channel, said["kind"], said["alerts"]) for channel, _, said in decision.messages]
+    return [(channel, contents["kind"], contents["alerts"]) for channel, _, contents in decision.messages]
 
 
 def test_several_of_one_condition_come_in_one_message_with_links_and_what_to_type() -> None:
     decision = decide([alert(1), alert(2, severity=CRITICAL), alert(3, condition="other", severity=INFO)], ops={"severity": "info"})
     assert sent(decision) == [("ops", "raised", [1, 2]), ("ops", "raised", [3])]
-    assert decision.told == {1, 2, 3}
+    assert decision.reported == {1, 2, 3}
     (_, _, first), (_, _, second) = decision.messages
     assert (first["title"], first["severity"], first["subjects"]) == ("the disk is filling (2)", CRITICAL, ["s1", "s2"])
     assert first["text"].splitlines() == [
@@ -75,7 +78,7 @@ def test_several_of_one_condition_come_in_one_message_with_links_and_what_to_typ
 )
 def test_a_channel_hears_what_is_severe_enough_and_of_its_topics(channel: dict[str, Any], heard: list[int]) -> None:
     three = [alert(1, severity=INFO), alert(2, topic="data"), alert(3, severity=CRITICAL)]
-    assert [key for _, _, said in decide(three, ops=channel).messages for key in said["alerts"]] == heard
+    assert [key for _, _, contents in decide(three, ops=channel).messages for key in contents["alerts"]] == heard
 
 
 @pytest.mark.parametrize(
@@ -88,13 +91,13 @@ def test_a_channel_hears_what_is_severe_enough_and_of_its_topics(channel: dict[s
     ],
 )
 def test_what_nobody_acknowledged_is_told_again(changes: dict[str, Any], after: timedelta, kinds: list[str]) -> None:
-    decision = decide([alert(told_at=NOON, **changes)], at=NOON + after, told={"disk": NOON})
+    decision = decide([alert(told_at=NOON, **changes)], at=NOON + after, reported={"disk": NOON})
     assert [kind for _, kind, _ in sent(decision)] == kinds
-    assert decision.told == ({1} if kinds else set())
+    assert decision.reported == ({1} if kinds else set())
 
 
 def test_what_comes_soon_after_waits_for_others_unless_it_is_critical() -> None:
-    already_sent = {"told": {"disk": NOON}}
+    already_sent = {"reported": {"disk": NOON}}
     before = alert(1, told_at=NOON)
     assert sent(decide([before, alert(2)], at=NOON + minutes(4), **already_sent)) == []
     assert sent(decide([before, alert(2), alert(3)], at=NOON + minutes(5), **already_sent)) == [("ops", "raised", [2, 3])]
@@ -103,7 +106,7 @@ def test_what_comes_soon_after_waits_for_others_unless_it_is_critical() -> None:
 
 def test_what_became_worse_is_told_at_once() -> None:
     worse = alert(1, told_at=NOON, severity=CRITICAL)
-    assert sent(decide([worse], at=NOON + minutes(1), risen=[1], told={"disk": NOON})) == [("ops", "raised", [1])]
+    assert sent(decide([worse], at=NOON + minutes(1), risen=[1], reported={"disk": NOON})) == [("ops", "raised", [1])]
 
 
 def test_the_end_is_told_of_what_was_told_and_is_worth_it() -> None:
@@ -116,14 +119,14 @@ def test_a_silence_tells_nothing_and_what_is_still_so_is_told_when_it_ends() -> 
     silence = Silence(1, "disk", later, "A", "new disks", NOON)
     decision = decide([alert(1), alert(2, condition="other")], [alert(3, told_at=NOON)], silences=[silence])
     assert sent(decision) == [("ops", "raised", [2])]
-    assert decision.told == {2}
+    assert decision.reported == {2}
     assert sent(decide([alert(1)], at=later)) == [("ops", "raised", [1])]
 
 
 def test_critical_is_escalated_once_when_nobody_acknowledged_it_in_time() -> None:
     channels: dict[str, dict[str, Any]] = {"ops": {}, "chief": {"escalation": True}}
     critical = alert(severity=CRITICAL, told_at=NOON)
-    already_sent = {"told": {"disk": NOON}}
+    already_sent = {"reported": {"disk": NOON}}
     assert sent(decide([critical], at=NOON + minutes(14), **already_sent, **channels)) == []
     decision = decide([critical], at=NOON + minutes(15), **already_sent, **channels)
     assert sent(decision) == [("chief", "escalated", [1])]

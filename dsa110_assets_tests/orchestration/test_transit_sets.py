@@ -12,7 +12,7 @@ import pytest
 from dsa110_assets.archive.product import Product
 from dsa110_assets.calibration import transit_sets
 from dsa110_assets.calibration.options import TransitOptions
-from dsa110_assets.calibration.transit_sets import Observed, TransitSet
+from dsa110_assets.calibration.transit_sets import TransitObservation, TransitSet
 from dsa110_assets.calibration.transits import Transit
 from dsa110_assets.orchestration import graph
 from dsa110_assets.orchestration.calibrating import calibrators as observing
@@ -39,7 +39,7 @@ def solved(name: str, mid_mjd: float, amplitude: float = 0.068, dec_deg: float =
     } | figures  # fmt: skip
     transit = Transit(calibrator, mid_mjd, 0.0, 1.0)
     amplitudes = {str(n): (amplitude * (1 + 0.1 * n), amplitude) for n in range(5)}
-    return TransitSet(name, Observed(Path(), name, dec_deg, ()), transit, (), all_figures, (), amplitudes)
+    return TransitSet(name, TransitObservation(Path(), name, dec_deg, ()), transit, (), all_figures, (), amplitudes)
 
 
 def judged(*sets: TransitSet) -> dict[str, str]:
@@ -100,11 +100,11 @@ def test_corrected_and_unjudged_calibrators_are_told() -> None:
         "0318+164", 61066.1, anchor="field of 20 catalogue sources; VLA:0318+164 measured 1.150 of its listed flux",
         calibrator_flux_set=True, calibrator_flux_factor=1.15, calibrator_offset_ra_arcsec=8.0, calibrator_major_arcsec=20.0,
     )  # fmt: skip
-    alone = solved("3C138", 61066.2, field_group_count=2, field_flux_ratio=math.nan, calibrator_flux_factor=math.nan)
-    figures = transit_sets.night_figures([bright, alone], [])
+    unjudged = solved("3C138", 61066.2, field_group_count=2, field_flux_ratio=math.nan, calibrator_flux_factor=math.nan)
+    figures = transit_sets.night_figures([bright, unjudged], [])
     assert figures["calibrator_flux_factor"] == 1.15
     assert figures["field_group_count"] == 2
     assert figures["anchor"].startswith("PB17:3C138, field of 20")
-    found = judged(bright, alone)
+    found = judged(bright, unjudged)
     assert found["as_listed"] == "0318+164: 1.150 of its listed flux, 8.0 arcsec from its listed place, resolved, 20.0 by 0.0 arcsec"
     assert found["judged_by_field"] == "3C138: 2 clear catalogue sources in the field"

@@ -117,7 +117,7 @@ def test_a_trial_goes_on_from_its_own_products_alone(processed: Settings, capsys
 
 
 def test_trials_of_every_asset_in_any_order_leave_science_as_it_was(processed: Settings) -> None:
-    requested_mosaics.request(processed, "some", requesting.Asked(tiles=(some_tile(processed),)), "ann")
+    requested_mosaics.request(processed, "some", requesting.MosaicSelection(tiles=(some_tile(processed),)), "ann")
     before, random = science(processed), np.random.default_rng(12)
     with Archive(processed.archive) as archive:
         partitions = {name: [p.partition for p in archive.products(name)] for name in graph.specifications()}

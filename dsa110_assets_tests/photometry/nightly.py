@@ -33,7 +33,7 @@ def light_curves_of(rows: pd.DataFrame, options: EnsembleOptions | None = None) 
     if not nights:
         return rows.iloc[:0]
     curves = pd.concat([night.curves for night in nights], ignore_index=True)
-    curves = nights[-1].past.errors.told_to(curves).sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
+    curves = nights[-1].past.errors.with_errors(curves).sort_values(["source_id", "mjd"], kind="stable").reset_index(drop=True)
     curves.attrs = {**nights[-1].figures, "noisy_epochs": nights[-1].past.errors.lines()}
     return curves
 

@@ -147,12 +147,12 @@ def test_errors_are_those_of_the_formula(tmp_path: Path) -> None:
         {"epoch": ["e0", "e1"], "flux_jy": 2.0, "raw_flux_err_jy": 0.1, "correction": 0.5, "correction_err": 0.005, "limit_jy": 1.0,
          "noise_scale": 1.0}
     )  # fmt: skip
-    told = errors.told_to(rows)
+    told = errors.with_errors(rows)
     expected = [np.sqrt((1.5 * 0.2) ** 2 + 4 * (0.01**2 + 0.02**2)), np.sqrt((4.5 * 0.2) ** 2 + 4 * (0.01**2 + 0.02**2 + 0.2**2))]
     np.testing.assert_allclose(told["flux_err_jy"], expected, rtol=1e-12)
     np.testing.assert_allclose(told["absolute_err_jy"].iloc[0], np.sqrt((1.5 * 0.2) ** 2 + 4 * (0.01**2 + 0.05**2)), rtol=1e-12)
     np.testing.assert_allclose(told["limit_jy"], [1.5, 4.5], rtol=1e-12)
-    np.testing.assert_allclose(errors.told_to(told)["limit_jy"], [1.5, 4.5], rtol=1e-12)
+    np.testing.assert_allclose(errors.with_errors(told)["limit_jy"], [1.5, 4.5], rtol=1e-12)
     stored(rows.assign(source_id="s", mjd=1.0, flux_err_jy=0.1), tmp_path, noisy)
     pd.testing.assert_frame_equal(NightErrors.read(tmp_path).noisy, noisy)
 

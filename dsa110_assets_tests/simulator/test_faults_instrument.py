@@ -102,7 +102,7 @@ def test_drifted_gains_are_those_of_the_truth_and_normal(written: Written) -> No
         np.testing.assert_allclose(ratio, np.broadcast_to(expected, ratio.shape), rtol=ROUNDING)
     whole = SimulationOptions(antennas=96)
     for text in ("gain_drift:*", "gain_drift:1-"):
-        errors = instrument_faults.told(parse_fault(text), whole, array.build(whole))["errors"]
+        errors = instrument_faults.truth_details(parse_fault(text), whole, array.build(whole))["errors"]
         for name, size in (("ln_amplitude", 0.1), ("phase_deg", 30.0)):
             drawn = np.ravel([e[name] for e in errors])
             # 192 draws: 4 standard errors of a mean, and of a standard deviation

@@ -9,7 +9,7 @@ import pytest
 
 from dsa110_assets.calibration.options import SolveOptions
 from dsa110_assets.tools.calibrate import Solved, calibrate
-from dsa110_assets.tools.convert import Wanted, convert
+from dsa110_assets.tools.convert import GroupSelection, convert
 from dsa110_assets_tests.tiny import SUBBANDS, simulate_tiny
 
 CALIBRATOR = "3C454.3"
@@ -31,7 +31,7 @@ def transit(tmp_path_factory: pytest.TempPathFactory) -> Transit:
     place = tmp_path_factory.mktemp("tools")
     inbox = place / "inbox"
     simulate_tiny(inbox, start="2026-01-25T22:25:00", groups=1, antennas=12, noise_scale=0.0, dead_receptors=1, variables=False)
-    (made,) = convert(inbox, place / "sets", Wanted(calibrator=CALIBRATOR), n_subbands=SUBBANDS, min_subbands=SUBBANDS)
+    (made,) = convert(inbox, place / "sets", GroupSelection(calibrator=CALIBRATOR), n_subbands=SUBBANDS, min_subbands=SUBBANDS)
     catalogue = inbox / "catalogue.csv"
     solved = calibrate(made.path, place / "tables", CALIBRATOR, FAST, catalogue_files=[catalogue])
     return Transit(inbox, made.path, catalogue, solved)

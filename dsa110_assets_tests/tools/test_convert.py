@@ -15,7 +15,7 @@ from dsa110_assets.errors import BadDataError, ConfigurationError, NotFoundError
 from dsa110_assets.sky import calibrators
 from dsa110_assets.sky.calibrators import Calibrator
 from dsa110_assets.telescope import timegrid
-from dsa110_assets.tools.convert import Wanted, convert, select
+from dsa110_assets.tools.convert import GroupSelection, convert, select
 from dsa110_assets.tools.outputs import record_of
 from dsa110_assets.visibilities import measurement_set
 from dsa110_assets.visibilities.ingest import ingest
@@ -27,27 +27,27 @@ CALIBRATOR = "3C454.3"
 
 def test_a_window_takes_groups_by_when_their_data_start(tiny_run: Path) -> None:
     since, until = datetime(2026, 1, 25, 22, 25, tzinfo=UTC), datetime(2026, 1, 25, 22, 30, tzinfo=UTC)
-    taken = select(tiny_run, Wanted(since, until)).groups
+    taken = select(tiny_run, GroupSelection(since, until)).groups
     starts = [timegrid.mjd_to_datetime(group.mjd_start) for group, _ in taken]
     assert [since <= start < until for start in starts] == [True]
     every = select(tiny_run).groups
     assert [group.observation for group, _ in every] == ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
     with pytest.raises(NotFoundError, match="no group of subband files starts from 2026-01-27"):
-        select(tiny_run, Wanted(since + timedelta(days=2)))
+        select(tiny_run, GroupSelection(since + timedelta(days=2)))
 
 
 def test_a_calibrator_takes_the_group_it_transits_in_and_those_around(tiny_run: Path) -> None:
-    ((group, transit),) = select(tiny_run, Wanted(calibrator=CALIBRATOR)).groups
+    ((group, transit),) = select(tiny_run, GroupSelection(calibrator=CALIBRATOR)).groups
     assert group.times_mjd[0] < transit < group.times_mjd[-1]
     source = calibrators.find(CALIBRATOR)
     hour_angle, _ = hour_angle_dec(np.deg2rad(source.ra_deg), np.deg2rad(source.dec_deg), transit)
     # the two chains differ by 10 mas; polar motion, which ERFA's is without here, moves the meridian by up to 0.5 arcsec (0.03 s)
     assert abs(np.angle(np.exp(1j * hour_angle))) < 2 * np.pi * 0.1 / 86400
-    assert len(select(tiny_run, Wanted(calibrator=CALIBRATOR, around_min=10)).groups) == 3
+    assert len(select(tiny_run, GroupSelection(calibrator=CALIBRATOR, around_min=10)).groups) == 3
     with pytest.raises(NotFoundError, match=r"nearest: .*3C286"):
-        select(tiny_run, Wanted(calibrator="3C2866"))
+        select(tiny_run, GroupSelection(calibrator="3C2866"))
     with pytest.raises(NotFoundError, match=r"no group|nearest, 2026"):
-        select(tiny_run, Wanted(calibrator="3C48"))
+        select(tiny_run, GroupSelection(calibrator="3C48"))
 
 
 class TestTransits:
@@ -71,13 +71,13 @@ class TestTransits:
         group_d = timegrid.GROUP_S / 86400
         transits = [first, first + 1 / timegrid.SIDEREAL_RATIO]
         self.write(tmp_path, [t + k * group_d - group_d / 3 for t in transits for k in (-2, -1, 0, 1, 2)])
-        exact = select(tmp_path, Wanted(calibrator="TEST")).groups
+        exact = select(tmp_path, GroupSelection(calibrator="TEST")).groups
         assert len(exact) == 2
         for (group, found), truth in zip(exact, transits, strict=True):
             # a sidereal day later to 0.1 s: nutation and aberration change by less than 0.1 s in a day
             assert abs(found - truth) * 86400 < 0.1
             assert group.times_mjd[0] <= found <= group.times_mjd[-1]
-        assert len(select(tmp_path, Wanted(calibrator="TEST", around_min=4)).groups) == 6
+        assert len(select(tmp_path, GroupSelection(calibrator="TEST", around_min=4)).groups) == 6
 
     def test_across_midnight(self, known: list[Calibrator], tmp_path: Path) -> None:
         """The calibrator transits 10 s before midnight UTC, in a group that starts 100 s before it; the next starts after it."""
@@ -89,10 +89,10 @@ class TestTransits:
         start = midnight - 100 / 86400
         group_d = timegrid.GROUP_S / 86400
         self.write(tmp_path, [start + k * group_d for k in (-1, 0, 1)])
-        ((group, transit),) = select(tmp_path, Wanted(calibrator="TEST")).groups
+        ((group, transit),) = select(tmp_path, GroupSelection(calibrator="TEST")).groups
         assert abs(group.mjd_start - start) * 86400 < 0.01
         assert abs(transit - (midnight - 10 / 86400)) * 86400 < 0.01
-        taken = select(tmp_path, Wanted(calibrator="TEST", around_min=4)).groups
+        taken = select(tmp_path, GroupSelection(calibrator="TEST", around_min=4)).groups
         assert [group.observation for group, _ in taken] == ["2026-01-25T23:50", "2026-01-25T23:55", "2026-01-26T00:00"]
 
     def test_twice_in_a_utc_day(self, known: list[Calibrator], tmp_path: Path) -> None:
@@ -103,7 +103,7 @@ class TestTransits:
             ra_deg = (ra_deg + (day + 100 / 86400 - transit_mjd(ra_deg, 16.3, day)) * 360 * timegrid.SIDEREAL_RATIO) % 360
         known.append(Calibrator("TEST", None, ra_deg, 16.3, 5.0, "A", "P", None, False))
         self.write(tmp_path, [day + 10 / 86400, day + 0.5, day + 1 - 200 / 86400])
-        wanted = Wanted(datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 26, tzinfo=UTC), "TEST")
+        wanted = GroupSelection(datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 26, tzinfo=UTC), "TEST")
         found = [transit for _, transit in select(tmp_path, wanted).groups]
         assert np.allclose((np.array(found) - day) * 86400, [100, 86400 - 136], atol=1.0)
 
@@ -111,11 +111,11 @@ class TestTransits:
         known.append(Calibrator("TEST", None, 100.0, 20.0, 5.0, "A", "P", None, False))
         self.write(tmp_path, [transit_mjd(100.0, 20.0, 61065.5) - 100 / 86400])
         with pytest.raises(NotFoundError, match=r"TEST transits at .* outside the beam .* declination 16.27"):
-            select(tmp_path, Wanted(calibrator="TEST"))
+            select(tmp_path, GroupSelection(calibrator="TEST"))
 
 
 def test_a_set_is_what_the_graph_writes_and_says_what_it_came_from(tiny_run: Path, tmp_path: Path) -> None:
-    wanted, out = Wanted(calibrator=CALIBRATOR), tmp_path / "sets"
+    wanted, out = GroupSelection(calibrator=CALIBRATOR), tmp_path / "sets"
     (planned,) = convert(tiny_run, out, wanted, n_subbands=SUBBANDS, dry_run=True)
     assert (planned.state, planned.path) == ("wanted", out / "20260125T2225.ms")
     assert not out.exists()
@@ -143,7 +143,7 @@ def test_a_set_is_what_the_graph_writes_and_says_what_it_came_from(tiny_run: Pat
 def test_what_no_tool_made_is_not_replaced(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "20260125T2225.ms").mkdir()
     with pytest.raises(ConfigurationError, match=r"no tool made it"):
-        convert(tiny_run, tmp_path, Wanted(calibrator=CALIBRATOR), n_subbands=SUBBANDS, force=True)
+        convert(tiny_run, tmp_path, GroupSelection(calibrator=CALIBRATOR), n_subbands=SUBBANDS, force=True)
 
 
 def test_incomplete_groups_and_bad_files_are_named(tmp_path: Path) -> None:

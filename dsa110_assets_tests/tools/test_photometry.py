@@ -21,7 +21,7 @@ from dsa110_assets.sky import calibrators
 from dsa110_assets.sky.calibrators import Calibrator
 from dsa110_assets.telescope import astrometry, timegrid
 from dsa110_assets.tools.image import image
-from dsa110_assets.tools.mosaic import Chosen, mosaic
+from dsa110_assets.tools.mosaic import TileSelection, mosaic
 from dsa110_assets.tools.photometry import Sources, photometry
 from dsa110_assets.visibilities import measurement_set
 from dsa110_assets_tests.imaging.synthetic import START_MJD, observe, position_rad
@@ -124,23 +124,23 @@ def test_a_mosaic_is_the_graphs_coadd_with_true_fluxes(made: Made, tmp_path: Pat
 
 def test_mosaics_around_a_direction_and_a_transit(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ra, dec = made.places[1]
-    done = mosaic(made.tiles, tmp_path / "near", Chosen(centre_deg=(float(ra), float(dec)), radius_deg=0.2))
+    done = mosaic(made.tiles, tmp_path / "near", TileSelection(centre_deg=(float(ra), float(dec)), radius_deg=0.2))
     assert len(done.tiles) == 2
     found = read_image(done.path / "mosaic.fits")
     assert (found.header["CRVAL1"], found.header["CRVAL2"]) == pytest.approx((ra % 360, dec))
     assert found.data[found.data.shape[0] // 2, found.data.shape[1] // 2] == pytest.approx(1.0, abs=0.03)
     with pytest.raises(NotFoundError, match=r"none of the 2 tiles"):
-        mosaic(made.tiles, tmp_path / "far", Chosen(centre_deg=(float(ra) + 90, float(dec)), radius_deg=0.2))
+        mosaic(made.tiles, tmp_path / "far", TileSelection(centre_deg=(float(ra) + 90, float(dec)), radius_deg=0.2))
     mid = read_image(made.tiles[0] / "image.fits").header["MJD-AVG"]
     ra_deg = float(np.rad2deg(made.centre[0])) % 360
     ra_deg += (mid - transit_mjd(ra_deg, 37.0, mid)) * 360 * timegrid.SIDEREAL_RATIO
     listed = calibrators.load()
     monkeypatch.setattr(calibrators, "load", lambda: (*listed, Calibrator("TEST", None, ra_deg, 37.0, 2.0, "A", "P", None, False)))
-    planned = mosaic(made.tiles, tmp_path / "t", Chosen(calibrator="TEST", timespan_min=2), dry_run=True)
+    planned = mosaic(made.tiles, tmp_path / "t", TileSelection(calibrator="TEST", timespan_min=2), dry_run=True)
     assert planned.tiles == (made.tiles[0],)
-    assert len(mosaic(made.tiles, tmp_path / "t", Chosen(calibrator="TEST", timespan_min=3), dry_run=True).tiles) == 2
+    assert len(mosaic(made.tiles, tmp_path / "t", TileSelection(calibrator="TEST", timespan_min=3), dry_run=True).tiles) == 2
     with pytest.raises(NotFoundError, match=r"no tile within 0.5 min of a transit of 3C48"):
-        mosaic(made.tiles, tmp_path / "t", Chosen(calibrator="3C48", timespan_min=1))
+        mosaic(made.tiles, tmp_path / "t", TileSelection(calibrator="3C48", timespan_min=1))
     assert not (tmp_path / "t").exists()
 
 

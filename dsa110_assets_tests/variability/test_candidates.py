@@ -1,4 +1,4 @@
-"""Candidates from synthetic light curves: what varies is found and named, what does not is left alone."""
+"""Candidates from synthetic light curves: variable sources are found and named, steady ones are not."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ OPTIONS = VariabilityOptions()
 
 
 def curves(flux, error, names=None, catalogue=None, ra=None, dec=16.0):
-    """Light-curve rows of a matrix (n_sources, n_epochs), one epoch per sidereal day; NaN entries are no
-    rows.
-    """
+    """Light-curve rows of a matrix (n_sources, n_epochs), one epoch per sidereal day; NaN entries make no row."""
     n, _ = flux.shape
     error = np.broadcast_to(error, flux.shape)
     names = names or [f"NVSS_{k:04d}" for k in range(n)]
@@ -59,15 +57,13 @@ def test_flare_and_dip_are_found_and_nothing_else(epochs) -> None:
 
 
 def test_a_dip_of_most_nights_needs_the_catalogue_to_be_told_from_a_flare() -> None:
-    """Quiet, low, low: three fluxes alone say flare; the catalogue's flux says which level is the quiet
-    one.
-    """
+    """Quiet, low, low: from three fluxes alone this is a flare; the catalogue's flux shows which level is the quiet one."""
     flux = steady(np.random.default_rng(1), 30, 3)
     flux[5] = [1.0, 0.5, 0.45]
-    alone = find_variables(curves(flux, 0.03), OPTIONS).set_index("source_id")
-    assert alone.loc["NVSS_0005", "kind"] == "flare"
-    told = find_variables(curves(flux, 0.03, catalogue=np.ones(30)), OPTIONS).set_index("source_id")
-    assert told.loc["NVSS_0005", "kind"] == "ese"
+    without_catalogue = find_variables(curves(flux, 0.03), OPTIONS).set_index("source_id")
+    assert without_catalogue.loc["NVSS_0005", "kind"] == "flare"
+    with_catalogue = find_variables(curves(flux, 0.03, catalogue=np.ones(30)), OPTIONS).set_index("source_id")
+    assert with_catalogue.loc["NVSS_0005", "kind"] == "ese"
 
 
 def test_a_source_off_both_ways_is_variable() -> None:
@@ -78,9 +74,7 @@ def test_a_source_off_both_ways_is_variable() -> None:
 
 
 def test_bright_sources_with_percent_errors_are_not_candidates() -> None:
-    """A 10 Jy source with an unmodelled 3 % scatter is 100 sigma off by its noise; its modulation is not
-    0.26.
-    """
+    """A 10 Jy source with an unmodelled 3 % scatter is off by 100 sigma of its noise, but its modulation is below 0.26."""
     rng = np.random.default_rng(3)
     flux = 10 * (1 + 0.03 * rng.standard_normal((50, 30)))
     out = find_variables(curves(flux, 0.01), OPTIONS)
@@ -89,9 +83,9 @@ def test_bright_sources_with_percent_errors_are_not_candidates() -> None:
 
 
 def test_small_changes_beyond_doubt_are_found_where_errors_allow() -> None:
-    """12 % up once, and a slow fall by 15 %, among 40 sources good to 1 %: found. The same in sources good to 4 %: not.
+    """A single rise by 12 % and a slow fall by 15 % are found among 40 sources with errors of 1 %, but not with errors of 4 %.
 
-    In 20 skies of 200 constant sources, good to 1 %, no small change is invented.
+    In 20 skies of 200 constant sources with errors of 1 %, there is no spurious small change.
     """
     rng = np.random.default_rng(6)
     flux = steady(rng, 40, 12, 0.01)
@@ -109,7 +103,7 @@ def test_small_changes_beyond_doubt_are_found_where_errors_allow() -> None:
 
 
 def test_suspect_tiles_and_doubtful_discoveries_make_no_candidates() -> None:
-    """Half the sources 40 % low in one night whose tiles are suspect; a new source where the negative image has as many."""
+    """Half the sources are 40 % low in a night whose tiles are suspect; a new source is doubtful, as the negative image has as many."""
     rng = np.random.default_rng(9)
     flux = steady(rng, 40, 5, 0.02)
     flux[:20, 2] *= 0.6
@@ -125,9 +119,7 @@ def test_suspect_tiles_and_doubtful_discoveries_make_no_candidates() -> None:
 
 
 def test_insignificant_modulation_is_not_a_candidate() -> None:
-    """Sources at 3 sigma swing by far more than 26 %, by noise: none is a candidate in 20 x 200 (expected
-    0.2).
-    """
+    """Noise makes sources at 3 sigma change by far more than 26 %: none of 20 x 200 is a candidate (expected 0.2)."""
     rng = np.random.default_rng(4)
     found = 0
     for _ in range(20):
@@ -138,8 +130,8 @@ def test_insignificant_modulation_is_not_a_candidate() -> None:
 
 
 def test_a_new_source_at_a_place_seen_before_is_a_transient() -> None:
-    """Only the last night has it; neighbours prove the place was observed. The same source with no earlier
-    look, or one that a constant flux near the limit explains, is not one.
+    """Only the last night has the source; its neighbours prove that the position was observed before. Without earlier observations,
+    or if a constant flux near the limit explains it, it is no transient.
     """
     rng = np.random.default_rng(5)
     names = [f"NVSS_{k:04d}" for k in range(30)] + [
@@ -187,8 +179,8 @@ def test_one_epoch_and_no_rows_are_no_error() -> None:
 
 @pytest.mark.parametrize("epochs", [5, 20, 50])
 def test_false_alarms_stay_below_the_promise_at_any_number_of_epochs(epochs) -> None:
-    """Constant sources only: with a false-discovery rate of 1 %, at most 1 % of whole searches may name one.
-    60 searches of 100 sources: 0.6 expected, 5 has a chance of 4e-4.
+    """Constant sources only: with a false-discovery rate of 1 %, at most 1 % of whole searches may name a candidate.
+    In 60 searches of 100 sources 0.6 are expected; 5 have a chance of 4e-4.
     """
     rng = np.random.default_rng(epochs)
     errors = rng.uniform(0.05, 0.3, (100, 1)) * rng.uniform(0.8, 1.2, (100, epochs))
@@ -197,9 +189,7 @@ def test_false_alarms_stay_below_the_promise_at_any_number_of_epochs(epochs) -> 
 
 
 def test_injected_changes_are_recovered_when_they_should_be() -> None:
-    """Halving or adding half at 5 % errors is 7 sigma of a pair: found; changes of 5 % are not, and must not
-    be.
-    """
+    """Halving a flux or adding half at 5 % errors is 7 sigma of a pair, and is found; changes of 5 % must not be found."""
     rng = np.random.default_rng(9)
     table = curves(steady(rng, 100, 10), 0.05)
     for kind in ("flare", "ese"):
@@ -212,7 +202,7 @@ def test_injected_changes_are_recovered_when_they_should_be() -> None:
 
 
 def test_what_a_bright_neighbour_explains_is_no_candidate() -> None:
-    """A new 20 mJy source comes and goes: a transient alone, a sidelobe beside 2 Jy (1.5 % of it: 30 mJy)."""
+    """A new 20 mJy source that comes and goes is a transient if isolated, and a sidelobe beside 2 Jy (1.5 % of that: 30 mJy)."""
     flux = np.array([[2.0, 2.0, 2.0], [0.5, 0.5, 0.5], [0.001, 0.02, 0.02]])
     names = ["NVSS_bright", "NVSS_other", "DSA_J002000.0+160000"]
     for neighbour_deg, kind in ((1.0, ""), (3.0, "transient")):
@@ -222,7 +212,7 @@ def test_what_a_bright_neighbour_explains_is_no_candidate() -> None:
 
 
 def test_a_flare_with_a_tail_is_a_flare() -> None:
-    """Three nights: quiet, 2.5 times as bright, and a tenth above quiet, which the catalogue knows."""
+    """Three nights: quiet, 2.5 times as bright, and a tenth above quiet. The catalogue has the quiet flux."""
     flux = np.array([[0.99, 2.45, 1.09], [1.0, 1.0, 1.0]])
     found = find_variables(curves(flux, 0.01, catalogue=np.array([0.994, 1.0])), OPTIONS).set_index("source_id")["kind"]
     assert list(found[["NVSS_0000", "NVSS_0001"]]) == ["flare", ""]

@@ -1,4 +1,4 @@
-"""Light curves of many nights in batches from disk give what one table in memory gives."""
+"""Light curves of many nights, read from disk in batches, give the same result as one table in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTIONS = VariabilityOptions()
 
 
 def light_curves() -> pd.DataFrame:
-    """Forty sources of 20 epochs; one flares, one dips, one is new, late and bright, one has a NaN."""
+    """Forty sources of 20 epochs: one flares, one dips, one is new and bright in late epochs, one has a NaN."""
     rng = np.random.default_rng(4)
     flux = 1 + 0.05 * rng.standard_normal((40, 20))
     flux[7, 9] += 1.0
@@ -48,7 +48,7 @@ def light_curves() -> pd.DataFrame:
 
 
 def by_night(rows: pd.DataFrame, folder: Path) -> Nights:
-    """The rows as products of one night each."""
+    """The rows stored as one product per night."""
     places = []
     for mjd, tonight in rows.groupby("mjd"):
         places.append(folder / f"{mjd:.0f}")
@@ -59,7 +59,7 @@ def by_night(rows: pd.DataFrame, folder: Path) -> Nights:
 
 @pytest.mark.parametrize("batch_rows", [7, 130, 10_000])
 def test_batches_from_disk_find_what_one_table_finds(tmp_path: Path, batch_rows: int) -> None:
-    """Also where batches are shorter than a source, end with one, or hold everything; exactly the same numbers."""
+    """Exactly the same numbers, also where batches are shorter than a source, end with a source, or hold everything."""
     rows = light_curves()
     shuffled = rows.sample(frac=1, random_state=1)
     expected = find_variables(shuffled, OPTIONS)
@@ -67,9 +67,9 @@ def test_batches_from_disk_find_what_one_table_finds(tmp_path: Path, batch_rows:
     blocks = list(on_disk.batches())
     assert sum(block.starts[-1] for block in blocks) == len(rows)
     assert max(block.starts[-1] for block in blocks) < batch_rows + 20, "more than whole sources ask for"
-    found = search(on_disk, OPTIONS)
-    pd.testing.assert_frame_equal(found, expected)
-    kinds = found.set_index("source_id")["kind"]
+    batched = search(on_disk, OPTIONS)
+    pd.testing.assert_frame_equal(batched, expected)
+    kinds = batched.set_index("source_id")["kind"]
     assert kinds["NVSS_0007"] == "flare"
     assert kinds[f"{NEW_PREFIX}0520+1616"] == "transient"
 
@@ -80,20 +80,20 @@ def test_a_sample_holds_whole_sources(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(curves.sample(on_disk, 10_000), rows)
     some = curves.sample(on_disk, 200)
     assert 100 <= len(some) <= 200
-    whole = rows.groupby("source_id").size()
-    assert (some.groupby("source_id").size() == whole[some["source_id"].unique()]).all()
+    sizes = rows.groupby("source_id").size()
+    assert (some.groupby("source_id").size() == sizes[some["source_id"].unique()]).all()
 
 
 def test_candidates_of_many_epochs_are_not_read_again(tmp_path: Path) -> None:
-    """Their kind is known from the first pass; the new source's and its neighbours' rows are asked for, and no others'."""
-    asked: list[set[str]] = []
+    """Their kind is known from the first pass; only the rows of the new source and its neighbours are read again."""
+    requests: list[set[str]] = []
 
     class Watched(curves.OnDisk):
         def of(self, sources: Collection[str]) -> pd.DataFrame:
-            asked.append(set(sources))
+            requests.append(set(sources))
             return super().of(sources)
 
     kinds = search(Watched(by_night(light_curves(), tmp_path)), OPTIONS).set_index("source_id")["kind"]
     assert (kinds["NVSS_0007"], kinds["NVSS_0011"]) == ("flare", "ese")
     new = f"{NEW_PREFIX}0520+1616"
-    assert asked == [{new, *(f"NVSS_{k:04d}" for k in (18, 19, 21, 22))}, {new}]
+    assert requests == [{new, *(f"NVSS_{k:04d}" for k in (18, 19, 21, 22))}, {new}]

@@ -1,4 +1,4 @@
-"""New sources are no variables because noise was high where they were discovered."""
+"""New sources do not count as variable merely because noise was high when they were discovered."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EPOCHS, ERROR_JY = 15, 0.2
 
 
 def discovered(rng: np.random.Generator, true_sigma: float, number: int) -> NDArray[np.float64]:
-    """(number, EPOCHS) fluxes [Jy] of constant sources whose first point is above 5 sigma, drawn until it is."""
+    """(number, EPOCHS) fluxes [Jy] of constant sources, whose first point is drawn until it is above 5 sigma."""
     first = np.empty(0)
     while first.size < number:
         drawn = true_sigma + rng.standard_normal(4_000_000)
@@ -37,12 +37,12 @@ def test_p_values_of_constant_new_sources_are_uniform(true_sigma: float) -> None
     as_found, without = (dense_metrics(f, np.full(f.shape, ERROR_JY)) for f in (flux, corrected(flux)))
     p = significance.p_eta(without.eta, without.n)
     assert kstest(p, "uniform").statistic < 0.036
-    if true_sigma < 4:  # what the selection does, where it does something
+    if true_sigma < 4:  # the effect of the selection, where it has one
         assert kstest(significance.p_eta(as_found.eta, as_found.n), "uniform").statistic > 0.1
 
 
 def test_a_source_far_above_the_limit_once_stays_variable() -> None:
-    """10 sigma once and nothing later: the upper tail at (10 - 0) / 1.035, over that at 5 / 1.035, is 3.3e-16, that of 8.08 sigma."""
+    """10 sigma once and nothing later: the upper tail at (10 - 0) / 1.035 over that at 5 / 1.035 is 3.3e-16, that of 8.08 sigma."""
     flux = np.zeros((1, EPOCHS))
     flux[0, 0] = 10 * ERROR_JY
     found = dense_metrics(corrected(flux), np.full(flux.shape, ERROR_JY))

@@ -13,9 +13,7 @@ from dsa110_assets.variability.metrics import curve_metrics, dense_metrics, ragg
 
 
 def test_eta_is_reduced_chi_square_by_both_formulas() -> None:
-    """The VAST form N/(N-1)(<wF^2> - <wF>^2/<w>) equals sum (F - Fw)^2/sigma^2/(N-1); 1e-12 where they
-    cancel.
-    """
+    """The VAST form N/(N-1)(<wF^2> - <wF>^2/<w>) equals sum (F - Fw)^2/sigma^2/(N-1), to 1e-12 where terms cancel."""
     rng = np.random.default_rng(0)
     for n in (2, 3, 10, 200):
         flux, error = 1 + 0.1 * rng.standard_normal(n), rng.uniform(0.05, 0.2, n)
@@ -25,7 +23,7 @@ def test_eta_is_reduced_chi_square_by_both_formulas() -> None:
         direct = (((flux - mean) / error) ** 2).sum() / (n - 1)
         out = ragged_metrics(flux, error, np.array([0, n]))
         assert out.eta[0] == pytest.approx(direct, rel=1e-14)
-        # <wF^2> is (1/0.1)^2 = 100 times larger than what is left of it: 1e-16 * 100 * a few.
+        # <wF^2> is (1/0.1)^2 = 100 times larger than the difference: 1e-16 * 100 * a few.
         assert out.eta[0] == pytest.approx(vast, rel=1e-12)
         assert out.v[0] == pytest.approx(np.std(flux, ddof=1) / flux.mean(), rel=1e-13)
         assert out.weighted_mean[0] == pytest.approx(mean, rel=1e-14)
@@ -68,8 +66,8 @@ def test_missing_points_are_left_out_and_short_curves_are_nan() -> None:
 @pytest.mark.parametrize("flux", [[1.0, np.nan, 2.0, 5.0, 0.5], [1.0, np.nan], [np.nan], []])
 def test_of_one_curve_they_are_those_of_many(flux: list[float]) -> None:
     error = np.linspace(0.1, 0.3, len(flux))
-    alone, among = curve_metrics(np.array(flux), error), ragged_metrics(np.array(flux), error, np.array([0, len(flux)]))
-    for one, other in zip(alone, among, strict=True):
+    single, ragged = curve_metrics(np.array(flux), error), ragged_metrics(np.array(flux), error, np.array([0, len(flux)]))
+    for one, other in zip(single, ragged, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -92,16 +90,14 @@ def test_the_deviation_statistic_is_not_bounded() -> None:
     ],
 )
 def test_pair_significance_anchors(n, threshold, expected) -> None:
-    """Monte-Carlo figures given to one or two digits: half a unit of the last, or 20 %."""
+    """Monte-Carlo values quoted to one or two digits: they agree to half a unit of the last, or 20 %."""
     value = float(significance.p_pair(threshold, n))
     assert value == pytest.approx(expected, rel=0.2 if expected < 0.01 else 0.02)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 50])
 def test_pair_significance_is_the_range_distribution(n) -> None:
-    """scipy's studentised range with infinite freedom integrates the same law another way (its own tolerance
-    1e-8).
-    """
+    """scipy's studentised range with infinite degrees of freedom integrates the same law in another way (with a tolerance of 1e-8)."""
     for vs in (0.5, 2.0, 4.3):
         expected = studentized_range.sf(vs * np.sqrt(2), n, np.inf)
         assert float(significance.p_pair(vs, n)) == pytest.approx(expected, rel=1e-6, abs=1e-10)
@@ -123,7 +119,7 @@ def test_eta_anchors() -> None:
 
 @pytest.mark.parametrize("n", [5, 12, 27, 50])
 def test_p_values_are_uniform_for_constant_sources(n) -> None:
-    """20,000 constant sources: share with p < a is a within 5 binomial errors (exact statistics), and at most
+    """20,000 constant sources: the fraction with p < a is a within 5 binomial errors for exact statistics, and at most
     that for unequal errors (Tukey-Kramer) and the Sidak bound.
     """
     rng = np.random.default_rng(n)
@@ -138,7 +134,7 @@ def test_p_values_are_uniform_for_constant_sources(n) -> None:
             assert abs(eta - level) < slack
             assert pair < level + slack
             assert deviation < level + slack
-            # The Sidak bound gives away little: the deviations are nearly independent.
+            # The Sidak bound loses little, because the deviations are nearly independent.
             assert deviation > 0.8 * level - slack
             if errors[0, 0] == errors[0, 1]:
                 assert abs(pair - level) < slack
@@ -152,7 +148,7 @@ def test_benjamini_hochberg_by_hand_and_by_simulation() -> None:
         p = np.r_[rng.uniform(size=900), rng.uniform(size=100) * 1e-4]
         chosen = significance.q_values(p) <= 0.1
         false.append(chosen[:900].sum() / max(chosen.sum(), 1))
-    # The expected share is 0.1 * 0.9 = 0.09; its standard error here is 0.03/sqrt(400).
+    # The expected fraction is 0.1 * 0.9 = 0.09; its standard error here is 0.03/sqrt(400).
     assert np.mean(false) == pytest.approx(0.09, abs=0.006)
 
 

@@ -132,11 +132,11 @@ def test_what_was_mapped_is_read_again_once_forgotten(tmp_path) -> None:  # type
     assert mapped.sum() == cells.sum()
     held = _resident_pages(path)
     assert held == 40 * 768 * 8 // mmap.PAGESIZE
-    ms_columns.forget(mapped[3:])
+    ms_columns.release_pages(mapped[3:])
     assert _resident_pages(path) < held / 5
     np.testing.assert_array_equal(mapped, cells)
-    ms_columns.forget(cells)  # memory of another kind is not touched
-    ms_columns.forget(mapped[:, ::2])
+    ms_columns.release_pages(cells)  # memory of another kind is not touched
+    ms_columns.release_pages(mapped[:, ::2])
     np.testing.assert_array_equal(mapped, cells)
 
 

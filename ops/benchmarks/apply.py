@@ -1,4 +1,4 @@
-"""Calibrating and averaging a full-scale group into calibrated_ms, beside CASA applycal."""
+"""Calibrate and average a full-scale group into calibrated_ms, compared with CASA applycal."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def apply_own(ms: str, tables: list[str], out: str, sky: str = "") -> dict[str, 
         n_channels, width_hz = stored.frame.frequencies_hz.size, stored.frame.channel_width_hz
     channels = averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
     shutil.rmtree(out, ignore_errors=True)
-    against = calibrated.Against(model.read(Path(sky)), EpochOptions(), bright_sources) if sky else None
+    against = calibrated.SkyComparison(model.read(Path(sky)), EpochOptions(), bright_sources) if sky else None
     gains = [caltables.read(Path(path)) for path in tables]
     made = calibrated.calibrate_set(Path(ms), gains, Path(out), channels=channels, against=against)
     if made.observed is not None:
@@ -49,7 +49,8 @@ def apply_own(ms: str, tables: list[str], out: str, sky: str = "") -> dict[str, 
 
 
 def _amplitudes(ms: str, tables: list[str], out: str, column: str, n_rows: int = 200) -> dict[str, float]:
-    """How far |V| / |g_i g_j| in double precision is from the amplitudes in `column` of `out`, over some rows."""
+    """Median and largest relative error of the amplitudes in `column` of `out` against |V| / |g_i g_j| in double precision,
+    over `n_rows` random rows."""
     import numpy as np
     from casacore import tables as casa_tables
 

@@ -1,6 +1,6 @@
-"""History at full scale: groups an hour beside what the stages alone take, by their products' own account.
+"""Backfill at full scale: groups per hour, compared with the time of the stages alone as their products record it.
 
-By `dsa110 process`, with as many groups at a time as cores and one after another, in turn; and under the daemon.
+Measured with `dsa110 process`, with as many groups at a time as cores and with one after another, and under the daemon.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def simulated(out: str) -> dict[str, Any]:
-    """The groups that end with the calibrator's transit, in one hour of the night."""
+    """Simulate the groups of one hour of the night that end with the calibrator's transit."""
     from dsa110_assets.simulator import simulate
     from dsa110_assets.simulator.options import SimulationOptions
 
@@ -47,7 +47,7 @@ def processed(inbox: str, place: str, at_once: int | None = None) -> dict[str, A
 
 
 def queued(inbox: str, place: str) -> dict[str, Any]:
-    """From the appearance of an old night's files to its hour's measurements; the intervals of the sensors count in."""
+    """Time from the arrival of an old night's files to the measurements of its hour, including the sensors' intervals."""
     import os
     import shutil
     import time
@@ -62,7 +62,7 @@ def queued(inbox: str, place: str) -> dict[str, Any]:
     with orchestration.platform(root, root / "inbox", Path(inbox) / "catalogue.csv") as up:
         archive = Archive(root / "archive")
         orchestration.until(lambda: archive.products("sky_model"), 300, "the catalogues are made", up)
-        time.sleep(20)  # what is timed is not start-up
+        time.sleep(20)  # so that start-up is not timed
         began = time.perf_counter()
         for path in sorted(Path(inbox).glob("*.hdf5")):
             os.link(path, root / "inbox" / path.name)
@@ -71,7 +71,7 @@ def queued(inbox: str, place: str) -> dict[str, Any]:
 
 
 def _is_made(archive: Any) -> bool:
-    """Whether an hour was made of all tiles, and its sources measured."""
+    """Whether an hour mosaic was made of all tiles and its sources were measured."""
     measured = {one.inputs for one in archive.products("source_measurements")}
     hours = [one for one in archive.products("hour_mosaic") if any(one.id in inputs for inputs in measured)]
     return any(sum(name.startswith("tile_image") for name in one.inputs) == GROUPS for one in hours)

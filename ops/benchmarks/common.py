@@ -1,9 +1,9 @@
-"""What every benchmark shares: contenders run in child processes, rows of figures, tables and plots.
+"""Shared by all benchmarks: contenders run in child processes, rows of figures, tables and plots.
 
-A contender is a function of a benchmark file, called in a process of its own. Its wall time is that of the whole
-process, imports and compiled caches included, unless the function returns "wall_s": then that is the figure, and the
-remark must say what it leaves out. CPU seconds and peak memory are always those of the whole process tree. What is no peer's
-keeps its memory for itself (`heap`), as the platform's steps do.
+A contender is a function of a benchmark file, called in a separate process. Its wall time is that of the whole process,
+including imports and compiled caches, unless the function returns "wall_s": then that is the figure, and the remark must
+say what it leaves out. CPU seconds and peak memory are always those of the whole process tree. Contenders that are not
+peers keep freed memory for reuse (`heap`), as the platform's steps do.
 
 A benchmark file NAME.py has `rows(data: Data, repeats: int) -> list[Row]`; `ops/benchmarks/NAME` runs it alone and
 `ops/benchmarks/all` with the others.
@@ -44,9 +44,10 @@ PROGRAMS = {"wsclean": ("wsclean", "--version"), "aoflagger": ("aoflagger", "--v
 class Contender:
     """One engine at one stage: `function`, module-level in a benchmark file, called with `arguments` (plain JSON).
 
-    The function returns a dict of figures of accuracy (name with unit: number), and may add "wall_s" (see above) and
-    "remark". `peer` marks those the project is measured against. `most` limits the repeats of a slow one. `inputs`, files
-    and folders, are read before the clock starts: in the page cache, as the stage before leaves them.
+    The function returns a dict of accuracy figures (name with unit: number), and may add "wall_s" (see above) and
+    "remark". `peer` marks the engines that the project is measured against. `most` limits the repeats of a slow engine.
+    `inputs`, files and folders, are read before the clock starts, so that they are in the page cache, as the stage before
+    leaves them.
     """
 
     stage: str
@@ -62,8 +63,8 @@ class Contender:
 
 @dataclass(frozen=True)
 class Row:
-    """Figures of one engine at one stage, one value per repeat. `failed`: why there are none, or no more than the limit at which
-    it was ended."""
+    """Figures of one engine at one stage, one value per repeat. `failed` says why there are none, or why `wall_s` is only the time
+    limit at which the engine was ended."""
 
     stage: str
     engine: str
@@ -81,9 +82,9 @@ class Row:
 
 
 def compare(contenders: Sequence[Contender], repeats: int = 1) -> list[Row]:
-    """Run every contender `repeats` times, in turn, so that a slow minute of the machine meets all of them alike.
+    """Run every contender `repeats` times, in turn, so that a slow minute of the machine affects all of them equally.
 
-    A contender that fails is not tried again: its row says why. Peak memory is the largest of the repeats, accuracy
+    A contender that fails is not tried again, and its row says why. Peak memory is the largest of the repeats, accuracy
     that of the last.
     """
     rows = [Row(c.stage, c.engine, remark=c.remark, peer=c.peer) for c in contenders]
@@ -126,10 +127,10 @@ def _read(inputs: Sequence[str]) -> None:
 def run(
     function: Callable[..., dict[str, Any]], arguments: dict[str, Any], limit_s: float = 900.0, step: bool = False
 ) -> tuple[float, float, float, dict[str, Any]]:
-    """Call `function` in a new process, keeping its memory if it is a `step`: (wall s, CPU s, peak GiB of the tree, its answer).
+    """Call `function` in a new process and return (wall s, CPU s, peak GiB of the process tree, its result).
 
-    Raises RuntimeError with the end of its standard error if it fails, TimeoutExpired (the whole process group ended)
-    after `limit_s`.
+    A `step` keeps freed memory for reuse. Raises RuntimeError with the end of standard error if the function fails, and
+    TimeoutExpired after `limit_s`, when the whole process group has been killed.
     """
     with tempfile.TemporaryDirectory(prefix="dsa110-benchmark-") as place:
         answer, errors = Path(place) / "answer.json", Path(place) / "errors"
@@ -152,7 +153,7 @@ def run(
             overrun.cancel()
         peak = max(memory.stop(), usage.ru_maxrss * 1024)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # nothing may outlive its turn and disturb the next
+            os.killpg(child.pid, signal.SIGKILL)  # so that nothing outlives its turn and disturbs the next one
         if wall_s >= limit_s:
             raise subprocess.TimeoutExpired(function.__name__, limit_s)
         if child.returncode or not answer.exists():
@@ -161,13 +162,13 @@ def run(
 
 
 def _path() -> str:
-    """Children import the package of this tree, and benchmark files import one another."""
+    """PYTHONPATH of child processes, which import the package of this tree and other benchmark files."""
     here = Path(__file__).resolve().parent
     return os.pathsep.join([str(here.parent.parent), str(here), os.environ.get("PYTHONPATH", "")])
 
 
 class _Memory:
-    """Peak resident memory of a process tree [bytes]: the sum over its processes, sampled; shared pages count in each."""
+    """Peak resident memory of a process tree [bytes]: the sampled sum over its processes. Shared pages count in each process."""
 
     def __init__(self, pid: int) -> None:
         self._pid, self._peak, self._ended = pid, 0, threading.Event()
@@ -225,7 +226,7 @@ def answer() -> None:
 
 
 def machine() -> dict[str, str]:
-    """What the figures were measured on: processor, cores, memory, system, and versions of every engine."""
+    """The machine of the measurement: processor, cores, memory, system, date, and versions of every engine."""
     model = next((line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if "model name" in line), platform.processor())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     found = {
@@ -249,7 +250,7 @@ def _lines(path: str) -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Markdown: medians, spread, ratio of each peer to the first own engine of its stage, memory, accuracy."""
+    """Markdown table of medians, ranges, the ratio of each peer to our first engine of its stage, memory and accuracy."""
     lines = [
         "| stage | engine | median s | range | CPU s | times ours | peak GiB | accuracy | remark |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -267,7 +268,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _cost(row: Row, ratio: str) -> str:
-    """Cells of time and memory; empty where only accuracy was looked at."""
+    """Table cells of time and memory; empty where only accuracy was measured."""
     if not row.wall_s:
         return " | | | | "
     spread = f"{min(row.wall_s):.2f} to {max(row.wall_s):.2f} ({len(row.wall_s)})"
@@ -279,7 +280,7 @@ def _cell(text: str) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """One bar per engine and stage, wall seconds on a logarithmic scale, ranges as whiskers."""
+    """Plot one bar per engine and stage: median wall seconds on a logarithmic scale, with ranges as whiskers."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -299,7 +300,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def attempt(stage: str, work: Callable[[], list[Row]]) -> list[Row]:
-    """Rows of a stage; one that cannot even start is a row that says why, and the others go on."""
+    """The rows of a stage. A stage that fails as a whole becomes one row that says why, so that the other stages go on."""
     try:
         return work()
     except Exception as problem:  # noqa: BLE001 - a process boundary: the stages are independent of one another
@@ -309,8 +310,8 @@ def attempt(stage: str, work: Callable[[], list[Row]]) -> list[Row]:
 
 @dataclass(frozen=True)
 class Data:
-    """What the stages work on: `inbox` holds one full-scale group with truth.json and catalogue.csv, `scratch` is free
-    for what a stage derives from it (and may hold that from an earlier run; name the things after what shaped them)."""
+    """The input of the stages. `inbox` holds one full-scale group with truth.json and catalogue.csv. `scratch` holds data that a
+    stage derives from it, also from earlier runs: derived files must be named after the parameters that shaped them."""
 
     inbox: Path
     scratch: Path

@@ -1,8 +1,8 @@
-"""Thirty nights of a constant sky, each with one thing wrong with the instrument: what is called variable is false.
+"""Thirty nights of a constant sky with one instrument fault per night: every source reported as variable is false.
 
-24 antennas, four observations a night of the 3C138 strip; each night's fault, its antenna and the observation it begins
-with are drawn at random (seeded), the calibrator's own observation not excepted. All of it goes through the whole graph, so
-that every night has its own candidates from the nights until then. Figures: candidates ever published and at the end;
+24 antennas observe the 3C138 strip four times a night. Each night's fault, its antenna and its first observation are drawn
+at random (seeded); the observation of the calibrator can be affected too. All observations go through the whole graph, so
+that every night publishes candidates from the nights up to it. Figures: candidates published in any night and at the end;
 p-values of constant sources at the end (share below 0.05 and 0.5, and the probability of the Kolmogorov-Smirnov distance
 from uniform); pulls about the truth.
 """
@@ -32,7 +32,7 @@ KINDS = (
     "satellite:{groups}:power_jy=100",
     "wide_rfi:{groups}:power_jy=100",
 )
-"""Every fault of the instrument, and interference, at the strength at which it spoils an observation."""
+"""All instrument faults and interference, each strong enough to spoil an observation."""
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
@@ -42,7 +42,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def planted(nights: int, antennas: tuple[int, ...]) -> tuple[str, ...]:
-    """One fault a night, as `dsa110 simulate --fault` takes it."""
+    """One fault per night, in the form of the option `dsa110 simulate --fault`."""
     import numpy as np
 
     rng = np.random.default_rng(SEED)
@@ -55,7 +55,7 @@ def planted(nights: int, antennas: tuple[int, ...]) -> tuple[str, ...]:
 
 
 def judged(scratch: str, nights: int) -> dict[str, Any]:
-    """Simulate and process the nights under `scratch`; the figures."""
+    """Simulate and process the nights under `scratch`, and return the figures."""
     import tempfile
 
     import numpy as np
@@ -92,7 +92,7 @@ def judged(scratch: str, nights: int) -> dict[str, Any]:
 
 
 def active(folder: Path, antennas: int) -> tuple[int, ...]:
-    """Stations that a simulation of this size has."""
+    """Station numbers of a simulated array of this size."""
     from dsa110_assets.simulator.options import SimulationOptions
     from dsa110_assets.simulator.simulate import simulate
     from dsa110_assets_tests.end_to_end import sky_faults

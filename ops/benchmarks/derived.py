@@ -1,4 +1,4 @@
-"""What several benchmarks start from, made once per scratch folder by the project's own stages, in children."""
+"""Starting points of several benchmarks, made once per scratch folder by the project's own stages in child processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from common import Data, run
 
 COMMAND = (sys.executable, "-c", "from dsa110_assets.cli import main; raise SystemExit(main())")
-"""`dsa110` of this tree, whether installed or not."""
+"""The `dsa110` command of this tree, whether installed or not."""
 
 
 def once(path: Path, function: Callable[..., dict[str, Any]], **arguments: Any) -> Path:
@@ -28,7 +28,7 @@ def once(path: Path, function: Callable[..., dict[str, Any]], **arguments: Any) 
 
 
 def simulated(data: Data) -> Data:
-    """The full-scale group in `data.inbox`, made there by the simulator if it is not."""
+    """`data`, after simulating the full-scale group into `data.inbox` if it is not there."""
     if not (data.inbox / "truth.json").exists():
         print("simulating one full-scale group ...", flush=True)
         run(simulate, {"out": str(data.inbox)})
@@ -41,18 +41,18 @@ def raw_set(data: Data) -> Path:
 
 
 def transit_set(data: Data) -> Path:
-    """The same with the calibrator's model in MODEL_DATA, for engines that want it there."""
+    """The same measurement set with the calibrator's model in MODEL_DATA, for engines that need it there."""
     return once(data.scratch / "transit.ms", modelled, ms=str(raw_set(data)), sky=str(sky_model(data)))
 
 
 def table_set(data: Data) -> list[Path]:
-    """B and G of the group's calibrator transit."""
+    """Paths of the B and G tables of the group's calibrator transit."""
     folder = once(data.scratch / "tables", tables, ms=str(raw_set(data)), sky=str(sky_model(data)))
     return sorted(folder.glob("*.cal"))
 
 
 def sky_model(data: Data) -> Path:
-    """The catalogue beside the files as the platform's `sky_model` has it."""
+    """The catalogue beside the files, converted as in the platform's `sky_model`."""
     return once(data.scratch / "sky_model.parquet", catalogued, inbox=str(simulated(data).inbox))
 
 
@@ -105,7 +105,7 @@ def modelled(ms: str, sky: str, out: str) -> dict[str, Any]:
     vis = measurement_set.read(Path(ms))
     field = night.field_of(vis, transit_in(vis).calibrator, read_sky(Path(sky)), SolveOptions().model_sources)
     model = predict.predict(vis, field)
-    one = phasing.to_common_centre(vis)  # the gains are the same, and CASA has one field to solve for, not 24
+    one = phasing.to_common_centre(vis)  # the gains do not change, and CASA then has one field to solve for instead of 24
     delay_s = (one.uvw_m[..., 2] - vis.uvw_m[..., 2]) / speed_of_light
     model = phasing.rotate(model[..., None], -delay_s, vis.frequencies_hz)[..., 0]
     measurement_set.write(one, Path(out), model=model)
@@ -113,7 +113,7 @@ def modelled(ms: str, sky: str, out: str) -> dict[str, Any]:
 
 
 def tables(ms: str, sky: str, out: str) -> dict[str, Any]:
-    """Solve the transit in a flagged measurement set and write its tables: what the caltables asset does."""
+    """Solve the transit in a flagged measurement set and write its tables, as the caltables asset does."""
     from dsa110_assets.calibration import caltables, night
     from dsa110_assets.calibration.options import SolveOptions
     from dsa110_assets.sky.model import read as read_sky

@@ -1,9 +1,9 @@
-"""Blind detections beside bright sources on simulated skies of several seeds: how many are false, how complete they are.
+"""False share and completeness of blind detections near bright sources, on simulated skies of several seeds.
 
-24 antennas, thermal noise, the random population and one source of 8 to 20 Jy of another spectral index than CLEAN assumes;
-one tile, coadded and searched as the platform does, once with the simulation's catalogue as the model of the sky and once with
-the packaged calibrators alone. All that with equal gains, and with the simulator's ordinary gains, solved on 3C138's transit
-five minutes earlier and compared with the sky of that model.
+The sky has thermal noise, the random population and one source of 8 to 20 Jy whose spectral index differs from the one that
+CLEAN assumes, observed with 24 antennas. One tile is coadded and searched as in the platform, once with the simulation's
+catalogue as the sky model and once with the packaged calibrators alone. All this is done with equal gains, and with the
+simulator's ordinary gains, solved on 3C138's transit five minutes earlier and compared with the sky of the same model.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from common import Contender, Data, Row, compare
 SKIES = ((21, 8.0, 0.2), (22, 12.0, -1.2), (23, 20.0, -0.3))
 """Seed, flux [Jy at 1.4 GHz] and spectral index of the bright source."""
 OFFSET_DEG = (0.25, 0.3)
-"""East and north of the pointing at mid-group."""
+"""Offsets of the bright source east and north of the pointing at mid-group."""
 EDGES = (3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 15.0, 1e9)
-"""Of the bins of true flux over local noise."""
+"""Edges of the bins of true flux over local noise."""
 FAINTEST_JY = 0.006
-"""Of the random population: 4 times the noise of these tiles where they are deepest."""
+"""Faintest source of the random population: 4 times the noise of these tiles where they are deepest."""
 START = "2026-01-26T04:50:00"
 
 
@@ -40,7 +40,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def searched(plot: str | None = None, solve: bool = False) -> dict[str, Any]:
-    """False detections and completeness of all skies, each with and without a catalogue; the plot saved to `plot`."""
+    """False detections and completeness of all skies, each with and without a catalogue. A plot is saved to `plot`."""
     import numpy as np
 
     snr, hit, found, false = [], [], 0, 0
@@ -61,7 +61,7 @@ def searched(plot: str | None = None, solve: bool = False) -> dict[str, Any]:
 
 
 def observed(folder: Path, seed: int, flux_jy: float, index: float) -> Any:
-    """Visibilities of one sky, with one phase centre; truth.json and catalogue.csv are left in `folder`."""
+    """Visibilities of one simulated sky, with one phase centre. Leaves truth.json and catalogue.csv in `folder`."""
     from dsa110_assets.simulator.options import perfect
     from dsa110_assets.simulator.simulate import simulate
     from dsa110_assets.visibilities import grouping, phasing, reader, uvh5
@@ -76,7 +76,7 @@ def observed(folder: Path, seed: int, flux_jy: float, index: float) -> Any:
 
 
 def beside_pointing(start: str, flux_jy: float, index: float) -> Any:
-    """The bright source, OFFSET_DEG from where the group that begins at `start` points at its middle."""
+    """The bright source, OFFSET_DEG from the mid-group pointing of the group that begins at `start`."""
     from datetime import UTC, datetime
 
     import numpy as np
@@ -90,8 +90,8 @@ def beside_pointing(start: str, flux_jy: float, index: float) -> Any:
 
 
 def calibrated(folder: Path, seed: int, flux_jy: float, index: float, catalogue: bool) -> Any:
-    """As `observed`, with gains, which are solved and compared with a sky that is the simulation's catalogue or the packaged
-    calibrators.
+    """As `observed`, but with gains, which are solved and compared with the sky. The sky is the simulation's catalogue, or the
+    packaged calibrators without `catalogue`.
     """
     from dsa110_assets.calibration import calibrated as calibration
     from dsa110_assets.calibration.epoch_options import EpochOptions
@@ -109,14 +109,17 @@ def calibrated(folder: Path, seed: int, flux_jy: float, index: float, catalogue:
     raw, _ = later.observation(place / "later", later.LATER, (), scale)
     for name in ("truth.json", "catalogue.csv"):
         (folder / name).write_bytes((place / "later" / "in" / name).read_bytes())
-    against = calibration.Against(sky, EpochOptions(), bright_sources)
+    against = calibration.SkyComparison(sky, EpochOptions(), bright_sources)
     calibration.calibrate_set(raw, solution.tables, place / "calibrated.ms", against=against)
     return measurement_set.read(place / "calibrated.ms")
 
 
 def detections(vis: Any, folder: Path, catalogue: bool) -> dict[str, Any]:
-    """Tile, mosaic and blind search of one sky: found, false (int), and of the true sources expected above 3 sigma
-    snr (true flux over local noise) and hit (n,)."""
+    """Tile, mosaic and blind search of one sky.
+
+    Returns `found` and `false` (int), `snr` (true flux over local noise) and `hit` (n,) of the true sources expected above
+    3 sigma, and the `table` of false detections.
+    """
     import json
 
     import numpy as np
@@ -156,7 +159,7 @@ def detections(vis: Any, folder: Path, catalogue: bool) -> dict[str, Any]:
 
 
 def separations_deg(ra: Any, dec: Any, true_ra: Any, true_dec: Any) -> Any:
-    """(found, true) separations [deg], flat about each true source."""
+    """(found, true) separations [deg] in the flat-sky approximation about each true source."""
     import numpy as np
 
     east = (ra[:, None] - true_ra + 180) % 360 - 180
@@ -164,7 +167,7 @@ def separations_deg(ra: Any, dec: Any, true_ra: Any, true_dec: Any) -> Any:
 
 
 def completeness(snr: Any, hit: Any, edges: Sequence[float]) -> list[tuple[float, float, int, float]]:
-    """(low, high, true sources, share of them found) for each bin of true flux over noise; NaN where there is none."""
+    """(low, high, number of true sources, share found) of each bin of true flux over noise. The share of an empty bin is NaN."""
     import numpy as np
 
     out = []
@@ -175,7 +178,7 @@ def completeness(snr: Any, hit: Any, edges: Sequence[float]) -> list[tuple[float
 
 
 def save_plot(bins: Sequence[tuple[float, float, int, float]], path: str) -> None:
-    """Completeness against true flux over local noise, with binomial errors, and what Gaussian noise allows at 5 sigma."""
+    """Plot completeness against true flux over local noise with binomial errors, and the curve of a 5 sigma cut in Gaussian noise."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,7 +1,7 @@
-"""Kinds of interference in a small array: what our flagger and AOFlagger catch and lose of the same data.
+"""Kinds of interference in a small array: the shares that our flagger and AOFlagger catch and lose of the same data.
 
-24 antennas, 8 channels of 1.46 MHz a subband, one group with an 8.6 Jy calibrator drifting through, nothing wrong with it
-but the kind at hand (the simulator's faults of that name, at their defaults where the row does not say otherwise).
+24 antennas, 8 channels of 1.46 MHz per subband, one group in which an 8.6 Jy calibrator drifts through. Each row has one kind
+of interference and no other fault (the simulator's fault of that name, with its defaults unless the row says otherwise).
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def judge(text: str, folder: str, engine: str) -> dict[str, Any]:
-    """Parts of samples caught (of those with more than a sigma of interference) and lost (of those without any), and noise.
+    """Percentage of samples caught (of those with more than 1 sigma of interference) and lost (of those without any), and noise.
 
-    Noise: rms of the dirty image of what is left of noise and interference, calibrated with the true gains, over that of
-    the noise alone with the same flags; before flagging, too.
+    Noise: rms of the dirty image of unflagged noise and interference, calibrated with the true gains, over the rms of the
+    noise alone with the same flags. The ratio before flagging is returned as well.
     """
     import tempfile
     import time
@@ -117,7 +117,7 @@ def judge(text: str, folder: str, engine: str) -> dict[str, Any]:
 
 
 def _rms(frame: Any, data: Any, use: Any) -> float:
-    """Rms of a dirty image of Stokes I with natural weights, 256 pixels of 40 arcsec, and a factor."""
+    """Rms, up to a constant factor, of a dirty Stokes I image with natural weights and 256 pixels of 40 arcsec a side."""
     import numpy as np
     from ducc0 import wgridder
 

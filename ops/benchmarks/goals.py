@@ -1,4 +1,4 @@
-"""The goal table: what each row of the contract asks, and which figure answers it."""
+"""The goal table: the goal of each row of the contract, and the figure that is compared with it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common import Row
 
 @dataclass(frozen=True)
 class Goal:
-    """One figure to reach. `value` takes the rows; nan: not measured. `most`: it must be at most, else at least, `limit`."""
+    """One goal. `value` computes the figure from the rows, nan if not measured. With `most` it must be at most `limit`, else at least."""
 
     stage: str
     wanted: str
@@ -51,7 +51,7 @@ def peak(stage: str) -> Callable[[Sequence[Row]], float]:
 
 
 def times(stage: str, engine: str) -> Callable[[Sequence[Row]], float]:
-    """How many times our median the peer's is."""
+    """Ratio of the peer's median wall time to ours."""
 
     def value(rows: Sequence[Row]) -> float:
         own, peer = _own(rows, stage), _peer(rows, stage, engine)
@@ -95,7 +95,7 @@ GOALS = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Every goal with its measured figure; what limits those not met is told in the text of RESULTS.md."""
+    """Markdown table of all goals with measured figures. The text of RESULTS.md explains what limits those not met."""
     lines = ["| stage | what | goal | measured | met |", "|---|---|---|---|---|"]
     for goal in GOALS:
         value = goal.value(rows)

@@ -36,7 +36,10 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def whole(inbox: str, place: str, cold: bool = False, in_use: bool = False, at_once: int | None = None) -> dict[str, Any]:
-    """Process the inbox into a fresh archive, or one that has its catalogues; seconds of each asset as the command has them."""
+    """Process the inbox into a new archive, with `in_use` one that already has its catalogues.
+
+    The remark gives the seconds of each asset as the command reports them.
+    """
     import shutil
     import subprocess
     import time

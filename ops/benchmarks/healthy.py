@@ -1,9 +1,9 @@
-"""Twenty healthy observations, hours after their calibrator: are their gains ever worse for the comparison with the sky?
+"""Twenty healthy observations, hours after their calibrator: does the comparison with the sky ever make their gains worse?
 
-24 antennas of the 3C138 strip with the simulator's ordinary drift of gains. Each observation is simulated with noise, which
-is calibrated and compared with the sky; the gains found are then applied to the same observation without noise, beside the
-tables alone, and both are compared with the sky as a perfect instrument sees it. Error: rms of the difference over the rms of
-the sky, of cross-correlations that both use.
+24 antennas observe the 3C138 strip with the simulator's ordinary drift of gains. Each observation is simulated with noise,
+calibrated and compared with the sky. The resulting gains are then applied to the same observation without noise, and so are
+the gains of the tables alone. Both results are compared with the sky as a perfect instrument sees it. Error: rms of the
+difference over the rms of the sky, over the cross-correlations that both use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def paired(scratch: str, number: int) -> dict[str, Any]:
-    """Medians and worst of both errors over the observations, and in how many the comparison made it larger."""
+    """Median and largest of both errors over the observations, and the number in which the comparison made the error larger."""
     import tempfile
     from datetime import datetime, timedelta
 
@@ -53,7 +53,7 @@ def paired(scratch: str, number: int) -> dict[str, Any]:
 
 
 def errors(folder: Path, start: str, tables: Any, sky: Any) -> tuple[float, float]:
-    """The error of one observation's visibilities with the tables alone, and with the gains the comparison found."""
+    """Errors of one observation's visibilities with the tables alone, and with the gains corrected by the comparison."""
     import numpy as np
 
     from dsa110_assets.calibration import antennas, calibrated
@@ -77,7 +77,7 @@ def errors(folder: Path, start: str, tables: Any, sky: Any) -> tuple[float, floa
 
 
 def without_noise(place: Path, start: str, tables: Any, changes: dict[str, Any]) -> Any:
-    """Visibilities of the observation with changed options of the simulation, divided by the tables' gains, nothing flagged."""
+    """Visibilities of the observation simulated with changed options, divided by the tables' gains, without flagging."""
     from dataclasses import replace
 
     import numpy as np

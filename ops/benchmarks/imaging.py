@@ -1,11 +1,11 @@
-"""A calibrated full-scale observation to a cleaned 4 degree image: own engine beside WSClean and CASA tclean.
+"""A cleaned 4 degree image of a calibrated full-scale observation: our engine compared with WSClean and CASA tclean.
 
-Same measurement set (channels averaged by four), pixels, weighting and restoring beam, no mask, for robust 0.5 and natural
-weights, down to five times the rms that our own engine leaves. WSClean stops after 4,000 components: its next minor cycle, from
-about 5 mJy, diverges on these data, with any -mgain from 0.5 to 0.9 and with pixels of half the size. tclean is ended after
-five minutes, and runs once more with as few components for its accuracy.
-Accuracy on the 20 brightest isolated sources within the half-power beam: flux over truth
-(median and worst deviation, with and without the noise at its place), distance from truth in minor axes of the beam, rms of the residual.
+All engines use the same measurement set (channels averaged by four), pixels, weighting and restoring beam, and no mask. They clean
+with robust 0.5 and natural weights down to five times the residual rms of our engine. WSClean stops after 4,000 components: its
+next minor cycle, from about 5 mJy, diverges on these data, with any -mgain from 0.5 to 0.9 and with pixels of half the size. tclean
+is ended after five minutes, and runs once more with 4,000 components to measure its accuracy.
+Accuracy is measured on the 20 brightest isolated sources within the half-power beam: flux over truth (median and worst deviation,
+with and without the noise at the source), distance from the true position in minor axes of the beam, and rms of the residual.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from common import Contender, Data, Row, compare, run
 SIGMA, GAIN, ITERATIONS = 5.0, 0.1, 50_000
 WSCLEANS_GAIN, WSCLEANS_ITERATIONS = 0.5, 4_000
 TCLEANS_S = 300.0
-"""More than twelve times what we need."""
+"""More than twelve times what our engine needs."""
 WEIGHTINGS = {"robust 0.5": {"weighting": "briggs", "robust": 0.5}, "natural": {"weighting": "natural"}}
 SOURCES = 20
 
@@ -34,7 +34,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: int) -> list[Row]:
-    """All engines with one weighting. The first image of our own says the pixels and the beam of all."""
+    """Rows of all engines with one weighting. A first image of our engine sets the pixels and the beam for all."""
     places = {engine: str(data.scratch / f"image-{engine}-{weights['weighting']}") for engine in ("own", "default", "wsclean", "tclean")}
     call = {"ms": ms, "inbox": str(data.inbox)}
     ours = {**call, "sky": str(derived.sky_model(data))}
@@ -72,7 +72,7 @@ def weighted(data: Data, name: str, weights: dict[str, Any], ms: str, repeats: i
 
 
 def calibrated(ms: str, sky: str, out: str) -> dict[str, Any]:
-    """Solve on the transit, apply, average four channels, one phase centre: what calibrated_ms does."""
+    """Solve on the transit, apply, average four channels and phase to one centre, as calibrated_ms does."""
     from dsa110_assets.calibration import apply, night
     from dsa110_assets.calibration.options import SolveOptions
     from dsa110_assets.sky.model import read as read_sky
@@ -86,7 +86,9 @@ def calibrated(ms: str, sky: str, out: str) -> dict[str, Any]:
 
 
 def own(ms: str, inbox: str, out: str, options: dict[str, Any], sky: str = "") -> dict[str, Any]:
-    """Without a sky model the true sky is taken out of the data first: what is left is what noise (and calibration) did to an image."""
+    """Image with our engine. Without a sky model the true sky is subtracted first, so that the image shows only noise and
+    calibration errors.
+    """
     import shutil
 
     from dsa110_assets.imaging import fits
@@ -149,7 +151,7 @@ def tclean(
     depth_jy: float,
     niter: int = ITERATIONS,
 ) -> dict[str, Any]:
-    """`wall_s` is that of the CASA child alone: CASA writes into the set, so it works on a copy."""
+    """Image with CASA tclean on a copy of the set, because CASA writes into it. `wall_s` is that of the CASA child alone."""
     import shutil
     import time
 
@@ -177,8 +179,8 @@ def tclean(
 def judged(folder: str, pb: str, inbox: str, noise: str) -> dict[str, Any]:
     """Fluxes, positions and residual rms of an image against the simulator's truth.
 
-    "Beyond noise" are the deviations once the value that the image `noise` (of the same data without the true sky) has at
-    the peak is taken off: what an engine does wrong, and what it would of any other noise.
+    Deviations "beyond noise" are those after subtracting the value at the peak of the image `noise`, made from the same data
+    without the true sky. They are errors of the engine, which would occur with any other noise too.
     """
     import numpy as np
     from astropy.wcs import WCS
@@ -225,7 +227,7 @@ def dimming_hz(pb: str) -> float:
 
 
 def true_sky(inbox: str) -> Any:
-    """Every simulated source as it was that night, the variable ones too."""
+    """All simulated sources with their fluxes of that night, variable ones included."""
     import numpy as np
 
     from dsa110_assets.sky.model import SkyModel

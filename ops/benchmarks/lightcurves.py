@@ -1,8 +1,8 @@
-"""Light curves and metrics of 100,000 sources x 1,000 nights, a Parquet file a night, beside DuckDB's own aggregates.
+"""Light curves and metrics of 100,000 sources x 1,000 nights, one Parquet file per night, compared with DuckDB's aggregates.
 
-Ours: every metric, p-value and candidate of the variability asset, read in parts of whole sources, so that memory does not
-grow with the history. DuckDB: eta and V by SQL, which is less: no largest pair, no leave-one-out deviation, no p-values.
-And the light curve of one source, as an analyst asks for it.
+Our engine computes every metric, p-value and candidate of the variability asset, reading whole sources in parts, so that memory
+does not grow with the history. DuckDB computes less: eta and V by SQL, without largest pair, leave-one-out deviation and p-values.
+The light curve of one source, as an analyst requests it, is timed as well.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from common import Contender, Data, Row, compare
 
 SOURCES, EPOCHS = 100_000, 1000
 VARIABLE = 1000
-"""Every this-many-th source flares at its middle epoch."""
+"""One source in this many flares at its middle epoch."""
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
@@ -45,7 +45,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def make(sources: int, epochs: int, out: str) -> dict[str, Any]:
-    """A night's folder for each epoch, as the light_curves asset leaves it."""
+    """Write a folder for each epoch, as the light_curves asset writes it for a night."""
     import numpy as np
     import pandas as pd
 

@@ -1,8 +1,9 @@
 """Many machines: a backfill of nights beside live observing on 1 to 64 cores, simulated from the stages' measured seconds.
 
-Events in time: a place (one core) takes a run, waits its turn at the file server for the bytes, computes for the stage's measured
-CPU seconds, and gives the place back. The planner is modelled as it is: it looks every 5 s, asks for at most ten runs, and takes its
-measured time for each. What is measured here is only what results.json holds; bandwidth and network are assumed, and said.
+A discrete-event simulation: a slot (one core) takes a run, waits its turn at the file server for the bytes, computes for the
+stage's measured CPU seconds, and becomes free again. The planner is modelled as it is: it looks every 5 s, requests at most ten
+runs, and takes its measured time for each. All measured times come from results.json; bandwidth and network are assumptions, which
+the rows state.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ from common import Contender, Data, Row, compare
 
 CORES = (1, 2, 4, 8, 16, 32, 64)
 NIGHT = 280
-"""Groups of 309 s in a day."""
+"""Number of groups of 309 s in a day."""
 GROUP_S, TILES = 309.0, 12
-"""Between observations; tiles of an hour."""
+"""Seconds between observations, and tiles per hour."""
 INGEST_GB = 2.3 + 1.4
 """Files read and a measurement set written."""
 WRITTEN_GB = {"image": 0.35 + 0.1, "hour": TILES * 0.1}
-"""What was calibrated, and its image; an hour's tiles, read. A set is still in the memory of the machine that goes on with it."""
+"""For an image, the calibrated set and the image written; for an hour, its tiles read. A measurement set is not read again, because
+it is still in the memory of the machine that continues with it."""
 PLANNER_S, PER_TICK, EVERY_S = 0.33, 10, 5.0
-"""Asking for one run; `planner.REQUESTS_PER_TICK` and the sensor's interval."""
+"""Time to request one run, `planner.REQUESTS_PER_TICK`, and the sensor's interval."""
 SERVERS = {"a file server of 1.2 GB/s": 1.2, "a parallel one of 10 GB/s": 10.0}
 
 
@@ -45,7 +47,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def measured() -> dict[str, float]:
-    """CPU seconds of the stages, and seconds of Dagster for each run, as results.json has them."""
+    """CPU seconds of the stages, and seconds of Dagster per run and per tick, from results.json."""
     kept = json.loads(Path(__file__).with_name("results.json").read_text())
 
     def median(benchmark: str, stage: str, what: str = "cpu_s") -> float:
@@ -66,7 +68,7 @@ IMAGE, PHOTOMETRY = "tile image as the platform makes it, robust 0.5", "forced p
 
 @dataclass
 class Site:
-    """The machines at work: places, the queue of runs, the file server, and what each was busy with [s]."""
+    """The machines: free slots, the queue of runs, the file server, and how long each part was busy [s]."""
 
     cores: int
     gb_s: float
@@ -83,12 +85,12 @@ class Site:
         heapq.heappush(self.events, (when_s, next(self.count), what))
 
     def ask(self, priority: int, gb: float, cpu_s: float, then: Callable[[], None]) -> None:
-        """A run: the smaller number is first. Zero is live, and one place is always left to it, where there are two."""
+        """Queue a run. Smaller priorities run first. Priority 0 is live; if there are at least two slots, one is always left for it."""
         heapq.heappush(self.waiting, (priority, next(self.count), gb, cpu_s, then))
         self.start()
 
     def start(self) -> None:
-        """Give free places to what waits."""
+        """Give free slots to waiting runs."""
         while self.waiting and self.free and (self.waiting[0][0] == 0 or self.backfilling < max(1, self.cores - 1)):
             priority, _, gb, cpu_s, then = heapq.heappop(self.waiting)
             self.free -= 1
@@ -108,7 +110,7 @@ class Site:
 
 
 def simulate(cores: int, gb_s: float, groups: int = NIGHT) -> dict[str, Any]:
-    """A backfill of so many groups, and an observation every 309 s, until the backfill has ended."""
+    """Simulate a backfill of `groups` groups, with a live observation every 309 s, until the backfill has ended."""
     took = measured()
     site = Site(cores, gb_s, free=cores)
     imaged, late_s = [0], list[float]()
@@ -129,7 +131,7 @@ def simulate(cores: int, gb_s: float, groups: int = NIGHT) -> dict[str, Any]:
         site.ask(priority, INGEST_GB, took["ingest"] + took["run"], measurement_set)
 
     def planner() -> None:
-        """What follows is asked for, live first."""
+        """Request the runs that are ready, live ones first."""
         chosen = sorted(ready, key=lambda one: one[0])[:PER_TICK]
         spent_s = took["tick"] + PLANNER_S * len(chosen) if chosen else 0.0
         site.busy_s["planner"] += spent_s

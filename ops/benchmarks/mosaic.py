@@ -1,6 +1,6 @@
-"""An hour's mosaic of 14 full-size tiles, beside reproject: tiles made from their definition, so fluxes are known.
+"""An hour mosaic of 14 full-size tiles, compared with reproject. The tiles are synthetic, so that their fluxes are known.
 
-A tile is 4 degrees of 3 mJy noise and point sources under the primary beam, a sidereal 309 s east of the last.
+A tile covers 4 degrees with 3 mJy noise and point sources under the primary beam, and lies 309 s of sidereal time east of the last.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from common import Contender, Data, Row, compare, run
 
 TILES = 14
 PEER_TILES = 3
-"""Reproject takes half a minute a tile."""
+"""Tiles for reproject, which takes half a minute per tile."""
 FIELD_DEG = 4.0
 PIXELS, MORE_PIXELS = 2500, 4000
-"""A side of a full-scale tile as the platform makes it, and of one with 3.6 arcsec pixels."""
+"""Pixels a side of a full-scale tile as the platform makes it, and of a tile with 3.6 arcsec pixels."""
 BEAM_ARCSEC = (45.0, 20.0)
 STEP_DEG = 1.292
 DEC_DEG = 16.27
@@ -32,7 +32,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def of_size(data: Data, pixels: int, repeats: int) -> list[Row]:
-    """Both engines on tiles of so many pixels a side."""
+    """Rows of both engines on tiles of `pixels` pixels a side."""
     folder = str(tiles(data, pixels))
     own, peer = str(data.scratch / "mosaic-own"), str(data.scratch / "mosaic-peer")
     stage = f"hour mosaic of {TILES} tiles of {pixels:,} pixels a side"
@@ -57,7 +57,7 @@ def tiles(data: Data, pixels: int = PIXELS) -> Path:
 
 
 def make_tiles(out: str, number: int, pixels: int) -> dict[str, Any]:
-    """t0.fits, p0.fits, ... and sources.json (ra, dec [deg], Jy) in folder `out`."""
+    """Write images t0.fits, ..., primary beams p0.fits, ... and sources.json (ra, dec [deg], flux [Jy]) into folder `out`."""
     import json
     import math
 
@@ -121,7 +121,7 @@ def own_mosaic(folder: str, out: str) -> dict[str, Any]:
 
 
 def peer_mosaic(folder: str, out: str) -> dict[str, Any]:
-    """sum(PB D) / sum(PB^2) on a grid of the same kind: reproject weights D / PB with PB^2."""
+    """sum(PB D) / sum(PB^2) on the same kind of grid, because reproject weights D / PB with PB^2."""
     import time
 
     import numpy as np
@@ -156,7 +156,7 @@ def peer_mosaic(folder: str, out: str) -> dict[str, Any]:
 
 
 def fluxes(folder: str, mosaic: str, number: int) -> dict[str, Any]:
-    """Fitted peak over true flux of the 20 brightest sources well apart in the first `number` tiles: median, largest departure."""
+    """Fitted peak over true flux of the 20 brightest isolated sources in the first `number` tiles: median and largest deviation."""
     import json
 
     import numpy as np

@@ -1,4 +1,4 @@
-"""What orchestration adds: from the last subband on disk to the first step under `dsa110 up`, and per run beside its steps."""
+"""Overhead of orchestration: time from the last subband on disk to the first step under `dsa110 up`, and per run beyond its steps."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def live(place: str) -> dict[str, Any]:
     inbox.mkdir(parents=True)
     simulate.simulate(staged, SimulationOptions(start="2026-01-26T04:52:00", groups=1, antennas=24, channels=2))
     with platform(root, inbox, staged / "catalogue.csv") as up:
-        time.sleep(20)  # sensors have ticked on the empty inbox: what is timed is a group's arrival, not start-up
+        time.sleep(20)  # sensors have ticked on the empty inbox, so that start-up is not timed
         for path in sorted(staged.glob("*.hdf5")):
             os.rename(path, inbox / path.name)
         arrived = time.time()
@@ -63,7 +63,7 @@ def live(place: str) -> dict[str, Any]:
 
 @contextmanager
 def platform(root: Path, inbox: Path, catalogue: Path) -> Iterator[Any]:
-    """`dsa110 up` over an inbox, with all that is its own below `root`; this process has its settings, too."""
+    """Run `dsa110 up` on an inbox with everything else below `root`. This process gets the same settings."""
     import os
     import signal
     import socket
@@ -93,7 +93,7 @@ def platform(root: Path, inbox: Path, catalogue: Path) -> Iterator[Any]:
 
 
 def _times(arrived: float, up: Any) -> dict[str, Any]:
-    """Seconds from `arrived` to the first step, and of every run what its steps do not account for."""
+    """Seconds from `arrived` to the first step, and seconds of every run that its steps do not account for."""
     import dagster as dg
 
     with dg.DagsterInstance.get() as instance:
@@ -101,7 +101,7 @@ def _times(arrived: float, up: Any) -> dict[str, Any]:
 
         def first_run_over() -> bool:
             over = instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]))
-            # the catalogues are made before, of their own accord
+            # leaves out the runs that made the catalogues before the group arrived
             ended[:] = [record for record in over if record.create_timestamp.timestamp() > arrived]
             return bool(ended)
 

@@ -1,4 +1,4 @@
-"""Forced fluxes of 100,000 positions on an hour mosaic, beside the same sum as a loop in Python over numpy windows."""
+"""Forced fluxes at 100,000 positions on an hour mosaic, compared with the same sum in a Python loop over numpy windows."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def scene(folder: str, places: str) -> tuple[Any, Any, Any, Any]:
 
 
 def positions_of(folder: str, tiles: str, out: str) -> dict[str, Any]:
-    """The sources of the tiles, then random places with data."""
+    """Write the positions: the sources of the tiles, then random pixels with data."""
     import json
 
     import numpy as np
@@ -71,7 +71,7 @@ def own(folder: str, places: str, whole: bool) -> dict[str, Any]:
 
     image, noise, header, positions = scene(folder, places)
     if not whole:
-        corner = [np.ascontiguousarray(plane[:2000, :2000]) for plane in (image, noise)]  # laid out as the whole: the same kernels
+        corner = [np.ascontiguousarray(plane[:2000, :2000]) for plane in (image, noise)]  # memory layout of the whole: same kernels
         forced.measure_forced(*corner, header, positions[:100], PhotometryOptions())
     began = time.perf_counter()
     found = forced.measure_forced(image, noise, header, positions, PhotometryOptions())

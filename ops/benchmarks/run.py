@@ -1,4 +1,4 @@
-"""The benchmark behind `ops/benchmarks/all` and `ops/benchmarks/STAGE`: run stages, renew RESULTS.md and the plots.
+"""The program behind `ops/benchmarks/all` and `ops/benchmarks/STAGE`: run stages, renew RESULTS.md and the plots.
 
     ops/benchmarks/all [--only STAGE ...] [--data FOLDER] [--scratch FOLDER] [--repeats 5] [--dry]
 
@@ -25,9 +25,9 @@ STAGES = (
     "visibilities", "flagging", "solve", "apply", "imaging", "detection", "mosaic", "photometry", "lightcurves", "group",
     "sky_faults", "constant_sky", "healthy", "backfill", "orchestration", "watching", "years", "scaling", "many_machines", "workers",
 )  # fmt: skip
-"""In order of the work; each is a file here with `rows`."""
+"""The stages in the order in which they run; each is a file here with a function `rows`."""
 SMALL = {"flagging", "sky_faults", "constant_sky", "healthy", "detection", "watching", "years", "many_machines", "workers"}
-"""These make their own data."""
+"""Stages that make their own data."""
 BEGIN, END = "<!-- figures: renewed by ops/benchmarks/all -->", "<!-- end of figures -->"
 
 

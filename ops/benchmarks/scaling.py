@@ -1,7 +1,7 @@
-"""How cost grows with the size of the problem: measured exponents beside those theory gives, as a table and a plot.
+"""Growth of cost with the size of the problem: measured exponents compared with theory, as a table and a plot.
 
-Each curve is measured in one process, compiled code warm, the smaller of two runs a point: growth is what counts here,
-not start-up. The exponent is that of the upper half of the curve, where the growing term outweighs the constant ones.
+Each curve is measured in one process with compiled code warm, and each point is the faster of two runs, because growth matters
+here and start-up does not. The exponent is fitted to the upper half of the curve, where the growing term outweighs the constant ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CURVES = {
     "positions, forced photometry": ("positions", (12_500, 25_000, 50_000, 100_000), 1.0),
     "epochs, metrics of light curves": ("epochs", (125, 250, 500, 1000), 1.0),
 }
-"""Name: the function that measures it, its sizes, the exponent theory gives."""
+"""By name: the function that measures the curve, the sizes, and the exponent of theory."""
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
@@ -46,7 +46,7 @@ def measure(function: str, sizes: list[int], theory: float) -> dict[str, Any]:
 
 
 def best_of(work: Callable[[], Any], repeats: int = 2) -> float:
-    """Seconds of the quickest run, after one that compiles."""
+    """Seconds of the fastest run, after one run that compiles."""
     import time
 
     work()
@@ -74,7 +74,7 @@ def largest() -> Any:
 
 
 def observation(antennas: int, channels: int) -> Any:
-    """Eight integrations of the first antennas, the channel repeated: what is timed does not depend on the values."""
+    """Eight integrations of the first antennas, with the one channel repeated, because run times do not depend on the values."""
     from dataclasses import replace
 
     import numpy as np
@@ -151,7 +151,7 @@ def by_tiles(sizes: list[int]) -> list[float]:
 
 
 def by_positions(sizes: list[int]) -> list[float]:
-    """Random places of one mosaic of noise; its noise is measured once, before."""
+    """Forced photometry at random positions of one noise mosaic, whose noise is measured once beforehand."""
     import numpy as np
     import pandas as pd
     from astropy.io.fits import Header
@@ -185,7 +185,7 @@ def by_epochs(sizes: list[int]) -> list[float]:
 
 
 def plot(found: list[Row], path: Path, size: str = "", cost: str = "s") -> None:
-    """One panel per curve: points measured, line of the theoretical exponent through the last."""
+    """Plot one panel per curve: the measured points, and a line with the theoretical exponent through the last point."""
     import matplotlib
 
     matplotlib.use("Agg")

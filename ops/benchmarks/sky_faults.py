@@ -1,9 +1,9 @@
-"""What was wrong with the instrument or the calibrator, at full scale: what of it is left in fluxes and noise.
+"""Effect of faults of the instrument or the calibrator on fluxes and noise, at full scale.
 
-3C138's transit is simulated and solved, and the observation after it simulated with each fault, calibrated with those
-tables, compared with the sky, and imaged (the same functions as the tests at 24 antennas, `later_observation`). Figures:
-median and worst of product over truth of the bright isolated sources, noise over the radiometer's; the remark names the
-antennas lost and the checks that failed. Some two minutes a row; rows already in the scratch folder are kept.
+3C138's transit is simulated and solved. The observation after it is simulated with each fault, calibrated with those tables,
+compared with the sky, and imaged, by the functions of `later_observation` that tests use with 24 antennas. Figures: median and
+worst ratio of product to truth of the bright isolated sources, and noise over the radiometer noise. The remark names the
+lost receptors and the failed checks. A row takes about two minutes; rows already in the scratch folder are kept.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def seen_all(found: str, scratch: str) -> dict[str, Any]:
-    """Every fault in turn; what is found is added to the file `found`, by the fault's name."""
+    """Process every fault in turn and add its results to the file `found` under the fault's name."""
     import tempfile
 
     from dsa110_assets_tests.end_to_end import later_observation as later
@@ -58,7 +58,7 @@ def seen_all(found: str, scratch: str) -> dict[str, Any]:
 
 
 def described(seen: Any) -> dict[str, Any]:
-    """What the table shows of an observation."""
+    """The figures and the remark of an observation, as the table shows them."""
     lost, failed = seen.figures["receptors_lost"], list(seen.failed)
     said = [f"lost: {' '.join(lost)}" if lost else "", f"failed checks: {', '.join(failed)}" if failed else "",
             "excluded" if seen.excluded else ""]  # fmt: skip

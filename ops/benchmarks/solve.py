@@ -1,7 +1,8 @@
-"""B and G of a calibrator transit at full scale: from a flagged measurement set to caltables on disk, beside CASA.
+"""Solving B and G of a calibrator transit at full scale, from a flagged measurement set to caltables on disk, compared with CASA.
 
-Accuracy, per living receptor, channel and interval, against the simulator's gains with the common phase of each channel
-taken off: rms of gain / truth - 1, and that over what the tables' own signal-to-noise ratios allow (1: the noise limit).
+Accuracy is the rms of gain / truth - 1 over working receptors, channels and intervals, against the simulator's gains and with
+the common phase of each channel removed. It is also given relative to the noise limit that the tables' signal-to-noise ratios
+imply (1: at the limit).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def solve_casa(ms: str, out: str) -> dict[str, Any]:
 
 
 def errors(folder: str, inbox: str) -> dict[str, Any]:
-    """Gain errors in percent and over the noise limit, of B times G in `folder` against the simulator's truth."""
+    """Errors of the gains B times G in `folder` against the simulator's truth, in percent and relative to the noise limit."""
     import numpy as np
 
     from dsa110_assets.calibration import caltables
@@ -71,7 +72,7 @@ def errors(folder: str, inbox: str) -> dict[str, Any]:
 
 
 def true_gains(truth: dict[str, Any], times_mjd: Any, frequencies_hz: Any) -> dict[str, Any]:
-    """The simulator's gains (time, antenna, channel, pol), which receptors are dead, and the stations' numbers."""
+    """The simulator's gains (time, antenna, channel, pol), a mask of dead receptors, and the station numbers."""
     import numpy as np
 
     from dsa110_assets.simulator import array, instrument

@@ -1,4 +1,4 @@
-"""Subband files to a measurement set beside pyuvdata, and flagging beside AOFlagger, on a full-scale group."""
+"""Converting subband files to a measurement set, compared with pyuvdata, and flagging, compared with AOFlagger, of a full-scale group."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from common import Contender, Data, Row, compare
 
 AOFLAGGER_BASELINES = 228
-"""One in twenty of the live ones: AOFlagger takes each by itself, so its time for all is 20 times as long."""
+"""One in twenty of the live baselines. AOFlagger processes each baseline separately, so its time for all is 20 times as long."""
 
 
 def rows(data: Data, repeats: int) -> list[Row]:
@@ -49,7 +49,7 @@ def ingest(files: list[str], out: str, engine: str) -> dict[str, Any]:
 
 
 def _difference(files: list[str], ms: Path, n_rows: int = 10) -> float:
-    """Largest |DATA - conjugate of what the file holds| in some rows of every subband, read by casacore and h5py."""
+    """Largest |DATA - conjugate of the file's value| in `n_rows` rows of every subband, read by casacore and h5py."""
     import h5py
     import numpy as np
     from casacore import tables
@@ -80,7 +80,7 @@ def pyuvdata(files: list[str], out: str) -> dict[str, Any]:
 
     shutil.rmtree(out, ignore_errors=True)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what the telescope's headers lack
+        warnings.simplefilter("ignore")  # warnings about keywords that the telescope's headers lack
         parts = []
         for _, path in sorted(_numbered(files).items(), reverse=True):
             part = UVData()
@@ -93,7 +93,7 @@ def pyuvdata(files: list[str], out: str) -> dict[str, Any]:
 
 
 def flag(files: list[str], engine: str) -> dict[str, Any]:
-    """Part caught of the samples with more than 1 sigma of interference, and part lost of those without any."""
+    """Fraction caught of the samples with more than 1 sigma of interference, and fraction lost of those without any."""
     import time
     from dataclasses import replace
 
@@ -130,7 +130,7 @@ def flag(files: list[str], engine: str) -> dict[str, Any]:
 
 
 def _interference(folder: Path, vis: Any) -> tuple[Any, float, Any]:
-    """(amplitude of the simulator's interference [Jy] (time, baseline, channel), noise sigma [Jy], live (baseline,))."""
+    """Amplitude of the simulator's interference [Jy] (time, baseline, channel), noise sigma [Jy], and mask of live baselines."""
     import json
     from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""What counting and spans cost a step: the same one again and again in one process, with and without, in alternation."""
+"""Cost of counting and spans in a step: one step repeated in one process, alternately with and without them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from common import Contender, Data, Row, compare
 
 WHOLE_S, STEPS = 35.0, 4
-"""A full-scale group in an archive that has its catalogues (stage `group`), and the steps that make it."""
+"""Seconds of a full-scale group in an archive that has its catalogues (stage `group`), and number of its steps."""
 PAIRS_PER_REPEAT = 6
 STEP = "measurement_set"
 RECEIVER = """
@@ -38,7 +38,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def overhead(place: str, pairs: int) -> dict[str, Any]:
-    """The CPU seconds of a step with counting and spans and without, and the difference with its error."""
+    """CPU seconds of a step with and without counting and spans, and the difference with its error."""
     import os
     import shutil
     import subprocess
@@ -67,7 +67,7 @@ def overhead(place: str, pairs: int) -> dict[str, Any]:
     url, counting = f"http://127.0.0.1:{receiver.stdout.readline().strip()}", measuring.measured
 
     def made_again(watched: bool) -> float:
-        """CPU seconds of making the first observation's again."""
+        """CPU seconds of making the product of the first observation again."""
         with Archive(settings.archive) as archive:
             current = archive.current(STEP, OBSERVATIONS[0])
             assert current is not None
@@ -82,9 +82,9 @@ def overhead(place: str, pairs: int) -> dict[str, Any]:
 
     try:
         process(settings, through=STEP)
-        tracing.load()  # once for all runs that are forked from the code server
+        tracing.load()  # loaded once, as in the code server from which runs are forked
         for watched in (True, False):
-            made_again(watched)  # what is compiled and opened at first
+            made_again(watched)  # so that first-time compilation and opening are not timed
         both = [
             (made_again(True), made_again(False)) if number % 2 else (made_again(False), made_again(True))[::-1] for number in range(pairs)
         ]
@@ -102,7 +102,7 @@ def overhead(place: str, pairs: int) -> dict[str, Any]:
 
 
 def _nothing(measuring: Any) -> Any:
-    """In place of `measuring.measured`: nothing is counted, no span is sent."""
+    """A replacement for `measuring.measured` that counts nothing and sends no span."""
     from contextlib import contextmanager
 
     @contextmanager

@@ -1,7 +1,7 @@
-"""Workers on many hosts, measured: a backlog on one to four of them with live observations beside it, and what Dagster adds to a run.
+"""Workers on many hosts, measured: a backlog on one to four workers beside live observations, and Dagster's overhead per run.
 
-Small arrays, so that what is measured is the platform and not the arithmetic. Every host is a namespace of its own with a control group
-that gives it a quarter of a core; database and broker are Debian's. Needs root, PostgreSQL, Redis, and `dagster-celery`.
+The arrays are small, so that the platform is measured and not the arithmetic. Every host is a separate namespace with a control
+group that gives it a quarter of a core; database and broker are Debian's. Needs root, PostgreSQL, Redis, and `dagster-celery`.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from common import Contender, Data, Row, compare
 ENGINE = "dsa110_assets"
 WORKERS = (1, 2, 3, 4)
 CORES_EACH = 0.25
-"""Four together are one core; the daemon, the database and the broker have the other."""
+"""Four workers together have one core; the daemon, the database and the broker have the other."""
 BACKLOG = 6
-"""Observations of an old night for each number of workers."""
+"""Number of observations of an old night for each number of workers."""
 CALIBRATING = 3
-"""Observations of the present night before all else, with a transit in the second."""
+"""Number of observations of the present night that are processed first, with a transit in the second."""
 TRANSIT = datetime(2026, 1, 25, 22, 26, 5, tzinfo=UTC)
 """The middle of the observation in which 3C454.3 transits, on the present night."""
 SIDEREAL_DAY, GROUP_S = timedelta(seconds=86164.0905), 309.24
 NOW = "2026-01-25T23:05:00"
 LIVE_AFTER_S = 20.0
-"""From a backlog's arrival to that of the observation which is live."""
+"""Seconds from the arrival of a backlog to that of the live observation."""
 AT_ONCE = (1, 4, 16)
 RUNS = 32
-"""At each number at once."""
+"""Number of runs for each number at once."""
 WITHIN_S = 1800.0
 CONTROL = Path("/sys/fs/cgroup")
 LAUNCH = """mutation ($given: ExecutionParams!) { launchRun(executionParams: $given) {
@@ -59,7 +59,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def _each(row: Row, name: Any, remark: str) -> Iterator[Row]:
-    """A row for each number that the figures of one were measured with."""
+    """Split a row into one row per number of workers or of runs at once."""
     if row.failed:
         yield row
         return
@@ -74,7 +74,7 @@ def _each(row: Row, name: Any, remark: str) -> Iterator[Row]:
 
 
 def backlogs(place: str) -> dict[str, Any]:
-    """Figures for each number of workers, which are started one after another; the platform is the same."""
+    """Figures for each number of workers, which are started one after another on the same platform."""
     import shutil
 
     from dsa110_assets_tests.live.fleet import fleet
@@ -115,7 +115,7 @@ def _begin(host: Any, into: Share, live: Any) -> None:
 
 
 def _one_backlog(made: Any, night: Scene, present: Scene, which: int, working: list[Share]) -> dict[str, Any]:
-    """A night arrives, and a little later what is observed now; until every tile of it is there."""
+    """Let a night arrive, and a little later a live observation; wait until every tile is made, and return the figures."""
     live, key = made.live, present.keys[which]
     before, began = _spent(made, working), time.time()
     night.arrive(live, range(BACKLOG))
@@ -145,7 +145,7 @@ def _one_backlog(made: Any, night: Scene, present: Scene, which: int, working: l
 
 
 def _spent(made: Any, working: list[Share]) -> dict[str, float]:
-    """CPU seconds of everybody until now, and those in which the disk was busy."""
+    """CPU seconds used so far by each part of the system, and seconds in which the disk was busy."""
     postmaster = int((made.postgres.home / "data" / "postmaster.pid").read_text().split()[0])
     return {
         "workers": sum(one.cpu_s for one in working),
@@ -157,7 +157,7 @@ def _spent(made: Any, working: list[Share]) -> dict[str, float]:
 
 
 def _tree_cpu_s(pid: int) -> float:
-    """CPU seconds of a process, of what it started, and of what ended below them."""
+    """CPU seconds of a process and its descendants, including ended children."""
     from dsa110_assets.children import descendants, process_stat
 
     ticks = 0
@@ -170,7 +170,7 @@ def _tree_cpu_s(pid: int) -> float:
 
 
 def _disk_s(place: Path) -> float:
-    """Seconds in which the disk below a place had something to do, Documentation/block/stat; nan where there is no such disk."""
+    """Seconds in which the disk that holds `place` was busy (Linux Documentation/block/stat); nan if it has no such file."""
     device = os.stat(place).st_dev
     told = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/stat")
     return int(told.read_text().split()[9]) / 1000 if told.exists() else float("nan")
@@ -178,20 +178,20 @@ def _disk_s(place: Path) -> float:
 
 @dataclass(frozen=True)
 class Scene:
-    """Simulated observations, with their keys and files."""
+    """Simulated observations with their keys and files."""
 
     place: Path
     keys: tuple[str, ...]
     files: tuple[tuple[str, ...], ...]
 
     def arrive(self, live: Any, which: Any) -> None:
-        """Have these of the observations arrive."""
+        """Let the observations with these numbers arrive."""
         for number in which:
             live.drop(self.place, self.files[number])
 
 
 def simulated(place: Path, days_before: int, groups: int, first: int) -> Scene:
-    """So many observations of a small array, `first` of them before that with the transit."""
+    """Simulate `groups` observations of a small array, `first` of them before the one with the transit."""
     from dsa110_assets.simulator.options import SimulationOptions
     from dsa110_assets.simulator.simulate import simulate
     from dsa110_assets_tests.tiny import OPTIONS
@@ -204,27 +204,27 @@ def simulated(place: Path, days_before: int, groups: int, first: int) -> Scene:
 
 @dataclass(frozen=True)
 class Share:
-    """A control group with a part of a core: of version 2, or the two of version 1 that limit and count."""
+    """Control groups with a share of a core: one of version 2, or two of version 1, of which one limits and one counts."""
 
     groups: tuple[Path, ...]
 
     @property
     def cpu_s(self) -> float:
-        """CPU seconds of all that was ever in it."""
+        """CPU seconds of all processes that were ever in the group."""
         counted = self.groups[-1]
         if (counted / "cpuacct.usage").exists():
             return int((counted / "cpuacct.usage").read_text()) / 1e9
         return int((counted / "cpu.stat").read_text().split()[1]) / 1e6
 
     def take(self, pid: int) -> None:
-        """Put a process into it, and with it what that will start."""
+        """Put a process, and with it the children it will start, into the group."""
         for group in self.groups:
             _move(pid, group)
 
 
 @contextmanager
 def share(name: str, cores: float = CORES_EACH) -> Iterator[Share]:
-    """A control group with that part of a core, which it gets also on a busy machine; gone at the end of the block."""
+    """A control group with a share of `cores`, which it gets also on a busy machine. It is removed at the end of the block."""
     own, period_us = f"dsa110-benchmark-{os.getpid()}-{name}", 100_000
     if (CONTROL / "cgroup.controllers").exists():
         groups = (CONTROL / own,)
@@ -251,11 +251,11 @@ def _move(pid: int, group: Path) -> None:
         (group / "cgroup.procs").write_text(str(pid))
 
 
-# -- what Dagster adds to a run
+# -- overhead of Dagster per run
 
 
 def overheads(place: str) -> dict[str, Any]:
-    """For each number at once: what the runs took beside their steps, and how many an hour there were."""
+    """For each number of runs at once: seconds of the runs beyond their steps, and runs per hour."""
     import shutil
 
     import pytest
@@ -327,7 +327,7 @@ def _are_over(live: Any, ids: list[str]) -> bool:
 
 
 def _run_figures(live: Any, run_id: str, asked_s: float) -> dict[str, float]:
-    """Seconds of a run since it was asked for that its step does not account for, until it began, and of its step."""
+    """Seconds of a run from its request to its end without its step, from its request to its start, and of its step."""
     with live.instance() as instance:
         record = instance.get_run_record_by_id(run_id)
         events = [one.event_log_entry for one in instance.get_records_for_run(run_id, limit=500).records]

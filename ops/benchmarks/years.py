@@ -1,7 +1,7 @@
-"""What an archive of years costs where it is looked at every few seconds, minutes or days: seconds of CPU by number of nights.
+"""Cost of regular operations on an archive of years: CPU seconds by number of nights.
 
-The last three nights are whole (an observation every 5 minutes, every product as the planner would have it, with files); those before
-are rows of an index with twelve observations each, their data gone as retention takes them, and a file of light curves.
+The last three nights are complete (an observation every 5 minutes, every product that the planner would make, with files). Earlier
+nights are index rows of twelve observations each, with their data removed by retention, and a file of light curves.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WHOLE, OBSERVATIONS_BEFORE, SOURCES = 3, 12, 10_000
 NAMES = ("NVSS J000100+161612", "NVSS J000200+161612")
 LAST = datetime(2026, 3, 10, tzinfo=UTC)
 NOW = LAST + timedelta(days=1, hours=3)
-"""Everything of the last night is made; none of the next was observed."""
+"""The simulated present: all products of the last night are made, and nothing of the next night was observed."""
 CURVES = {
     "tick of the planner": ("planner", 0.0),
     "tick of the inbox": ("inbox_tick", 0.0),
@@ -47,7 +47,7 @@ CURVES = {
     "a light curve": ("light_curve", 1.0),
     "`archive retain --dry-run`": ("retain", 1.0),
 }
-"""Name: the function that does it, and with which power of the number of nights it may grow."""
+"""By name: the function that does the work, and the power of the number of nights with which its cost may grow."""
 
 
 REMARK = "seconds of CPU, the second of two; the first column is that of the most nights"
@@ -66,7 +66,7 @@ def rows(data: Data, repeats: int) -> list[Row]:
 
 
 def measure(function: str, places: dict[str, str], theory: float) -> dict[str, Any]:
-    """CPU seconds of one of the functions below at each size."""
+    """CPU seconds of one of the functions below for each number of nights."""
     import time
 
     import numpy as np
@@ -84,13 +84,13 @@ def measure(function: str, places: dict[str, str], theory: float) -> dict[str, A
 
 
 def settings_of(place: Path) -> Settings:
-    """The settings of one archive, and the clock at the end of its last night."""
+    """Settings of one archive. Also sets the clock to after its last night."""
     os.environ["DSA110_START"] = "2023-01-01"
     from dsa110_assets import settings
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.ingest import inbox
 
-    assert graph.PHASES  # every asset is known from here on
+    assert graph.PHASES  # every asset is registered from here on
     inbox.now_s = NOW.timestamp
     (place / "inbox").mkdir(parents=True, exist_ok=True)
     small_disk = Path(__file__).parents[1] / "small_disk.toml"
@@ -98,7 +98,7 @@ def settings_of(place: Path) -> Settings:
 
 
 def tick(settings: Settings, *names: str) -> Callable[[], object]:
-    """Ticks of these sensors as the daemon evaluates them, none of which may ask for anything."""
+    """Ticks of these sensors as the daemon evaluates them; none may request a run."""
     import dagster as dg
 
     from dsa110_assets.definitions import defs
@@ -191,7 +191,7 @@ def queue(settings: Settings) -> Callable[[], object]:
 
 
 def page(settings: Settings, *paths: str) -> Callable[[], object]:
-    """Asks for these, each time for the next of them."""
+    """Requests of these pages, each call for the next in turn."""
     from functools import partial
     from itertools import cycle
 
@@ -231,7 +231,7 @@ def retain(settings: Settings) -> Callable[[], object]:
 
 
 def make(nights: int, out: str) -> dict[str, Any]:
-    """An archive of so many nights in `out`, with the real catalogues and everything else synthetic."""
+    """Make an archive of `nights` nights in `out`, with the real catalogues and everything else synthetic."""
     settings = settings_of(Path(out))
     from dsa110_assets.archive.store import Archive
     from dsa110_assets.orchestration.running.process import process
@@ -257,7 +257,7 @@ def directory(asset: str, key: str) -> Path:
 
 
 def before(archive: Archive, night: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Rows of a night long gone, each with its inputs."""
+    """Index rows of an old night, each with its inputs."""
     hour = f"{night}T00:00"
     for number in range(OBSERVATIONS_BEFORE):
         key, above = f"{night}T00:{5 * number:02d}", ""
@@ -271,7 +271,7 @@ def before(archive: Archive, night: str) -> Iterator[tuple[dict[str, Any], list[
 
 
 def whole(archive: Archive, settings: Settings, nights: Sequence[str]) -> None:
-    """Whole nights: each asset's partitions as its specification finds them to be made, with a file each."""
+    """Insert complete nights: all partitions of each asset with the inputs that its specification finds, and a file each."""
     from dsa110_assets.orchestration import graph
 
     for grain, assets in [phase for phase in graph.PHASES[1:] if phase[0] != "request"]:
@@ -281,7 +281,7 @@ def whole(archive: Archive, settings: Settings, nights: Sequence[str]) -> None:
 
 
 def of_night(archive: Archive, settings: Settings, asset: str, grain: str, night: str) -> Iterator[tuple[dict[str, Any], list[str]]]:
-    """Rows of an asset's partitions of a night, each with its inputs; the tables are published as they are."""
+    """Index rows of an asset's partitions of a night, each with its inputs. Caltables are published directly instead."""
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.planning import plan
     from dsa110_assets.orchestration.specification import recipes
@@ -301,7 +301,7 @@ def of_night(archive: Archive, settings: Settings, asset: str, grain: str, night
 
 
 def tables(archive: Archive, settings: Settings, night: str, found: Ingredients) -> Product:
-    """The night's calibration: a set for noon that is good for the night."""
+    """Publish the night's calibration: a set for noon that is valid for the whole night."""
     from dsa110_assets.archive import caltable_registry
     from dsa110_assets.orchestration import graph
 
@@ -318,7 +318,7 @@ def tables(archive: Archive, settings: Settings, night: str, found: Ingredients)
 
 
 def of_now(archive: Archive, settings: Settings, asset: str, key: str, found: Ingredients) -> dict[str, Any]:
-    """The row of a product as its asset would be made now, with its file; light curves have theirs."""
+    """The index row of a product as its asset would be made now. Also writes its file, except for light curves, which have one."""
     from dsa110_assets.archive import files
     from dsa110_assets.orchestration import graph
 
@@ -334,7 +334,7 @@ def of_now(archive: Archive, settings: Settings, asset: str, key: str, found: In
 
 
 def search(archive: Archive, settings: Settings, place: Path) -> None:
-    """Put the candidates of all nights into a product."""
+    """Search all nights for candidates and write them into a product."""
     from dsa110_assets.archive.light_curves import Nights
     from dsa110_assets.variability import candidates, curves
     from dsa110_assets.variability.options import VARIABILITY_FILE
@@ -356,7 +356,7 @@ def identity(asset: str, key: str) -> str:
 
 
 def row(asset: str, key: str, *, removed: bool = False) -> dict[str, Any]:
-    """A row of the index."""
+    """A row of the product index."""
     import xxhash
 
     start = middle(key)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dsa110_assets.cli import console
-from dsa110_assets.cli.app import EXIT_UNDONE, app
+from dsa110_assets.cli.app import EXIT_INCOMPLETE, app
 from dsa110_assets.cli.options import SET_HELP, assigned, validated
 from dsa110_assets.cli.times import parse_time
 from dsa110_assets.cli.tools.common import DRY_RUN, FORCE, JSON
@@ -54,7 +54,7 @@ def convert(
     from dsa110_assets.tools import convert as tool
 
     inbox = inputs[0] if len(inputs) == 1 and not inputs[0].is_file() else inputs
-    selection = tool.Wanted(start, end, calibrator, around)
+    selection = tool.GroupSelection(start, end, calibrator, around)
     with console.progress_bar(f"converting into {out}") as progress:
         done = tool.convert(
             inbox, out, selection, flagging=flagging, engine="direct" if reader == "direct" else "pyuvdata", n_subbands=subbands,
@@ -63,7 +63,7 @@ def convert(
         )  # fmt: skip
     _tell(done, subbands, as_json, find_only)
     if any(one.state == "incomplete" for one in done) and not find_only:
-        raise typer.Exit(EXIT_UNDONE)
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def _tell(done: list[Converted], subbands: int, as_json: bool, find_only: bool) -> None:

@@ -78,7 +78,7 @@ def mosaic(
 
     with console.progress_bar(f"coadding into {out}") as progress:
         made = tool.mosaic(
-            tiles, out, tool.Chosen(position, radius, calibrator, timespan), options, force=force, dry_run=dry_run, progress=progress
+            tiles, out, tool.TileSelection(position, radius, calibrator, timespan), options, force=force, dry_run=dry_run, progress=progress
         )
     figures = made.mosaic.figures if made.mosaic is not None else {}
     if as_json:

@@ -104,7 +104,7 @@ def solve_transit(
 
     code_version = spec.assets()["caltables"].code_version
     fingerprint = f"{code_version}|{settings.solve_engine}|{json.dumps(asdict(settings.solve), sort_keys=True)}"
-    observed = transit_sets.Observed(
+    observed = transit_sets.TransitObservation(
         product.path / MEASUREMENT_SET, product.id, float(product.metadata["pointing_dec_deg"]), tuple(product.metadata["antennas"])
     )
     return transit_sets.solve_set(
@@ -207,7 +207,7 @@ def calibrated_ms(step: Step) -> Mapping[str, Any]:
     with step.timed("calibrate"):
         tables, figures_of_tables = chosen.tables_for(choice, ms_path)
         transits = files.read_json(night_tables.path / TRANSITS) or {"transits": []}
-        sky = transit_sets.sky_as_found(read_sky_model(step.input("sky_model").path), transits["transits"])
+        sky = transit_sets.sky_with_measured_calibrators(read_sky_model(step.input("sky_model").path), transits["transits"])
         note = " ".join((product.id, *(table_set.set_id for table_set in choice.sets)))
         calibrated = calibrate(ms_path, tables, step.settings, sky, path, note)
     antennas, dec_deg = frozenset(product.metadata["antennas"]), float(product.metadata["pointing_dec_deg"])
@@ -234,7 +234,7 @@ def calibrate(ms_path: Path, tables: "Sequence[Gains]", settings: "Settings", sk
     channels = settings.average_channels or averaging.channels_up_to(averaging.WIDEST_HZ, n_channels, width_hz)
     options: dict[str, Any] = {
         "channels": channels, "times": settings.average_times, "observer_note": note,
-        "against": calibrated.Against(sky, settings.epoch, bright_sources),
+        "against": calibrated.SkyComparison(sky, settings.epoch, bright_sources),
     }  # fmt: skip
     if settings.solve_engine == "own":
         return calibrated.calibrate_set(ms_path, tables, path, **options)

@@ -34,7 +34,7 @@ class Standing:
 def request(
     settings: "Settings",
     name: str,
-    asked: requesting.Asked,
+    asked: requesting.MosaicSelection,
     by: str,
     *,
     dry_run: bool = False,
@@ -65,7 +65,7 @@ def request(
         return resolved, tiles, archive.current(ASSET, resolved.partition)
 
 
-def hand_over(settings: "Settings", archive: Archive, name: str, asked: requesting.Asked, by: str) -> backfill.Launch:
+def hand_over(settings: "Settings", archive: Archive, name: str, asked: requesting.MosaicSelection, by: str) -> backfill.Launch:
     """Keep a request and have the daemon make its mosaic. Raises as `request`."""
     kept = requested.keep(archive, requesting.resolve(archive, name, asked, by))
     with instance.open_instance(settings.dagster_home) as dagster:
@@ -73,7 +73,7 @@ def hand_over(settings: "Settings", archive: Archive, name: str, asked: requesti
         return backfill.hand_over(dagster, backfill.Launch(None, (ASSET,), (kept.partition,)))
 
 
-def of_calibrators(name: str, asked: requesting.Asked, names: Sequence[str]) -> dict[str, requesting.Asked]:
+def of_calibrators(name: str, asked: requesting.MosaicSelection, names: Sequence[str]) -> dict[str, requesting.MosaicSelection]:
     """A request for each of these calibrators, by name; if there are several, each name is made of `name` and the calibrator."""
     if len(names) < 2:
         return {name: replace(asked, calibrator="".join(names))}

@@ -32,7 +32,7 @@ _TEXT, _NUMBER = dg.String, dg.Float
 
 
 @dataclass(frozen=True)
-class Asked:
+class MosaicSelection:
     """A person's request as given: the tiles of a time [`since`, `until`) (UTC), `tiles` by product id or partition, or those whose
     middle is within `timespan_min` / 2 of the transit of `calibrator` that is nearest to the time `at` (default: the newest tile).
 
@@ -50,7 +50,7 @@ class Asked:
     tier: requested.Tier = "science"
 
 
-def resolve(archive: "Archive", name: str, asked: Asked, by: str) -> Request:
+def resolve(archive: "Archive", name: str, asked: MosaicSelection, by: str) -> Request:
     """Return the complete request, for which there is at least one tile.
 
     Raises NotFoundError if there is no such tile or calibrator, and ConfigurationError if `asked` contradicts itself.
@@ -63,7 +63,9 @@ def resolve(archive: "Archive", name: str, asked: Asked, by: str) -> Request:
     if not tiles(archive, request):
         existing = archive.partitions("tile_image")
         span = f"tiles are of {existing[0]} to {existing[-1]}" if existing else "there is none yet"
-        raise NotFoundError(f"no usable tile_image of {requested.told(request)}: {span}; `dsa110 products --asset tile_image` lists them")
+        raise NotFoundError(
+            f"no usable tile_image of {requested.describe(request)}: {span}; `dsa110 products --asset tile_image` lists them"
+        )
     return request
 
 
@@ -134,7 +136,7 @@ def keep_asked(archive: "Archive", partition: str, config: Mapping[str, Any]) ->
         if len(fields["centre_deg"]) != 2:
             raise ConfigurationError(f"centre_deg={fields['centre_deg']}: write right ascension and declination [deg], as [218.5, 16.3]")
         plain["centre_deg"] = tuple(fields["centre_deg"])
-    requested.keep(archive, resolve(archive, name, Asked(**{**fields, **times, **plain}), by))
+    requested.keep(archive, resolve(archive, name, MosaicSelection(**{**fields, **times, **plain}), by))
 
 
 def _time(key: str, text: str) -> datetime:
@@ -145,7 +147,7 @@ def _time(key: str, text: str) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _require_one_way(asked: Asked) -> None:
+def _require_one_way(asked: MosaicSelection) -> None:
     """Raise ConfigurationError unless the tiles are selected in exactly one way and all values are within range."""
     ways = {"a time": asked.since or asked.until, "tiles": asked.tiles, "a calibrator": asked.calibrator}
     chosen = [name for name, value in ways.items() if value]
@@ -167,7 +169,7 @@ def _require_one_way(asked: Asked) -> None:
         raise ConfigurationError(f"the timespan {asked.timespan_min:g} min is not in 0 to 1440 min; choose another")
 
 
-def _when(archive: "Archive", asked: Asked) -> tuple[datetime, datetime]:
+def _when(archive: "Archive", asked: MosaicSelection) -> tuple[datetime, datetime]:
     """The times between which the observations begin."""
     if asked.since is not None and asked.until is not None:
         return asked.since, asked.until
@@ -186,7 +188,7 @@ def _when(archive: "Archive", asked: Asked) -> tuple[datetime, datetime]:
     return middle - half, middle + half
 
 
-def _where(archive: "Archive", asked: Asked) -> dict[str, Any]:
+def _where(archive: "Archive", asked: MosaicSelection) -> dict[str, Any]:
     """Centre, radius and calibrator of a request; empty where its tiles determine its place."""
     if asked.calibrator:
         calibrator = _calibrator(archive, asked)
@@ -194,7 +196,7 @@ def _where(archive: "Archive", asked: Asked) -> dict[str, Any]:
     return {"centre_deg": asked.centre_deg, "radius_deg": asked.radius_deg} if asked.centre_deg else {}
 
 
-def _calibrator(archive: "Archive", asked: Asked) -> "Calibrator":
+def _calibrator(archive: "Archive", asked: MosaicSelection) -> "Calibrator":
     from dsa110_assets.sky import calibrators as packaged
 
     return packaged.find(asked.calibrator, calibrators.known(archive) or None)

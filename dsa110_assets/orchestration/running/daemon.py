@@ -63,7 +63,7 @@ def main() -> int:
 
             form = settings.log_form()
             logs.configure(form)
-            with watchdog.watched(Path(home)), signs.given(_archive):
+            with watchdog.watched(Path(home)), signs.heartbeat_given(_archive):
                 internals.run_daemon(str(arguments.workspace), form, int(signs.EVERY_S))
     except ConfigurationError as error:
         print(error, file=sys.stderr)

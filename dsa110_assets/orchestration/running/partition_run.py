@@ -80,7 +80,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Task:
     """The assets of a partition that one run is to make; `number` is the partition's among those of its phase."""
 
     assets: tuple[str, ...]
@@ -98,7 +98,7 @@ class Runs:
     def _job(self) -> dg.JobDefinition:
         return graph.over(self.platform).resolve_implicit_global_asset_job_def()
 
-    def make(self, wanted: Wanted) -> Tally:
+    def make(self, wanted: Task) -> Tally:
         """Run what `wanted` names and return the outcome: products made and judged, or failures."""
         tally, partition = Tally(), wanted.partition
         before = {a: self.platform.archive.current(a, partition) for a in wanted.assets}
@@ -135,7 +135,7 @@ class Runs:
             )
 
 
-def in_a_fork(settings: "Settings") -> Callable[[Wanted], Tally]:
+def in_a_fork(settings: "Settings") -> Callable[[Task], Tally]:
     """Return the function that makes a partition in a separate process. The process opens its own archive and instance, and logs
     warnings only, as the command does."""
     logging.getLogger("dsa110_assets").setLevel(logging.WARNING)

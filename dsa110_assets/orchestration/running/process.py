@@ -32,7 +32,7 @@ from dsa110_assets.orchestration.planning import plan
 from dsa110_assets.orchestration.resources import Platform
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running import policy, reporting
-from dsa110_assets.orchestration.running.partition_run import Failed, Made, Runs, Tally, Wanted, in_a_fork
+from dsa110_assets.orchestration.running.partition_run import Failed, Made, Runs, Tally, Task, in_a_fork
 from dsa110_assets.orchestration.specification import partitions, season, spec
 
 if TYPE_CHECKING:
@@ -224,12 +224,12 @@ class _Runner:
         """
         tallies: list[Tally] = []
 
-        def tasks() -> Iterator[Wanted]:
+        def tasks() -> Iterator[Task]:
             for key, archive in keys:
                 tallies.append(Tally())
                 if todo := self._planned(tallies[-1], grain, archive, assets, key, fresh=key in fresh):
                     self.runs += 1
-                    yield Wanted(tuple(todo), key, len(tallies) - 1)
+                    yield Task(tuple(todo), key, len(tallies) - 1)
 
         for task, outcome in self._made(tasks(), grain):
             if outcome.interrupted:
@@ -238,7 +238,7 @@ class _Runner:
         for tally in tallies:
             self.tally.add(tally)
 
-    def _made(self, tasks: Iterator[Wanted], grain: spec.Grain) -> Iterator[tuple[Wanted, Tally]]:
+    def _made(self, tasks: Iterator[Task], grain: spec.Grain) -> Iterator[tuple[Task, Tally]]:
         """Make each task and yield it with its outcome: several observations side by side, everything else one after another.
 
         Hours and nights build on those before them. A single observation is not worth a separate process.
@@ -251,7 +251,7 @@ class _Runner:
         for task, outcome in self.crew.each(all_tasks, self.at_once if grain == "observation" else 1):
             yield task, self._lost(task, outcome) if isinstance(outcome, forks.Lost) else outcome
 
-    def _lost(self, task: Wanted, lost: forks.Lost) -> Tally:
+    def _lost(self, task: Task, lost: forks.Lost) -> Tally:
         """The tally of a run whose process was killed. Also reports the run to Dagster as failed: nothing else would end it."""
         instances.close_orphans(self.instance, self.platform.archive.root)
         step = plan.next_step(self.platform.archive, self.platform.settings, task.assets, task.partition)

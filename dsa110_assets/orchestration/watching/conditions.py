@@ -19,7 +19,7 @@ from dsa110_assets.errors import DsaError
 from dsa110_assets.orchestration.watching import disks, history
 from dsa110_assets.orchestration.watching.about import PRODUCTS, RUNS
 from dsa110_assets.orchestration.watching.facts import Facts
-from dsa110_assets.orchestration.watching.telling import Told
+from dsa110_assets.orchestration.watching.telling import Presentation
 from dsa110_assets.plain_text import DAY_S, duration, size
 
 log = logging.getLogger(__name__)
@@ -74,9 +74,9 @@ def evaluate(facts: Facts) -> tuple[list[Finding], set[str]]:
     return list({(entry.condition, entry.subject): entry for entry in findings}.values()), unknown
 
 
-def told() -> dict[str, Told]:
+def presentations() -> dict[str, Presentation]:
     """How each condition is reported, by its name."""
-    return {one.name: Told(one.title, one.runbook, one.tells_end, one.page) for one in (*CONDITIONS.values(), _BLIND)}
+    return {one.name: Presentation(one.title, one.runbook, one.tells_end, one.page) for one in (*CONDITIONS.values(), _BLIND)}
 
 
 # -- calibration --
@@ -221,7 +221,7 @@ def _thresholds(facts: Facts) -> Iterator[Found]:
 
 
 def _quarantined(facts: Facts) -> Iterator[Found]:
-    for entry in facts.put_aside:
+    for entry in facts.recently_quarantined:
         names = [ascii(path.name)[1:-1] for path in entry.paths]
         listed = ", ".join(names[:FEW_LISTED]) + (f" and {len(names) - FEW_LISTED} more" if len(names) > FEW_LISTED else "")
         yield Found(entry.observation or listed, entry.reason)

@@ -143,7 +143,7 @@ class Facts:
         return [one for one in self.archive.newest(asset) if one.created_at >= start]
 
     @cached_property
-    def put_aside(self) -> list[quarantine.Quarantined]:
+    def recently_quarantined(self) -> list[quarantine.Quarantined]:
         """Recently quarantined files that were not released."""
         return [one for one in quarantine.quarantined(self.archive) if one.at >= self.since]
 
@@ -169,7 +169,7 @@ class Facts:
     @cached_property
     def daemon(self) -> str:
         """What is wrong with Dagster's daemon; '' if nothing is, or if it never ran here."""
-        return signs.missed(self.archive, self.home, self.limits, self.now, self.watching_since)
+        return signs.daemon_problem(self.archive, self.home, self.limits, self.now, self.watching_since)
 
     @property
     def daemon_may_be_silent(self) -> bool:

@@ -41,7 +41,7 @@ LOADING = timedelta(minutes=1)
 
 
 @contextmanager
-def given(open_archive: "Callable[[], Archive]") -> Iterator[None]:
+def heartbeat_given(open_archive: "Callable[[], Archive]") -> Iterator[None]:
     """Around the daemon: give a sign of life every EVERY_S while its process runs, and sign off at the end, so that it is not missed."""
     ended = threading.Event()
     thread = threading.Thread(target=_give, args=(open_archive, ended), name="sign of life", daemon=True)
@@ -67,7 +67,7 @@ def _give(open_archive: "Callable[[], Archive]", ended: threading.Event) -> None
         ending = ended.wait(EVERY_S)
 
 
-def missed(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, since: datetime | None = None) -> str:
+def daemon_problem(archive: "Archive", home: Path, limits: "Thresholds", now: datetime, since: datetime | None = None) -> str:
     """What is wrong with the daemon; '' if nothing is, or if it never ran here. The lack of signs of life counts from `since` on; for the
     daemon's parts it counts from LOADING after the daemon's start."""
     process_beat, parts = alerts.beats(archive).get(DAEMON), history.heartbeats(home)

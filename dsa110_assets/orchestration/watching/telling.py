@@ -19,7 +19,7 @@ MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
-class Told:
+class Presentation:
     """How a condition is reported: its title, its section of the runbook, whether its end is worth a message, and its page."""
 
     title: str
@@ -35,7 +35,7 @@ class Post:
 
     channels: "Mapping[str, Channel]"
     portal: str
-    told: Mapping[str, Told]
+    presentations: Mapping[str, Presentation]
     about: Callable[[str], About] = lambda _: About()
 
 
@@ -52,7 +52,7 @@ def decide(standing: Standing, limits: "Thresholds", post: Post, at: datetime) -
         messages += to_channels(ESCALATED, condition, alerts, post, at)
         escalated |= {one.id for one in alerts}
     for condition, alerts in _by_condition(ended).items():
-        if condition not in post.told or post.told[condition].tells_end:
+        if condition not in post.presentations or post.presentations[condition].tells_end:
             messages += to_channels(RESOLVED, condition, alerts, post, at)
     return Decision(messages, reported, escalated)
 
@@ -65,7 +65,7 @@ def _news(
     news = {}
     for condition, alerts in _by_condition(unsilenced).items():
         new = [one for one in alerts if one.told_at is None or one.id in standing.risen]
-        last, pause = standing.told.get(condition), timedelta(minutes=limits.group_min)
+        last, pause = standing.last_reported.get(condition), timedelta(minutes=limits.group_min)
         if last is not None and at - last < pause and all(one.severity != CRITICAL for one in new):
             continue
         news[condition] = new, [one for one in alerts if one not in new and _is_due_again(one, limits, at)]
@@ -124,12 +124,12 @@ def quiet_until(span: str, at: datetime) -> datetime | None:
 
 def contents(kind: str, condition: str, those: Sequence[Alert], severity: str, post: Post) -> dict[str, Any]:
     """A message as it is stored and posted as JSON: `text` is for people, the other fields are for programs."""
-    condition_told = post.told.get(condition, Told(condition.replace("_", " "), "alerts"))
-    title = f"{condition_told.title}: {those[0].subject}" if len(those) == 1 and those[0].subject else condition_told.title
+    presentation = post.presentations.get(condition, Presentation(condition.replace("_", " "), "alerts"))
+    title = f"{presentation.title}: {those[0].subject}" if len(those) == 1 and those[0].subject else presentation.title
     count = f" ({len(those)})" if len(those) > 1 else ""
     prefix = {RAISED: "", REPEATED: "still: ", ESCALATED: "nobody acknowledged: ", RESOLVED: "over: "}[kind]
-    pages, runbook = {one.page for one in those}, f"{post.portal}/runbook#{condition_told.runbook}"
-    page = f"{post.portal}{those[0].page if len(pages) == 1 else condition_told.page}"
+    pages, runbook = {one.page for one in those}, f"{post.portal}/runbook#{presentation.runbook}"
+    page = f"{post.portal}{those[0].page if len(pages) == 1 else presentation.page}"
     lines = [f"{one.subject}: {one.words}" if len(those) > 1 and one.subject else one.words for one in those[:MOST_NAMED]]
     lines += [f"and {len(those) - MOST_NAMED} more"] if len(those) > MOST_NAMED else []
     ids, abouts = [one.id for one in those], [post.about(one.page) for one in those]

@@ -49,7 +49,7 @@ def look(
     if always or last is None or not timedelta(0) <= began - last < timedelta(seconds=SETTLED_FOR_S):
         findings, unknown = conditions.evaluate(Facts(archive, settings, limits, refused, began, watching_since))
         post = telling.Post(
-            settings.alert_channels, settings.portal_address, conditions.told(), partial(about, archive, settings.home_path)
+            settings.alert_channels, settings.portal_address, conditions.presentations(), partial(about, archive, settings.home_path)
         )
         alerts.settle(archive, findings, unknown, began, lambda standing: _decide(standing, limits, post, began))
         all_watched = not unknown and not any(one.condition in ("service_silent", "channel_silent") for one in findings)
@@ -73,7 +73,7 @@ def _decide(standing: alerts.Standing, limits: "Thresholds", post: telling.Post,
     """Decide, and log the alerts of the decision: without a channel, the log is their only record outside the database."""
     decision = telling.decide(standing, limits, post, at)
     for alert in standing.active:
-        if alert.id in decision.told:
+        if alert.id in decision.reported:
             log.warning("ALERT %s %s %s: %s", alert.severity, alert.condition, alert.subject, alert.words)
     for alert in standing.resolved:
         log.warning("ALERT over %s %s: %s", alert.condition, alert.subject, alert.words)
@@ -91,7 +91,7 @@ def _send_heartbeat(archive: "Archive", settings: "Settings", who: str) -> None:
             log.warning("DSA110_HEARTBEAT_URL: %s", error)
 
 
-class Eye:
+class WatchThread:
     """The portal's thread that looks every EVERY_S, for as long as the process lives.
 
     While the database is unreachable, nothing can be recorded or shared; then this thread reports that by itself, once an hour.
@@ -133,7 +133,7 @@ class Eye:
         if self._reported_at is not None and time.monotonic() - self._reported_at < 3600:
             return
         self._reported_at = time.monotonic()
-        blind = conditions.told()[conditions.BLIND]
+        blind = conditions.presentations()[conditions.BLIND]
         alert = alerts.Alert(0, conditions.BLIND, "", "platform", alerts.CRITICAL, str(error), "/", datetime.now(UTC))
         post = telling.Post(self.settings.alert_channels, self.settings.portal_address, {conditions.BLIND: blind})
         for name, _, message in telling.to_channels(telling.RAISED, conditions.BLIND, [alert], post, datetime.now(UTC)):

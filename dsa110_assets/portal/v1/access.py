@@ -18,7 +18,7 @@ from dsa110_assets.archive import audit
 from dsa110_assets.portal.v1.context import Context, Portal
 
 COOKIE, CSRF = "dsa110_session", "X-CSRF-Token"
-MOST_TOLD = 1000
+MOST_LISTED = 1000
 Bearer = Annotated[
     HTTPAuthorizationCredentials | None,
     Security(HTTPBearer(auto_error=False, scheme_name="token", description="the platform's token (`DSA110_TOKEN`), for programs")),
@@ -55,7 +55,7 @@ class Outcome(BaseModel):
 
     done: bool = Field(description="false: this was a rehearsal, and nothing was changed")
     told: str = Field(description="what was or would be done, in a sentence")
-    affected: list[str] = Field(default_factory=list, description=f"ids of what is affected, the first {MOST_TOLD}")
+    affected: list[str] = Field(default_factory=list, description=f"ids of what is affected, the first {MOST_LISTED}")
     n_affected: int = Field(default=0, description="how many are affected")
     confirm: str | None = Field(
         default=None, description="of a rehearsal: send the same request again with this as `confirm` to have it done"
@@ -106,7 +106,7 @@ def rehearsed(confirm: str | None, told: str, affected: Sequence[str], *facts: A
     """
     digest = hashlib.sha256(json.dumps([told, list(affected), *facts], default=str).encode()).hexdigest()[:16]
     if confirm is None:
-        return Outcome(done=False, told=told, affected=list(affected[:MOST_TOLD]), n_affected=len(affected), confirm=digest)
+        return Outcome(done=False, told=told, affected=list(affected[:MOST_LISTED]), n_affected=len(affected), confirm=digest)
     if not hmac.compare_digest(confirm.encode(errors="replace"), digest.encode()):
         raise HTTPException(
             409, f"{told}: that is not what you confirmed; leave `confirm` out to rehearse it, then send the `confirm` of that answer"
@@ -116,4 +116,4 @@ def rehearsed(confirm: str | None, told: str, affected: Sequence[str], *facts: A
 
 def done(told: str, affected: Sequence[str] = ()) -> Outcome:
     """The outcome of what was done."""
-    return Outcome(done=True, told=told, affected=list(affected[:MOST_TOLD]), n_affected=len(affected))
+    return Outcome(done=True, told=told, affected=list(affected[:MOST_LISTED]), n_affected=len(affected))

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 
 from dsa110_assets.archive.requested import ASSET
 from dsa110_assets.orchestration.requested import requested_mosaics
-from dsa110_assets.orchestration.requested.requesting import LARGEST_RADIUS_DEG, Asked
+from dsa110_assets.orchestration.requested.requesting import LARGEST_RADIUS_DEG, MosaicSelection
 from dsa110_assets.portal.v1 import access
 from dsa110_assets.portal.v1.context import Portal
 from dsa110_assets.portal.v1.runs import Started
@@ -84,7 +84,7 @@ def request_mosaic(body: Wanted, portal: Portal, actor: access.Controller) -> St
     portal.starts.take()
     fields = body.model_dump(exclude={"name"}) | {"tiles": tuple(body.tiles)}
     with access.ordered(portal, actor, "request mosaic", body.name, **body.model_dump(exclude_defaults=True)) as order:
-        launch = requested_mosaics.hand_over(settings, portal.store, body.name, Asked(**fields), actor.name)
+        launch = requested_mosaics.hand_over(settings, portal.store, body.name, MosaicSelection(**fields), actor.name)
         order.told = f"backfill {launch.backfill_id}: {ASSET} {launch.partitions[0]}"
     return Started.model_validate(launch, from_attributes=True)
 
