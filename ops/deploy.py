@@ -89,7 +89,7 @@ class Deployment:
         """Install the new release and check that it accepts the server's settings, serves, and processes an observation correctly."""
         with self.step(f"install {self.new} beside {self.old}"):
             self.releases.install(self.new)
-        with self.step("the new version takes the server's settings"):
+        with self.step("check that the new version accepts the server's settings"):
             self.server.as_service(self.new, "dsa110", "settings")
         with self.step("units of the new version", ("units of the old version", self._old_units)):
             self._renew_units(self.new)
@@ -137,11 +137,11 @@ class Deployment:
         def drain() -> None:
             self.server.as_service(self.old, "dsa110", "drain", "--reason", f"{self.new}: {what}", "--timeout", f"{self.deadline_s / 60}")
 
-        with self.step("drain, for the old version cannot live with the new format", ("go on", self._go_on)):
+        with self.step("drain, because the old version cannot work with the new format", ("go on", self._go_on)):
             drain()
         self.resting = [unit(service) for service in running if service in OF_INDEX]
         if self.resting:
-            with self.step("stop what reads the index", ("start what reads the index", lambda: self._each("start"))):
+            with self.step("stop the services that use the index", ("start the services that use the index", lambda: self._each("start"))):
                 self._each("stop")
 
     def _each(self, verb: str) -> None:
@@ -206,11 +206,11 @@ def say_what_would_be_done(releases: Releases, old: str, new: str, is_tried: boo
     there = "is there" if releases.is_whole(new) else "would be installed"
     print(f"in service is {old}; {new} {there} in {releases.of(new)}")
     steps = [
-        "ask the new version whether it takes the server's settings",
+        "check that the new version accepts the server's settings",
         f"start {code_server(new)} beside {code_server(old)}, and wait until it serves",
         *(["put a simulated observation through the new version"] if is_tried else []),
-        "bring the index into the new version's format, if that is another; drain before, if the old version cannot live with it",
-        f"let {releases.place / 'current'} name it; restart {', '.join(map(unit, SERVICES))}, as far as they run",
+        "migrate the index to the new version's format if it differs; drain first if the old version cannot work with it",
+        f"point {releases.place / 'current'} at it; restart {', '.join(map(unit, SERVICES))}, as far as they run",
         "wait until all of them work; else take everything back",
         f"wait for the old version's runs, and end {code_server(old)}",
         *(f"remove {name}" for name in releases.old(keep)),
@@ -237,7 +237,7 @@ def raise_refused(number: int, _frame: FrameType | None) -> None:
 def wanted(arguments: Sequence[str]) -> argparse.Namespace:
     """The parsed command line."""
     parser = argparse.ArgumentParser(
-        prog="ops/deploy", description="Puts these sources into service without a gap, or leaves all as it was."
+        prog="ops/deploy", description="Puts these sources into service without a gap, or leaves everything as it was."
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.add_argument("--rollback", action="store_true", help="go back to the version before, which is still there")
@@ -252,7 +252,7 @@ def wanted(arguments: Sequence[str]) -> argparse.Namespace:
     if given.keep < 2:
         parser.error("--keep: the version before is needed for --rollback; keep 2 or more")
     if not given.dry_run and not Path(shutil.which("systemctl") or "/").is_relative_to(given.root.resolve()):
-        parser.error("--root is for --dry-run: the systemctl in PATH is not below it, and what that starts and stops is this machine's")
+        parser.error("--root is for --dry-run: the systemctl in PATH is not below it and acts on this machine")
     return given
 
 

@@ -62,9 +62,9 @@ def _platform(limits: Thresholds) -> Iterator[Rule]:
     yield Rule("ServiceSilent", f"dsa110_service_heartbeat_age_seconds > {silent_s:g}", "30s", CRITICAL,
                "{{ $labels.service }} gives no sign of life", "no-sign-of-life")  # fmt: skip
     yield Rule("IngestFailing", f'dsa110_sensor_success_age_seconds{{sensor="inbox"}} > {FAILING.total_seconds():g}', "1m", CRITICAL,
-               "The look at the inbox has failed for an hour, or never succeeded", "no-new-observations")  # fmt: skip
+               "The look at the inbox has not succeeded for an hour, or never", "no-new-observations")  # fmt: skip
     yield Rule("AlertsNotLookedFor", f"dsa110_alerts_look_age_seconds > {max(300.0, silent_s):g}", "1m", CRITICAL,
-               "The platform's own alerts are not looked for: nobody is told of anything", "nothing-answers")  # fmt: skip
+               "The platform does not look for its own alerts, so that no message is sent", "nothing-answers")  # fmt: skip
     yield Rule(
         "NotFoundOut", "dsa110_unknown == 1", "10m", WARNING, "{{ $labels.part }} cannot be found out", "something-cannot-be-found-out"
     )
@@ -90,7 +90,7 @@ def _data(limits: Thresholds) -> Iterator[Rule]:
     yield Rule("NoNewObservation", f"time() - dsa110_last_observation_timestamp_seconds > {late_s:.0f}", "5m", CRITICAL,
                "No new observation, or none ever", "no-new-observations")  # fmt: skip
     yield Rule("ObservationsNotTakenUp", 'dsa110_inbox_groups{state="ready"} > 3', "20m", WARNING,
-               "Complete observations lie in the inbox and nobody takes them up", "no-new-observations")  # fmt: skip
+               "Complete observations wait in the inbox and are not ingested", "no-new-observations")  # fmt: skip
     for name, limit, severity in (("QueueLong", limits.queue_warn, WARNING), ("QueueVeryLong", limits.queue_critical, CRITICAL)):
         yield Rule(name, f"dsa110_waiting_observations > {limit}", "10m", severity, "Observations pile up unimaged", "observations-wait")
     failed = 'sum by (asset) (increase(dsa110_stage_failures_total{error_class!="WaitingError"}[1h]))'
@@ -109,13 +109,13 @@ def _data(limits: Thresholds) -> Iterator[Rule]:
                "Products are held by a failed blocking check", "a-check-failed")  # fmt: skip
     refused = "sum by (asset, check) (increase(dsa110_refusals_total[1h]))"
     yield Rule("ProductsRefused", f"{refused} >= {limits.off_in_a_row}", "1m", WARNING,
-               "{{ $labels.asset }} is not published for {{ $labels.check }}", "a-tile-was-not-published")  # fmt: skip
+               "{{ $labels.asset }} is not published because of {{ $labels.check }}", "a-tile-was-not-published")  # fmt: skip
 
 
 def _calibration_and_images(limits: Thresholds) -> Iterator[Rule]:
     unusable = f"dsa110_calibration_in_force == 0 or dsa110_calibration_age_hours > {limits.calibration_stale_h:g}"
     yield Rule("CalibrationAging", f"dsa110_calibration_age_hours > {limits.calibration_aging_h:g}", "1m", WARNING,
-               "There is no young calibration", "calibration-is-stale")  # fmt: skip
+               "There is no recent calibration", "calibration-is-stale")  # fmt: skip
     for name, hours, severity in (
         ("NoCalibration", limits.no_calibration_warn_h, WARNING), ("NoCalibrationForLong", limits.no_calibration_critical_h, CRITICAL)
     ):  # fmt: skip
@@ -165,7 +165,7 @@ DASHBOARDS: dict[str, tuple[str, str, Sequence[Panel]]] = {
         _of("Observations not done", "short", "dsa110_queue", "{{state}}"),
         _of("Runs not done", "short", "dsa110_runs", "{{state}}"),
         _of("Runs that ended in the last hour", "short", "dsa110_runs_ended_last_hour", "{{state}}"),
-        _of("Stages by how they ended", "short", "sum by (outcome) (increase(dsa110_stage_attempts_total[$__rate_interval]))",
+        _of("Stages by outcome", "short", "sum by (outcome) (increase(dsa110_stage_attempts_total[$__rate_interval]))",
             "{{outcome}}"),
         _of("Failures by class", "short", "sum by (asset, error_class) (increase(dsa110_stage_failures_total[$__rate_interval]))",
             "{{asset}} {{error_class}}"),
@@ -189,10 +189,10 @@ DASHBOARDS: dict[str, tuple[str, str, Sequence[Panel]]] = {
             "or sum(increase(dsa110_checks_total[1d])) * 0", "{{asset}} {{check}}"),
         _of("Not published, a day", "short", "sum by (asset, check) (increase(dsa110_refusals_total[1d]))", "{{asset}} {{check}}"),
         _of("Retries a day", "short", "sum by (asset) (increase(dsa110_stage_retries_total[1d]))", "{{asset}}"),
-        _of("Share of steps whose product was there", "percentunit",
+        _of("Share of steps whose product existed", "percentunit",
             'sum(increase(dsa110_stage_attempts_total{outcome="up_to_date"}[1d])) / sum(increase(dsa110_stage_attempts_total[1d]))',
             "cache hits"),
-        _of("Runs ever asked for", "short", "dsa110_newest_run"),
+        _of("Runs ever requested", "short", "dsa110_newest_run"),
         Panel("Calibration age [h]", "h",
               (("dsa110_calibration_age_hours", "now"), ("dsa110_calibration_age_at_observation_hours", "at the newest observation"))),
         _of("Noise of the newest image", "none", "dsa110_image_noise_jy", "Jy"),
@@ -208,7 +208,7 @@ DASHBOARDS: dict[str, tuple[str, str, Sequence[Panel]]] = {
         _of("Since the last look", "s", "dsa110_alerts_look_age_seconds", "age", "stat"),
         _of("Prometheus' rules that fire", "short", 'sum by (alertname, severity) (ALERTS{alertstate="firing"}) or vector(0)',
             "{{alertname}} {{severity}}"),
-        Panel("Put aside, rejected, held", "short", (("dsa110_quarantined", "put aside"), ("dsa110_rejected_products", "rejected"),
+        Panel("Quarantined, rejected, held", "short", (("dsa110_quarantined", "quarantined"), ("dsa110_rejected_products", "rejected"),
                                                      ("dsa110_held_products", "held"))),
         _of("Checks of severity ERROR that failed", "short", "dsa110_failed_checks", "two nights"),
         Panel("Waiting", "short", (("dsa110_waiting_observations", "not imaged"), ("dsa110_inbox_files", "files in no group"))),

@@ -90,7 +90,7 @@ def compare(truth: Path, archive: Path) -> str:
         if away[nearest] < beam_deg:
             ratios.append(row.flux_jy / (flux[nearest] * (row.frequency_hz / 1.4e9) ** index[nearest]))
     assert len(ratios) >= LEAST_SOURCES, (
-        f"{len(ratios)} of its sources are seen at {LEAST_SNR:.0f} sigma, at least {LEAST_SOURCES} ought to be"
+        f"{len(ratios)} of its sources are seen at {LEAST_SNR:.0f} sigma, at least {LEAST_SOURCES} are required"
     )
     ratio = float(np.median(ratios))
     assert abs(ratio - 1) < MOST_OFF, f"fluxes are {ratio:.3f} of what they were, by the median of {len(ratios)} sources"

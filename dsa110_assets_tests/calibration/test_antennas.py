@@ -19,7 +19,7 @@ from dsa110_assets.visibilities.types import Antennas, Visibilities
 STATIONS = (1, 5, 12, 18, 20, 29, 35, 42, 48, 53, 70, 78, 85, 90, 96, 101)
 DEC_RAD = float(np.deg2rad(16.27))
 SIGMA_JY = 1.0
-"""Of either part of a sample: 24 times, 32 channels and 15 baselines know a gain on 2 Jy to 0.3 %."""
+"""Noise of either part of a sample: 24 times, 32 channels and 15 baselines give a gain on 2 Jy to 0.3 %."""
 
 
 @pytest.fixture(scope="module")

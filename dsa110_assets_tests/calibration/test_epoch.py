@@ -13,7 +13,7 @@ from dsa110_assets.calibration.epoch_options import EpochOptions
 
 N_ANT, N_BLOCKS, N_INTERVALS = 16, 16, 4
 SAMPLES = 24
-"""Samples of a baseline in a slot and block; noise of either part 1 Jy at weight 1."""
+"""Samples of a baseline in a slot and block; the noise of either part is 1 Jy at weight 1."""
 BLOCK_HZ = 1.405e9 + 11.71875e6 * (np.arange(N_BLOCKS) - 7.5)
 ANT1, ANT2 = (a.astype(np.int32) for a in np.triu_indices(N_ANT, 1))
 
@@ -71,40 +71,42 @@ def test_gains_are_never_worse_than_before(times_sigma: float) -> None:
 
 def test_the_spread_is_found() -> None:
     """32 receptors give a standard deviation to 1/sqrt(2 x 31), 13 %: three times that is allowed."""
-    found = solve_epoch(sums(truth(0.05, 3)), EpochOptions())
-    assert found.drift_amplitude == pytest.approx(0.05, rel=0.4)
-    assert found.drift_phase_rad == pytest.approx(0.05, rel=0.4)
-    assert found.applied == "phase+amplitude"
+    solution = solve_epoch(sums(truth(0.05, 3)), EpochOptions())
+    assert solution.drift_amplitude == pytest.approx(0.05, rel=0.4)
+    assert solution.drift_phase_rad == pytest.approx(0.05, rel=0.4)
+    assert solution.applied == "phase+amplitude"
 
 
 def test_a_healthy_array_is_left_alone() -> None:
-    found = solve_epoch(sums(np.ones((1, 1, 1, 1), complex)), EpochOptions())
-    assert found.judged
-    assert found.common == pytest.approx(1, abs=4 * 1.2533 * SIGMA / np.sqrt(2 * N_ANT))  # the error of a median
-    assert found.applied == "none"
-    assert not found.lost.any()
-    np.testing.assert_allclose(found.error, SIGMA, rtol=0.05)
+    solution = solve_epoch(sums(np.ones((1, 1, 1, 1), complex)), EpochOptions())
+    assert solution.judged
+    assert solution.common == pytest.approx(1, abs=4 * 1.2533 * SIGMA / np.sqrt(2 * N_ANT))  # the error of a median
+    assert solution.applied == "none"
+    assert not solution.lost.any()
+    np.testing.assert_allclose(solution.error, SIGMA, rtol=0.05)
 
 
 @pytest.mark.parametrize("sky", [0.0, 0.05, 0.2])
 def test_a_receptor_without_sky_is_lost(sky: float) -> None:
     gains = np.ones((1, N_ANT, 1, 2), complex)
     gains[0, 5, 0, 1] = sky
-    found = solve_epoch(sums(gains), EpochOptions())
-    assert list(zip(*np.nonzero(found.lost), strict=True)) == [(5, 1)]
-    assert found.common == pytest.approx(1, abs=6 * SIGMA)
-    assert abs(found.measured[5, 1]) == pytest.approx(sky, abs=6 * SIGMA)
-    assert found.applied == "none"
+    solution = solve_epoch(sums(gains), EpochOptions())
+    assert list(zip(*np.nonzero(solution.lost), strict=True)) == [(5, 1)]
+    assert solution.common == pytest.approx(1, abs=6 * SIGMA)
+    assert abs(solution.measured[5, 1]) == pytest.approx(sky, abs=6 * SIGMA)
+    assert solution.applied == "none"
 
 
 def test_an_antenna_that_lost_half_its_amplitude_is_corrected() -> None:
     gains = np.ones((1, N_ANT, 1, 2), complex)
     gains[0, 5] = 0.5 * np.exp(0.4j)
-    found = solve_epoch(sums(gains), EpochOptions())
-    assert not found.lost.any()
-    np.testing.assert_allclose(found.gains[0, 5], np.broadcast_to(gains[0, 5], (N_BLOCKS, 2)), atol=5 * SIGMA)  # applied without shrinking
-    assert found.stand_out[5].all()
-    assert found.stand_out.sum() == 2
+    solution = solve_epoch(sums(gains), EpochOptions())
+    assert not solution.lost.any()
+    np.testing.assert_allclose(
+        solution.gains[0, 5], np.broadcast_to(gains[0, 5], (N_BLOCKS, 2)), atol=5 * SIGMA
+    )  # applied without shrinking
+    assert solution.stand_out[5].all()
+    assert solution.stand_out.sum() == 2
 
 
 def test_delays_that_jumped_are_found() -> None:
@@ -112,21 +114,21 @@ def test_delays_that_jumped_are_found() -> None:
     jumped_ns = np.zeros((N_ANT, 2))
     jumped_ns[[2, 9]], jumped_ns[4, 0] = [[4.0], [-3.0]], 2.0
     gains = phasor(jumped_ns, BLOCK_HZ, float(BLOCK_HZ.mean())).transpose(0, 2, 1)[None]
-    found = solve_epoch(sums(gains), EpochOptions())
+    solution = solve_epoch(sums(gains), EpochOptions())
     block_sigma = SIGMA * np.sqrt(N_BLOCKS)
     sigma_ns = 1e9 * block_sigma / (2 * np.pi * np.sqrt(np.sum((BLOCK_HZ - BLOCK_HZ.mean()) ** 2)))
-    np.testing.assert_allclose(found.delay_ns, jumped_ns, atol=6 * sigma_ns)
-    assert (found.delay_ns != 0).sum() == 5
-    assert not found.lost.any()
+    np.testing.assert_allclose(solution.delay_ns, jumped_ns, atol=6 * sigma_ns)
+    assert (solution.delay_ns != 0).sum() == 5
+    assert not solution.lost.any()
 
 
 def test_a_changed_bandpass_is_corrected_where_it_changed() -> None:
     gains = np.ones((1, N_ANT, N_BLOCKS, 2), complex)
     gains[0, 3, :, 0] = np.exp(0.3 * np.cos(2 * np.pi * np.arange(N_BLOCKS) / 8))
-    found = solve_epoch(sums(gains), EpochOptions())
-    assert list(zip(*np.nonzero(found.changed), strict=True)) == [(3, 0)]
+    solution = solve_epoch(sums(gains), EpochOptions())
+    assert list(zip(*np.nonzero(solution.changed), strict=True)) == [(3, 0)]
     block_sigma = SIGMA * np.sqrt(N_BLOCKS)
-    shape = found.gains[0, 3, :, 0] / found.gains[0, 3, :, 0].mean()
+    shape = solution.gains[0, 3, :, 0] / solution.gains[0, 3, :, 0].mean()
     np.testing.assert_allclose(shape, gains[0, 3, :, 0] / gains[0, 3, :, 0].mean(), atol=5 * block_sigma)
 
 
@@ -134,22 +136,22 @@ def test_a_spectrum_that_is_not_the_models_is_no_bandpass() -> None:
     """The source's index differs by 0.9 from its model's: 4 % of amplitude from the middle of the band to its edge, the same in all
     receptors. A receptor whose bandpass changed as well is still recognised, with the same errors."""
     spectrum = (BLOCK_HZ / BLOCK_HZ.mean())[:, None] ** 0.45 + 0j
-    found = solve_epoch(sums(np.broadcast_to(spectrum, (1, N_ANT, N_BLOCKS, 2))), EpochOptions())
-    assert found.judged
-    assert found.applied == "none"
+    solution = solve_epoch(sums(np.broadcast_to(spectrum, (1, N_ANT, N_BLOCKS, 2))), EpochOptions())
+    assert solution.judged
+    assert solution.applied == "none"
     gains = np.ones((1, N_ANT, N_BLOCKS, 2), complex)
     gains[0, 3, :, 0] = np.exp(0.3 * np.cos(2 * np.pi * np.arange(N_BLOCKS) / 8))
-    found = solve_epoch(sums(gains * spectrum), EpochOptions())
-    assert list(zip(*np.nonzero(found.changed), strict=True)) == [(3, 0)]
-    shape = found.gains[0, 3, :, 0] / found.gains[0, 3, :, 0].mean()
+    solution = solve_epoch(sums(gains * spectrum), EpochOptions())
+    assert list(zip(*np.nonzero(solution.changed), strict=True)) == [(3, 0)]
+    shape = solution.gains[0, 3, :, 0] / solution.gains[0, 3, :, 0].mean()
     np.testing.assert_allclose(shape, gains[0, 3, :, 0] / gains[0, 3, :, 0].mean(), atol=5 * SIGMA * np.sqrt(N_BLOCKS))
 
 
 def test_gains_that_turn_within_the_observation_are_followed() -> None:
     rates = 0.2 * np.random.default_rng(2).normal(size=(1, N_ANT, 1, 2))
     turning = np.exp(1j * rates * np.linspace(-1, 1, N_INTERVALS)[:, None, None, None])
-    found = solve_epoch(sums(turning), EpochOptions())
-    assert error(found.gains, turning) < 1.5 * SIGMA * np.sqrt(N_INTERVALS)  # shrunk: below the noise of an interval's gains
+    solution = solve_epoch(sums(turning), EpochOptions())
+    assert error(solution.gains, turning) < 1.5 * SIGMA * np.sqrt(N_INTERVALS)  # shrunk: below the noise of an interval's gains
     assert error(np.ones_like(turning), turning) > 0.1
 
 
@@ -176,16 +178,16 @@ def test_a_shift_of_the_sky_is_taken_out_of_the_phases() -> None:
 def test_a_faint_field_says_nothing() -> None:
     gains = np.ones((1, N_ANT, 1, 2), complex)
     gains[0, 5] = 0
-    found = solve_epoch(sums(gains, flux_jy=0.03), EpochOptions())
-    assert not found.judged
-    assert not found.lost.any()
-    assert found.applied == "none"
+    solution = solve_epoch(sums(gains, flux_jy=0.03), EpochOptions())
+    assert not solution.judged
+    assert not solution.lost.any()
+    assert solution.applied == "none"
 
 
 def test_all_power_down_is_the_common_amplitude() -> None:
-    found = solve_epoch(sums(np.full((1, 1, 1, 1), 0.85**0.5, complex)), EpochOptions())
-    assert found.common**2 == pytest.approx(0.85, abs=6 * SIGMA)
-    assert found.applied == "none"
+    solution = solve_epoch(sums(np.full((1, 1, 1, 1), 0.85**0.5, complex)), EpochOptions())
+    assert solution.common**2 == pytest.approx(0.85, abs=6 * SIGMA)
+    assert solution.applied == "none"
 
 
 def test_noise_of_receptors_is_told_apart() -> None:
@@ -198,8 +200,8 @@ def test_noise_of_receptors_is_told_apart() -> None:
 
 
 def test_an_antenna_that_lost_signal_gains_no_weight() -> None:
-    """An antenna has half the amplitude of sky and noise. Its weights state a quarter of the noise power, and after correction its noise
-    equals the others'."""
+    """An antenna has half the amplitude of sky and noise. After correction its noise equals the others', although uncorrected it is a
+    quarter of theirs in power."""
     gains = np.ones((1, N_ANT, 1, 2), complex)
     gains[0, 5] = 0.5
     shares = np.ones((N_ANT, 2))
@@ -216,9 +218,9 @@ def test_a_model_that_is_not_the_sky_moves_no_gains() -> None:
     comparison = sums(np.ones((1, 1, 1, 1), complex))
     factor = np.exp(-((x[ANT1] - x[ANT2]) ** 2))
     resolved = Comparison(comparison.r - (1 - factor) * comparison.d, *list(vars(comparison).values())[1:])
-    found = solve_epoch(resolved, EpochOptions())
-    assert found.applied == "none"
-    assert found.misfit > 0.01
+    solution = solve_epoch(resolved, EpochOptions())
+    assert solution.applied == "none"
+    assert solution.misfit > 0.01
     assert solve_epoch(comparison, EpochOptions()).misfit == 0
 
 
@@ -233,10 +235,10 @@ def test_gains_are_believed_beside_unlisted_sources() -> None:
     rng = np.random.default_rng(9)
     halves = 0.0085 * (rng.normal(size=(2, 2, ANT1.size)) + 1j * rng.normal(size=(2, 2, ANT1.size)))
     unlisted = np.repeat(halves, N_BLOCKS // 2, axis=1)
-    found = solve_epoch(Comparison(comparison.r + unlisted * comparison.d, *list(vars(comparison).values())[1:]), EpochOptions())
-    assert found.misfit == pytest.approx(0.006 * np.sqrt(104 / 120), rel=0.15)
-    assert found.applied == "phase+amplitude"
-    assert error(found.gains, true) < 1.5 * np.sqrt(2) * np.hypot(0.0015, 0.0009)
+    solution = solve_epoch(Comparison(comparison.r + unlisted * comparison.d, *list(vars(comparison).values())[1:]), EpochOptions())
+    assert solution.misfit == pytest.approx(0.006 * np.sqrt(104 / 120), rel=0.15)
+    assert solution.applied == "phase+amplitude"
+    assert error(solution.gains, true) < 1.5 * np.sqrt(2) * np.hypot(0.0015, 0.0009)
 
 
 def test_a_receptor_with_the_phases_of_others_is_lost() -> None:
@@ -248,8 +250,8 @@ def test_a_receptor_with_the_phases_of_others_is_lost() -> None:
     of_receptor = (ANT1 == 5) | (ANT2 == 5)
     turn[:, of_receptor] = np.exp(2j * np.pi * rng.random((2, of_receptor.sum())))
     turned = Comparison(comparison.r + (turn[:, None] - 1) * comparison.d, *list(vars(comparison).values())[1:])
-    found = solve_epoch(turned, EpochOptions())
-    assert list(zip(*np.nonzero(found.lost), strict=True)) == [(5, 0), (5, 1)]
+    solution = solve_epoch(turned, EpochOptions())
+    assert list(zip(*np.nonzero(solution.lost), strict=True)) == [(5, 0), (5, 1)]
 
 
 def test_a_sky_the_model_does_not_know_condemns_no_antenna() -> None:
@@ -257,7 +259,7 @@ def test_a_sky_the_model_does_not_know_condemns_no_antenna() -> None:
     rng = np.random.default_rng(6)
     comparison = sums(np.ones((1, 1, 1, 1), complex))
     unknown = 0.5 * np.exp(2j * np.pi * rng.random((2, 1, ANT1.size)))
-    found = solve_epoch(Comparison(comparison.r + unknown * comparison.d, *list(vars(comparison).values())[1:]), EpochOptions())
-    assert not found.judged
-    assert not found.lost.any()
-    assert found.applied == "none"
+    solution = solve_epoch(Comparison(comparison.r + unknown * comparison.d, *list(vars(comparison).values())[1:]), EpochOptions())
+    assert not solution.judged
+    assert not solution.lost.any()
+    assert solution.applied == "none"

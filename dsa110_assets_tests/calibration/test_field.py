@@ -206,6 +206,6 @@ def test_a_sky_that_the_model_lacks_is_told_from_noise() -> None:
     """A point of 0.1 Jy that is missing from a model of a point of 1 Jy: a tenth. The noise of XX times that of YY and of each times the
     source are sqrt(2) 0.05^2 and 0.05 0.1 in 10^5 samples, which gives the power to 0.2 %."""
     model = synthetic.observe([(0.0, 0.0, 1.0)], autos=False).data[..., 0]
-    left = synthetic.observe([(0.3, 0.2, 0.1)], autos=False, noise_jy=0.05)
-    assert unknown_sky(left, model) == pytest.approx((0.1, 0.1), rel=0.005)
+    residual = synthetic.observe([(0.3, 0.2, 0.1)], autos=False, noise_jy=0.05)
+    assert unknown_sky(residual, model) == pytest.approx((0.1, 0.1), rel=0.005)
     assert unknown_sky(synthetic.observe([], autos=False, noise_jy=0.05), model) == (0.0, 0.0)

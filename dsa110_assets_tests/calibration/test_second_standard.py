@@ -20,7 +20,7 @@ from dsa110_assets.sky.structures import POINT, Gaussian
 ARCSEC = np.deg2rad(1 / 3600)
 SIZE = Gaussian((20 * ARCSEC) ** 2, 0.3 * (15 * ARCSEC) ** 2, (12 * ARCSEC) ** 2)
 SMALL = Gaussian((8 * ARCSEC) ** 2, 0.3 * (6 * ARCSEC) ** 2, (5 * ARCSEC) ** 2)
-"""Its visibility is 0.7 or more on these baselines: errors of logarithms are nearly those of a point's."""
+"""Its visibility is 0.7 or more on these baselines, so errors of logarithms are nearly those of a point."""
 
 
 def sums(visibility, noise=0.01, n=24, seed=1):

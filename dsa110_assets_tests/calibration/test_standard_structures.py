@@ -67,10 +67,10 @@ def test_all_predictions_have_a_standards_structure(observation, name: str) -> N
         if n_alone == 2:
             np.testing.assert_allclose(separate[1], standard_only, atol=1e-5)
     some = np.array([3, 7, 20])
-    for sources, seen in ((whole, total), (sky, standard_only)):
+    for sources, expected in ((whole, total), (sky, standard_only)):
         made = Prediction(vis, sources).during(1, 3)
         for _ in range(2):
-            np.testing.assert_allclose(made(some), seen[1:3, some], atol=1e-5)
+            np.testing.assert_allclose(made(some), expected[1:3, some], atol=1e-5)
     brighter = replace(sky, log_coefficients=sky.log_coefficients + np.eye(1, 6) * 0.1)
     np.testing.assert_allclose(predict(vis, brighter), 10**0.1 * standard_only, rtol=1e-4)
     unresolved = predict(vis, nobodys(sky))
@@ -175,10 +175,10 @@ def test_closure_is_judged_against_the_model() -> None:
     i, j = np.triu_indices(24, 1)
     u, v = x[j] - x[i], y[j] - y[i]
     source = Structure((Component(15 * ARCSEC, 0, 0.75, Gaussian()), Component(-45 * ARCSEC, 0, 0.25, Gaussian())))
-    seen, samples, noise = source.visibility(u, v), 200, 0.01
-    energy = samples * np.abs(seen) ** 2 + (samples - 1) * samples * noise**2
-    for model, least, most in ((source.visibility(u, v), 0, 1e-9), (np.ones(i.size), 0.1, np.inf)):
+    visibilities, samples, noise = source.visibility(u, v), 200, 0.01
+    energy = samples * np.abs(visibilities) ** 2 + (samples - 1) * samples * noise**2
+    for model, lower, upper in ((source.visibility(u, v), 0, 1e-9), (np.ones(i.size), 0.1, np.inf)):
         bottom = samples * np.abs(model) ** 2
-        sums = structure.BaselineSums(samples * seen * model.conj(), bottom, energy, np.full(i.size, samples), i, j, u, v)
+        sums = structure.BaselineSums(samples * visibilities * model.conj(), bottom, energy, np.full(i.size, samples), i, j, u, v)
         shape = structure.shape(sums)
-        assert least <= shape.amplitude_excess <= most
+        assert lower <= shape.amplitude_excess <= upper

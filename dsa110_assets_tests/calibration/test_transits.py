@@ -20,10 +20,10 @@ SECOND = 1 / 86400
 def azimuth_crossing_mjd(ra_deg, dec_deg, guess_mjd):
     """The time at which the source crosses due south (or north) in astropy's AltAz: computed without hour angles."""
 
-    here = EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
+    location = EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
 
     def east(mjd):
-        frame = AltAz(obstime=Time(mjd, format="mjd"), location=here, pressure=0 * u.hPa)
+        frame = AltAz(obstime=Time(mjd, format="mjd"), location=location, pressure=0 * u.hPa)
         return np.sin(SkyCoord(ra_deg * u.deg, dec_deg * u.deg).transform_to(frame).az.rad)
 
     return brentq(east, guess_mjd - 0.01, guess_mjd + 0.01, xtol=1e-9)

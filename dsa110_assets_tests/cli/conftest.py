@@ -1,4 +1,4 @@
-"""Run `dsa110` in this process, as the console script would, on the small archive."""
+"""Run `dsa110` in this process on the small archive, as the console script would."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended and what it printed."""
+    """Exit status and output of a command."""
 
     status: int
     out: str
@@ -38,13 +38,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
 
 @pytest.fixture
 def own(tmp_path: Path) -> SmallArchive:
-    """An archive of the test's own, to change."""
+    """A private copy of the small archive that the test may change."""
     return small_archive.build(tmp_path)
 
 
 @pytest.fixture
 def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`dsa110` with no setting at all; its log goes to the test's directory."""
+    """`dsa110` without any settings; its log goes to the test's directory."""
     for name in ("DSA110_ARCHIVE", "DSA110_INBOX", "DSA110_DATABASE_URL", "DAGSTER_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
@@ -63,5 +63,5 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.Capture
 
 @pytest.fixture
 def dsa110(bare: Run, small: SmallArchive) -> Run:
-    """`dsa110` on the small archive; for commands that change nothing."""
+    """`dsa110` on the small archive, for commands that change nothing."""
     return lambda *arguments, **options: bare(*arguments, **{"on": small, **options})

@@ -1,4 +1,4 @@
-"""`dsa110 alerts`: what the person on watch types."""
+"""`dsa110 alerts`: the commands of the person on watch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HELD = Finding("held", "tile", "data", "warning", "held: rms is 2")
 
 @pytest.fixture
 def watched(own: SmallArchive) -> SmallArchive:
-    """Two alerts, of which one was told of an hour ago and not sent."""
+    """An archive with two alerts of an hour ago and a message about them that was not sent."""
     with Archive(own.root) as archive:
         began = datetime.now(UTC) - timedelta(hours=1)
         alerts.settle(archive, [LATE, HELD], (), began, lambda _: Decision([("ops", None, {"title": "disk"})]))
@@ -35,10 +35,10 @@ def test_alerts_are_listed_acknowledged_and_ended(bare: Run, watched: SmallArchi
     assert done.out == f"alert {disk} (disk archive) is acknowledged by A. Observer\n"
     assert bare("alerts", "resolve", held, on=watched).status == 0
     assert bare("alerts", "false", held, "--note", "it was a test", on=watched).status == 0
-    (left,) = bare("alerts", "list", "--json", on=watched).json
-    assert (left["id"], left["state"], left["note"]) == (disk, "acknowledged", "a disk is ordered")
-    every = bare("alerts", "list", "--all", "--json", "--condition", "held", on=watched).json
-    assert [(one["state"], one["false_alarm"]) for one in every] == [("resolved", True)]
+    (remaining,) = bare("alerts", "list", "--json", on=watched).json
+    assert (remaining["id"], remaining["state"], remaining["note"]) == (disk, "acknowledged", "a disk is ordered")
+    all_alerts = bare("alerts", "list", "--all", "--json", "--condition", "held", on=watched).json
+    assert [(one["state"], one["false_alarm"]) for one in all_alerts] == [("resolved", True)]
     assert "in 30 days 2 alerts, 1 false" in bare("alerts", "list", on=watched).err
     again = bare("alerts", "resolve", held, on=watched)
     assert (again.status, "is over since" in again.err) == (1, True)

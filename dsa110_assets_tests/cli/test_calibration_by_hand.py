@@ -1,4 +1,4 @@
-"""`dsa110 calibration import|scan|solve|retire|extend|restore|compare`, on the tiny night and its own tables."""
+"""`dsa110 calibration import|scan|solve|retire|extend|restore|compare`, on the tiny night and copies of its own tables."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dsa110(processed: Settings, bare: Run) -> Run:
 
 @pytest.fixture
 def colleague(archive: Archive, tmp_path: Path) -> Path:
-    """The night's own tables in a folder, as from elsewhere: the finer gains' name sorts first."""
+    """Copies of the night's own tables in a folder, as if from elsewhere. The name of the gain table sorts first."""
     (one,) = registry.sets(archive)
     place = tmp_path / "from elsewhere"
     for path, name in zip(one.paths, ("z.bcal", "a.gcal"), strict=True):
@@ -51,7 +51,7 @@ def colleague(archive: Archive, tmp_path: Path) -> Path:
 
 
 def spoil(table: Path, turned: bool) -> None:
-    """Bandpasses turned by any angle, or of five antennas of eight flagged."""
+    """Rotate the phases of a bandpass table randomly if `turned`, else flag five of its eight antennas."""
     with ct.table(str(table), readonly=False, ack=False) as opened:
         if turned:
             values = opened.getcol("CPARAM")
@@ -79,35 +79,35 @@ def data(archive: Archive) -> np.ndarray:
 def test_imported_tables_calibrate_as_the_ones_they_are_copies_of(
     processed: Settings, archive: Archive, dsa110: Run, colleague: Path
 ) -> None:
-    """Everything is read from them; whose they are stays known; and the platform takes them once its own are rejected."""
-    (own,) = registry.sets(archive)
+    """All properties are read from the tables, their author is recorded, and the platform uses them once its own are rejected."""
+    (original,) = registry.sets(archive)
     done = dsa110("calibration", "import", colleague, "--by", "A. Colleague", "--json")
     assert done.status == 0, done.err
     made = registry.get(archive, done.json["set_id"])
     assert [path.name for path in made.paths] == ["z.bcal", "a.gcal"]
-    assert (made.calibrator, made.anchor, made.antennas) == ("3C454.3", own.anchor, own.antennas)
-    assert made.dec_deg == pytest.approx(own.dec_deg, abs=0.01)
+    assert (made.calibrator, made.anchor, made.antennas) == ("3C454.3", original.anchor, original.antennas)
+    assert made.dec_deg == pytest.approx(original.dec_deg, abs=0.01)
     assert made.valid_end_mjd - made.mid_mjd == made.mid_mjd - made.valid_start_mjd == 0.5
-    assert made.mid_mjd == pytest.approx(own.mid_mjd, abs=1 / 1440)
+    assert made.mid_mjd == pytest.approx(original.mid_mjd, abs=1 / 1440)
     assert (made.figures["by"], made.figures["imported_from"]) == ("A. Colleague", str(colleague))
     assert "A. Colleague" in dsa110("calibration", "show", made.set_id).out
     before = data(archive)
-    assert dsa110("calibration", "reject", own.set_id).status == 0
+    assert dsa110("calibration", "reject", original.set_id).status == 0
     assert process(processed, through="calibrated_ms").failed == ()
     product = archive.current("calibrated_ms", OBSERVATIONS[0])
     assert product is not None
     assert (product.version, product.metadata["caltable_set"]) == (2, made.set_id)
     np.testing.assert_array_equal(data(archive), before)
     assert f"└── {made.product_id}" in str(archive.lineage(product.id)).replace("├", "└")
-    assert dsa110("calibration", "restore", own.set_id).status == 0
+    assert dsa110("calibration", "restore", original.set_id).status == 0
     done = dsa110("process", "--improve", "--through", "calibrated_ms", "--json")
     assert done.status == 0, done.err
-    wanted = [key for key in OBSERVATIONS if nearer(archive, key, own, made)]
-    assert wanted == list(OBSERVATIONS[:1])  # the copy's time, the middle of its gains, is 4 s later
-    assert [one["partition"] for one in done.json["made"] if one["asset"] == "calibrated_ms"] == wanted
+    improved = [key for key in OBSERVATIONS if nearer(archive, key, original, made)]
+    assert improved == list(OBSERVATIONS[:1])  # the time of the copy, the middle of its gains, is 4 s later
+    assert [one["partition"] for one in done.json["made"] if one["asset"] == "calibrated_ms"] == improved
     assert {one["asset"] for one in done.json["made"]} == {"calibrated_ms"}
     assert dsa110("process", "--improve", "--json").json["made"] == []
-    again = dsa110("calibration", "import", colleague, "--json")  # the same name: a new version of the same
+    again = dsa110("calibration", "import", colleague, "--json")  # the same name makes a new version of the same set
     assert again.json["set_id"] == made.set_id.replace("-v1/", "-v2/")
 
 
@@ -158,45 +158,45 @@ def test_what_cannot_be_imported_is_one_sentence(archive: Archive, dsa110: Run, 
 
 
 def test_a_calibrator_solved_by_name_gives_the_platforms_own_tables(archive: Archive, dsa110: Run) -> None:
-    """The same transit, data and code: receptors differ by nothing, but single precision (1e-7) of the stored solutions."""
-    (own,) = registry.sets(archive)
+    """Transit, data and code are the same, so that receptors differ only by the single precision (1e-7) of the stored solutions."""
+    (original,) = registry.sets(archive)
     done = dsa110("calibration", "solve", "--calibrator", "3C454.3", "--night", NIGHT, "--json")
     assert done.status == 0, done.err
-    found = dsa110("calibration", "compare", done.json["set_id"], own.set_id, "--json").json
+    found = dsa110("calibration", "compare", done.json["set_id"], original.set_id, "--json").json
     solved = [one for one in found["differences"] if one["ratio"] is not None]
     assert len(solved) == 16
-    assert found["reference"] == own.figures["refant"]
+    assert found["reference"] == original.figures["refant"]
     assert max(abs(one["ratio"] - 1) for one in solved) < 1e-6
     assert max(abs(one["phase_deg"]) for one in solved) < 1e-4
-    assert "16 of " in dsa110("calibration", "compare", done.json["set_id"], own.set_id).out
+    assert "16 of " in dsa110("calibration", "compare", done.json["set_id"], original.set_id).out
 
 
 def test_retired_extended_and_restored(archive: Archive, dsa110: Run) -> None:
-    """What was made with it there is told; `show` tells who did what, and which antenna the phases are about."""
-    (own,) = registry.sets(archive)
-    middle = timegrid.mjd_to_datetime(own.mid_mjd)
-    done = dsa110("calibration", "retire", own.set_id, "--from", middle.isoformat(), "--reason", "antenna 5 moved")
+    """`retire` lists the products made with the set in that time. `show` gives the actions on the set and the phase reference antenna."""
+    (original,) = registry.sets(archive)
+    middle = timegrid.mjd_to_datetime(original.mid_mjd)
+    done = dsa110("calibration", "retire", original.set_id, "--from", middle.isoformat(), "--reason", "antenna 5 moved")
     assert done.status == 0
     assert "calibrated_ms-20260125T2230-v1" in done.out
     assert "calibrated_ms-20260125T2220-v1" not in done.out
     assert dsa110("calibration", "active", "--at", f"{OBSERVATIONS[2]}:30").status == 1
     assert dsa110("calibration", "active", "--at", f"{OBSERVATIONS[0]}:30").status == 0
-    assert dsa110("calibration", "extend", own.set_id, "--until", "2026-01-28").status == 0
-    shown = dsa110("calibration", "show", own.set_id).out
+    assert dsa110("calibration", "extend", original.set_id, "--until", "2026-01-28").status == 0
+    shown = dsa110("calibration", "show", original.set_id).out
     assert "antenna 5 moved" in shown
     assert "2026-01-28 00:00:00 UTC" in shown
-    assert f"{own.figures['refant']}, the first of the chain" in shown
-    assert dsa110("calibration", "restore", own.set_id).status == 0
+    assert f"{original.figures['refant']}, the first of the chain" in shown
+    assert dsa110("calibration", "restore", original.set_id).status == 0
     assert dsa110("calibration", "active", "--at", f"{OBSERVATIONS[2]}:30").status == 0
-    assert dsa110("calibration", "retire", own.set_id).status == dsa110("calibration", "extend", own.set_id).status == 2
-    assert dsa110("calibration", "extend", own.set_id, "--until", "2026-01-20").status == 1
+    assert dsa110("calibration", "retire", original.set_id).status == dsa110("calibration", "extend", original.set_id).status == 2
+    assert dsa110("calibration", "extend", original.set_id, "--until", "2026-01-20").status == 1
 
 
 @pytest.mark.slow
 @pytest.mark.casa
 def test_casas_tables_calibrate_as_casas_applycal(archive: Archive, dsa110: Run, tmp_path: Path) -> None:
-    """Bandpass and gains by stock CASA, imported and applied by us, against stock applycal with the originals: 1e-5 of the data's
-    level, single precision's 1.2e-7 in each of some ten operations on 1e2 times larger raw sums left well below."""
+    """Bandpass and gains by stock CASA, imported and applied by us, agree with stock applycal on the originals to 1e-5 of the data's
+    level. Rounding stays well below: 1.2e-7 in single precision, in each of about ten operations on raw sums 1e2 times larger."""
     product, sky = archive.current("measurement_set", TRANSIT), archive.current("sky_model")
     assert product is not None
     assert sky is not None

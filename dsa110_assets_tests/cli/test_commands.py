@@ -1,4 +1,4 @@
-"""Every command: help with an example, pure JSON, sentences instead of tracebacks, honest exit statuses."""
+"""Every command has help with an example, pure JSON, sentences instead of tracebacks, and correct exit statuses."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_command_has_help_with_an_example(bare: Run, command: str) -> None
 
 
 def test_help_is_fast() -> None:
-    """Below 1 s of CPU, best of three, whatever else the machine does."""
+    """Help takes less than 1 s of CPU in the best of three runs, even on a busy machine."""
     command = [
         sys.executable,
         "-c",
@@ -169,7 +169,7 @@ def test_faults_leave_their_traceback_in_the_log(bare: Run, tmp_path: Path, monk
 
 
 def test_sigterm_ends_a_command_with_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """A service manager's stop, between two runs of Dagster: told like Ctrl-C, and the old handler is back after."""
+    """A stop by a service manager between two runs of Dagster is reported like Ctrl-C, and the old handler is restored."""
     from dsa110_assets.cli import app
 
     before = signal.getsignal(signal.SIGTERM)
@@ -180,7 +180,7 @@ def test_sigterm_ends_a_command_with_a_sentence(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_progress_without_a_terminal_goes_on_after_the_first_phase(capsys: pytest.CaptureFixture[str]) -> None:
-    """Phases of different length, as `dsa110 process` has: each is heard of, at tenths."""
+    """With phases of different length, as in `dsa110 process`, each is reported in tenths."""
     from dsa110_assets.cli import console
 
     with console.progress_bar("looking") as bar:
@@ -193,7 +193,7 @@ def test_progress_without_a_terminal_goes_on_after_the_first_phase(capsys: pytes
 
 
 def test_progress_tells_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each of 30 takes 10 min: after 3 there are 27 left, 4.5 h; the next phase counts from its own beginning."""
+    """Each of 30 items takes 10 min: after 3 items 27 are left, 4.5 h. The next phase counts from its own beginning."""
     from dsa110_assets.cli import console
 
     now_s = [0.0]
@@ -288,19 +288,19 @@ def test_rejecting_a_table_names_exactly_what_was_made_with_it(bare: Run, own: S
 
 @pytest.mark.row(54, cases="definitions that agree")
 def test_both_sets_in_force_are_named(bare: Run, own: SmallArchive) -> None:
-    """The nearest first, and only where gains are interpolated."""
+    """The nearest set comes first, and the second is named only if gains are interpolated."""
     later, command = made.later_transit(own), ("calibration", "active", "--at", "2026-01-26T22:10")
     assert bare(*command, "--json", on=own).json["interpolated_with"] == []
     assert "caltables-20260126-v1" not in bare(*command, on=own).out
     on = {"on": own, "DSA110_CHOOSE__INTERPOLATE": "true"}
-    told = bare(*command, "--json", **on).json
-    (other,) = told["interpolated_with"]
-    assert (told["set_id"], other["set_id"]) == (later, "caltables-20260126-v1/3C138")
-    # 6 h before the one, 6 h 5 minutes after the other
-    assert (told["weight"], other["weight"]) == pytest.approx((365 / 725, 360 / 725), abs=1e-6)
-    assert (told["age_h"], other["age_h"]) == pytest.approx((-6, 6 + 5 / 60), abs=1e-6)
+    active = bare(*command, "--json", **on).json
+    (other,) = active["interpolated_with"]
+    assert (active["set_id"], other["set_id"]) == (later, "caltables-20260126-v1/3C138")
+    # 6 h before one set, 6 h 5 min after the other
+    assert (active["weight"], other["weight"]) == pytest.approx((365 / 725, 360 / 725), abs=1e-6)
+    assert (active["age_h"], other["age_h"]) == pytest.approx((-6, 6 + 5 / 60), abs=1e-6)
     lines = bare(*command, **on).out.splitlines()
-    assert [line.split()[0] for line in lines if "weight 0.50" in line] == [told["set_id"], other["set_id"]]
+    assert [line.split()[0] for line in lines if "weight 0.50" in line] == [active["set_id"], other["set_id"]]
     assert "interpolated with caltables-20260126-v1/3C138" in " ".join(bare("status", **on).out.split())
 
 

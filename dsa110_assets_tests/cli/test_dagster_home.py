@@ -1,4 +1,4 @@
-"""A DAGSTER_HOME that may only be read: looking works, starting says so."""
+"""A read-only DAGSTER_HOME: commands that read work, commands that start runs report it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PROGRAM = [sys.executable, "-c", "import sys; from dsa110_assets.cli import main
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """Of another user, with a failed run."""
+    """A Dagster home that belongs to another user and has a failed run."""
     import dagster as dg
     from dagster._core.test_utils import create_run_for_test
 
@@ -62,7 +62,7 @@ def test_starting_says_what_cannot_be_written(small: SmallArchive, home: Path, c
 
 
 def test_a_database_of_another_user_is_named(small: SmallArchive, home: Path) -> None:
-    """As one who ran a command as root once leaves them."""
+    """The databases belong to another user, as after a command was run as root once."""
     os.chown(home, 0, 0)
     done = run(small, home, "process")
     assert done.returncode == 1
@@ -70,9 +70,9 @@ def test_a_database_of_another_user_is_named(small: SmallArchive, home: Path) ->
 
 
 def test_doctor_finds_it_first(small: SmallArchive, home: Path) -> None:
-    told = {one["check"]: one for one in json.loads(run(small, home, "doctor", "--json").stdout)}
-    assert not told["DAGSTER_HOME"]["ok"]
-    assert "DAGSTER_HOME" in told["DAGSTER_HOME"]["remedy"]
+    findings = {one["check"]: one for one in json.loads(run(small, home, "doctor", "--json").stdout)}
+    assert not findings["DAGSTER_HOME"]["ok"]
+    assert "DAGSTER_HOME" in findings["DAGSTER_HOME"]["remedy"]
 
 
 WRONG = {"cut short": "run_launcher: {", "of another program": "nonsense: 1\n", "a list": "- a\n", "of other bytes": "\udcff: 1\n"}

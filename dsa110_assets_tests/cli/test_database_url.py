@@ -1,4 +1,4 @@
-"""Database URLs that are read otherwise than meant: one sentence, with nothing of the password in it."""
+"""Database URLs that are not read as intended: one sentence, without any part of the password."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_dagsters_url_is_named_by_its_own_variable(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.postgres
 def test_the_password_may_stand_beside_the_url(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As compose has it: there no character of it has a meaning."""
+    """As in compose: there no character of the password is special."""
     assert "PGPASSWORD" not in os.environ
     monkeypatch.setenv("PGPASSWORD", "p@ss:/?#%w")
     Archive.create(tmp_path / "archive", postgres_database).close()

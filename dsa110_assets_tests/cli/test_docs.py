@@ -1,4 +1,4 @@
-"""`dsa110 docs`: what it says where the book cannot be built, and how it is shown; and what its pages have readers ask."""
+"""`dsa110 docs`: its message if the book cannot be built, how it serves the book, and the reading commands on the pages."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_it_is_shown_on_this_machine_until_it_is_told_to_stop(tmp_path: Path) ->
 
 
 def complete(words: list[str]) -> bool:
-    """Whether a command of a page only reads, and is typed as a whole: neither a mention of it, nor with something to fill in."""
+    """Whether a command on a page only reads and is complete, neither a bare mention nor with parts to fill in."""
     if not (words[0] in READING or " ".join(words[:2]) in READING) or any(re.match(r"[<$]|ID$|robust_0$", word) for word in words):
         return False
     command, rest = TREE, words
@@ -90,13 +90,13 @@ def complete(words: list[str]) -> bool:
 
 
 def filled_in(words: list[str], place: Path) -> list[str]:
-    """A command with the small archive's names for the words in capitals."""
+    """A command with its words in capitals replaced by names of the small archive."""
     out = str(place / "out.vot")
     return [out if word in ("OUT", "curve.vot") else NAMES.get(word, word) for word in words]
 
 
 def written() -> list[tuple[str, ...]]:
-    """Every such command, but for those of the tutorials, which are typed as a whole."""
+    """All such commands, except those of the tutorials, which are run as a whole."""
     texts = [page.read_text(encoding="utf-8") for page in pages.own_pages() if page.parent.name != "tutorials"]
     return sorted({tuple(words) for text in texts for words in typed(text) if words and complete(words)})
 

@@ -1,4 +1,4 @@
-"""`dsa110 doctor` reads the configured catalogues as the asset does, and says of each what the asset would."""
+"""`dsa110 doctor` reads the configured catalogues as the asset does, and reports on each what the asset would."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def test_doctor_reads_every_catalogue_and_prints_what_the_asset_would_refuse(set
         if text is not None:
             (tmp_path / name).write_text(text)
     names = ["good.csv", "told.csv", *REFUSED]
-    told = {"DSA110_CATALOGUES": ":".join(str(tmp_path / name) for name in names)}
-    told["DSA110_CATALOGUE_FREQUENCIES_MHZ"] = '{"told.csv": 943.5}'
-    done = bare("doctor", "--json", **environment(settings), **told)
+    variables = {"DSA110_CATALOGUES": ":".join(str(tmp_path / name) for name in names)}
+    variables["DSA110_CATALOGUE_FREQUENCIES_MHZ"] = '{"told.csv": 943.5}'
+    done = bare("doctor", "--json", **environment(settings), **variables)
     findings = [one for one in done.json if one["check"] == "catalogue"]
     assert done.status == 1
     assert [one["ok"] for one in findings] == [True, True, *([False] * len(REFUSED))]
@@ -45,6 +45,6 @@ def test_doctor_reads_every_catalogue_and_prints_what_the_asset_would_refuse(set
         assert one["found"] == str(caught.value)
         assert words in one["found"]
         assert str(tmp_path / name) in one["found"]
-    asked = settings.model_copy(update={"catalogues": (tmp_path / "silent.csv",)})
-    (failed,) = process(asked, through="source_catalog").failed
+    configured = settings.model_copy(update={"catalogues": (tmp_path / "silent.csv",)})
+    (failed,) = process(configured, through="source_catalog").failed
     assert failed.reason == findings[2]["found"]

@@ -1,4 +1,4 @@
-"""`dsa110 drain`: what is queued stays queued, what runs is waited for, and everybody is told."""
+"""`dsa110 drain`: queued runs stay queued, active runs are waited for, and `status` reports it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dsa110_assets_tests.cli.conftest import Run
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An archive and a Dagster home, as the environment names them."""
+    """An archive and a Dagster home, named by the environment."""
     (tmp_path / "inbox").mkdir()
     Archive.create(tmp_path / "archive").close()
     for name, folder in (("DSA110_INBOX", "inbox"), ("DSA110_ARCHIVE", "archive"), ("DAGSTER_HOME", "home")):
@@ -40,10 +40,10 @@ def test_drain_waits_for_what_runs_and_closes_the_queue_until_it_is_off(bare: Ru
 
         done = bare("drain", "--timeout", "0", "--reason", "version 2", "--json")
         assert done.status == 1
-        told = json.loads(done.out)
-        assert told["draining"] is True
-        assert told["drained"] is False
-        assert [one["run_id"] for one in told["running"]] == [run.run_id]
+        report = json.loads(done.out)
+        assert report["draining"] is True
+        assert report["drained"] is False
+        assert [one["run_id"] for one in report["running"]] == [run.run_id]
         closed = instance.get_concurrency_config().run_queue_config
         assert closed == limits._replace(max_concurrent_runs=0)
         status = json.loads(bare("status", "--json").out)

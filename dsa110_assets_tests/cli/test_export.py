@@ -1,4 +1,4 @@
-"""`dsa110 export`: what is read back from every format is what the analysts' door gives."""
+"""`dsa110 export`: values read back from every format equal those of the analysts' interface."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUFFIXES = (".vot", ".fits", ".ecsv", ".parquet", ".csv")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The columns of a file by name, without the unit that CSV and Parquet have in the name; units are checked."""
+    """Check the units of a file and return its columns by name, without the unit that CSV and Parquet have in the name."""
     if path.suffix in (".csv", ".parquet"):
         frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
         assert {"ra_deg", "dec_deg"} <= set(frame.columns)
@@ -39,16 +39,16 @@ def test_sources_and_light_curves_are_the_same_in_every_format(dsa110: Run, smal
     out, archive = tmp_path / f"out{suffix}", dsa.open_archive(small.root)
     done = dsa110("export", "sources", out)
     assert done.status == 0, done.err
-    found, wanted = read(out), archive.sources()
-    assert list(found["source_id"].astype(str)) == list(wanted["source_id"])
-    np.testing.assert_array_equal(found["flux"], wanted["flux"].value)
-    assert dsa110("export", "light-curves", out).status == 0  # the older file is replaced
+    found, expected = read(out), archive.sources()
+    assert list(found["source_id"].astype(str)) == list(expected["source_id"])
+    np.testing.assert_array_equal(found["flux"], expected["flux"].value)
+    assert dsa110("export", "light-curves", out).status == 0  # replaces the older file
     found = read(out)
     for name in SOURCES:
-        own, curve = found["source_id"].astype(str) == name, archive.light_curve(name)
+        is_source, curve = found["source_id"].astype(str) == name, archive.light_curve(name)
         for column in ("flux", "error", "limit"):
-            np.testing.assert_array_equal(found[column][own].astype(float), curve[column].value)
-        assert list(found["product_id"][own].astype(str)) == list(curve["product_id"])
+            np.testing.assert_array_equal(found[column][is_source].astype(float), curve[column].value)
+        assert list(found["product_id"][is_source].astype(str)) == list(curve["product_id"])
     if suffix == ".vot":
         assert votable.validate(str(out), output=None)
         (table,) = votable.parse(out, verify="exception").iter_tables()
@@ -56,7 +56,7 @@ def test_sources_and_light_curves_are_the_same_in_every_format(dsa110: Run, smal
 
 
 def test_a_part_of_the_light_curves(dsa110: Run, tmp_path: Path) -> None:
-    """By source and by time: each night has two points of each source."""
+    """Selected by source and by time; each night has two points of each source."""
     out = tmp_path / "part.csv"
     assert dsa110("export", "light-curves", out, "--source", FAINT, "--until", NIGHTS[0]).status == 0
     assert list(pd.read_csv(out)["epoch"]) == [NIGHTS[0] + suffix for suffix in made.OBSERVATIONS]
@@ -99,11 +99,11 @@ def test_what_cannot_be_written_is_one_sentence(
 def test_a_nights_coverage_and_hips(finished_run: tuple[Any, Any], bare: Run, tmp_path: Path) -> None:
     settings, night = finished_run[0], made.NIGHTS[0]
     (mosaic,) = dsa.open_archive(settings.archive).store.products("night_mosaic")
-    wanted = MOC.from_fits(str(mosaic.path / "coverage.moc.fits"))
+    expected = MOC.from_fits(str(mosaic.path / "coverage.moc.fits"))
     for name in ("moc.fits", "moc.json"):
         assert bare("export", "moc", tmp_path / name, "--night", night, **environment(settings)).status == 0
-    assert MOC.from_fits(str(tmp_path / "moc.fits")) == wanted
-    assert MOC.from_json(json.loads((tmp_path / "moc.json").read_text())) == wanted
+    assert MOC.from_fits(str(tmp_path / "moc.fits")) == expected
+    assert MOC.from_json(json.loads((tmp_path / "moc.json").read_text())) == expected
     assert bare("export", "hips", tmp_path / "hips", "--night", night, **environment(settings)).status == 0
     names = [path.relative_to(mosaic.path / "hips") for path in (mosaic.path / "hips").rglob("*") if path.is_file()]
     assert filecmp.cmpfiles(mosaic.path / "hips", tmp_path / "hips", [str(name) for name in names], shallow=False)[1:] == ([], [])

@@ -50,12 +50,12 @@ def test_from_simulation_to_a_measurement_set_in_pyuvdata(bare: Run, tmp_path: P
     planned = bare("process", "--dry-run", "--through", "measurement_set", "--json", **settings)
     assert planned.status == 0
     assert not root.exists()
-    wanted = {(step["asset"], step["partition"]) for step in planned.json["planned"]}
+    planned_steps = {(step["asset"], step["partition"]) for step in planned.json["planned"]}
 
     first = bare("process", "--through", "measurement_set", "--json", **settings)
     assert first.status == 0, first.out
     made = {(row["asset"], row["partition"]) for row in first.json["made"]}
-    assert made == wanted
+    assert made == planned_steps
     assert len(first.json["quarantined"]) == 1
     again = bare("process", "--through", "measurement_set", "--json", **settings)
     assert (again.status, again.json["made"]) == (0, [])

@@ -1,4 +1,4 @@
-"""`dsa110 checks`, `runs`, `queue` and `watch`: on an archive in which one observation is in each state."""
+"""`dsa110 checks`, `runs`, `queue` and `watch` on an archive with one observation in each state."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BROKEN = {"checks": {"flag_fraction": "flag_fraction is 0.7, above 0.5", "wide_i
 
 @pytest.fixture(scope="module")
 def night(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, no_settings_of_this_machine: None) -> Settings:
-    """In the inbox 22:20, whose run failed, 22:25, and 22:30, which lacks subbands; accepted 21:00 to 21:25. Do not change it."""
+    """A night with 22:20 (its run failed), 22:25 and 22:30 (lacks subbands) in the inbox, and 21:00 to 21:25 accepted. Read-only."""
     place = tmp_path_factory.mktemp("seen")
     inbox = place / "inbox"
     inbox.mkdir()
@@ -69,7 +69,7 @@ def night(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory, no_settings_
 
 @pytest.fixture
 def dsa110(night: Settings, bare: Run) -> Run:
-    """`dsa110` on that night."""
+    """`dsa110` on the night above."""
     return lambda *arguments, **options: bare(*arguments, **{**environment(night), **options})
 
 
@@ -106,16 +106,16 @@ def test_runs_are_told_with_states_and_reasons(dsa110: Run) -> None:
 
 
 def test_checks_are_told_with_figure_limit_and_severity(dsa110: Run) -> None:
-    """ERROR comes first; `--all` has what passed, too: as many as the asset has rules."""
+    """ERROR comes first. `--all` also lists checks that passed, one per rule of the asset."""
     rows = dsa110("checks", "--json").json
     assert [(row["check"], row["severity"], row["reason"]) for row in rows] == [
         ("flag_fraction", "ERROR", "flag_fraction is 0.7, above 0.5"),
         ("wide_interference", "WARN", "flag_judged_wide is 0, below 0.5"),
     ]
     assert {(row["asset"], row["partition"]) for row in rows} == {("measurement_set", DONE)}
-    every = dsa110("checks", "--all", "--asset", "measurement_set", "--json").json
-    assert len(every) == len(specifications()["measurement_set"].rules)
-    assert sum(row["passed"] for row in every) == len(every) - 2
+    all_checks = dsa110("checks", "--all", "--asset", "measurement_set", "--json").json
+    assert len(all_checks) == len(specifications()["measurement_set"].rules)
+    assert sum(row["passed"] for row in all_checks) == len(all_checks) - 2
     assert dsa110("checks", "--since", "2026-01-26", "--json").json == []
     plain = dsa110("checks")
     assert "flag_fraction is 0.7, above 0.5" in plain.out
@@ -137,7 +137,7 @@ def test_one_frame_of_watch_has_status_queue_and_runs(dsa110: Run) -> None:
 
 
 def test_a_run_is_cancelled_and_a_failed_one_queued_again(night: Settings, dsa110: Run, tmp_path: Path) -> None:
-    """In a copy of Dagster's home; a backfill of just what the run was to make."""
+    """In a copy of Dagster's home. The retry is a backfill of exactly what the run was to make."""
     home = tmp_path / "home"
     shutil.copytree(night.dagster_home or home, home)
     on = {**environment(night), "DAGSTER_HOME": home}
@@ -160,8 +160,8 @@ def test_a_run_is_cancelled_and_a_failed_one_queued_again(night: Settings, dsa11
 
 
 def test_a_status_with_failures_and_a_backlog_is_quick(night: Settings) -> None:
-    """It loads none of what takes long: Dagster (1.3 s with the assets), pandas. Measured 0.8 s of CPU in all; the best of five, for other
-    programs slow this one down."""
+    """`status` does not import slow packages: Dagster (1.3 s with the assets), pandas. It takes 0.8 s of CPU in all, measured as the best
+    of five because other programs slow it down."""
     code = (
         "import resource, sys; from dsa110_assets.cli import main; status = main(['status', '--json'])\n"
         "spent = resource.getrusage(resource.RUSAGE_SELF); print(spent.ru_utime + spent.ru_stime, file=sys.stderr)\n"
@@ -173,10 +173,10 @@ def test_a_status_with_failures_and_a_backlog_is_quick(night: Settings) -> None:
         done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         seconds.append(float(done.stderr))
-    told = json.loads(done.stdout)
-    assert len(told["failed_runs"]) == 1
-    assert [one["check"] for one in told["failed_checks"]] == ["flag_fraction"]
-    assert told["inbox_groups"] == {"ready": 2, "waiting": 1, "unusable": 0}
+    status = json.loads(done.stdout)
+    assert len(status["failed_runs"]) == 1
+    assert [one["check"] for one in status["failed_checks"]] == ["flag_fraction"]
+    assert status["inbox_groups"] == {"ready": 2, "waiting": 1, "unusable": 0}
     assert min(seconds) < 1.0
 
 
@@ -186,12 +186,12 @@ def test_an_observation_takes_the_steps_that_the_graph_has() -> None:
 
 
 def test_which_failed_checks_are_errors_is_recorded() -> None:
-    """As every rule's severity says; what was published without it counts all as errors."""
+    """Severities follow the rules. In products published without this record, all failed checks count as errors."""
     for asset, specified in specifications().items():
         verdicts = [rules.Verdict(rule.check, False, "wrong", {}, rule.hard, rule.severity) for rule in specified.rules]
-        told = rules.to_metadata(verdicts)
-        product = Product(f"{asset}-v1", asset, None, 1, Path(), (), {}, "1", {}, "r", 0, "", datetime.now(UTC), told, "current")
-        wanted = [rule.check for rule in specified.rules if rule.severity == rules.ERROR]
-        assert [one.check for one in checks.failed([product])] == wanted
-        older = replace(product, metadata={key: value for key, value in told.items() if key != "failed_errors"})
+        metadata = rules.to_metadata(verdicts)
+        product = Product(f"{asset}-v1", asset, None, 1, Path(), (), {}, "1", {}, "r", 0, "", datetime.now(UTC), metadata, "current")
+        expected = [rule.check for rule in specified.rules if rule.severity == rules.ERROR]
+        assert [one.check for one in checks.failed([product])] == expected
+        older = replace(product, metadata={key: value for key, value in metadata.items() if key != "failed_errors"})
         assert [one.check for one in checks.failed([older])] == [rule.check for rule in specified.rules]

@@ -1,4 +1,4 @@
-"""TMPDIR is a path too long for the address of a socket."""
+"""TMPDIR is too long for a socket address."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def forked(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_fork_server_starts_all_the_same(long: Path) -> None:
-    assert "AF_UNIX path too long" in forked(long).stderr  # or this test would be blind
+    assert "AF_UNIX path too long" in forked(long).stderr  # shows that the path is too long
     done = forked(long, "fit")
     assert done.returncode == 0, done.stderr
-    assert not Path(done.stdout.strip()).exists()  # tidied away
+    assert not Path(done.stdout.strip()).exists()  # has been removed
 
 
 def test_a_short_one_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`dsa110 sources`, `variables` and `judge`, against what the small archive was given."""
+"""`dsa110 sources`, `variables` and `judge`, compared with the contents of the small archive."""
 
 from __future__ import annotations
 

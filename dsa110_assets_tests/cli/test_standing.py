@@ -1,4 +1,4 @@
-"""How things stand: what failed, what nobody took up, and what checks said reaches whoever asks, on every way."""
+"""The status of the platform: failures, files not yet ingested and failed checks are reported by every command that shows them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def environment(settings: Settings) -> dict[str, object]:
 
 @pytest.fixture
 def strict(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """With a limit that no data pass: that is told and stops nothing."""
+    """Settings with a rule that all data fail, which is reported but stops nothing."""
     strict = [
         replace(rule, judge=lambda figures, thresholds: ["too much is flagged"]) if rule.check == "flag_fraction" else rule
         for rule in specifications()["measurement_set"].rules
@@ -48,7 +48,7 @@ def strict(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def run(settings: Settings, partition: str, *assets: str) -> dg.ExecuteInProcessResult:
-    """A run of a job as sensors launch them: it names no assets of its own."""
+    """Run a job as sensors launch it, without an asset selection in the run."""
     job = dg.define_asset_job("of_assets", selection=dg.AssetSelection.assets(*assets))
     whole = dg.Definitions(graph.ASSETS, jobs=[job], resources={"platform": Platform(settings)}, executor=dg.in_process_executor)
     with instances.open_instance(settings.dagster_home) as instance:
@@ -59,25 +59,25 @@ def run(settings: Settings, partition: str, *assets: str) -> dg.ExecuteInProcess
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: Run, tmp_path: Path) -> None:
-    """The run's own inbox is away: it fails. Two subbands of another observation wait, a third file is foreign."""
+    """A run fails because its inbox is unavailable. Two subbands of another observation wait, and one file is foreign."""
     result = run(settings.model_copy(update={"inbox": tmp_path / "away"}), OBSERVATIONS[0], "subband_group", "measurement_set")
     assert not result.success
     assert not result.dagster_run.asset_selection
     for path in sorted(settings.inbox.glob("2026-01-25T22:30*"))[2:]:
         path.unlink()
     (settings.inbox / "2026-01-25T22:40:00_sb00.uvh5").write_bytes(b"x")
-    told = bare("status", "--json", **environment(settings)).json
-    (failed,) = told["failed_runs"]
+    status = bare("status", "--json", **environment(settings)).json
+    (failed,) = status["failed_runs"]
     assert failed["assets"] == ["measurement_set", "subband_group"]
     assert failed["partition"] == OBSERVATIONS[0]
     assert f"DSA110_INBOX={tmp_path / 'away'}: no such directory" in failed["reason"]
-    waiting = {row["observation"]: row for row in told["waiting"]}
+    waiting = {row["observation"]: row for row in status["waiting"]}
     assert waiting.keys() == set(OBSERVATIONS)
     assert {row["next"] for row in waiting.values()} == {"subband_group"}
     assert waiting[OBSERVATIONS[0]]["reason"] == "all 4 subbands; not taken up yet"
     assert waiting[OBSERVATIONS[2]]["reason"].startswith("2 of 4 subbands (missing sb0")
-    assert told["inbox_groups"] == {"ready": 2, "waiting": 1, "unusable": 0}
-    assert ["uvh5" in row["path"] for row in told["inbox_files"]] == [True]
+    assert status["inbox_groups"] == {"ready": 2, "waiting": 1, "unusable": 0}
+    assert ["uvh5" in row["path"] for row in status["inbox_files"]] == [True]
     plain = bare("status", **environment(settings))
     assert plain.status == 0
     assert plain.out.splitlines()[-1].startswith("1 runs failed, 2 observations in the inbox not taken up, no check of")
@@ -87,15 +87,15 @@ def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: R
 def test_what_waits_for_calibration_has_not_failed(settings: Settings, bare: Run) -> None:
     process(settings, through="measurement_set")
     assert not run(settings, OBSERVATIONS[0], "calibrated_ms").success
-    told = bare("status", "--json", **environment(settings)).json
-    assert told["failed_runs"] == []
-    assert {(row["observation"], row["next"]) for row in told["waiting"]} == {(key, "calibrated_ms") for key in OBSERVATIONS}
+    status = bare("status", "--json", **environment(settings)).json
+    assert status["failed_runs"] == []
+    assert {(row["observation"], row["next"]) for row in status["waiting"]} == {(key, "calibrated_ms") for key in OBSERVATIONS}
 
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: Run) -> None:
-    """On what is made and on what was made before; in the last line, in JSON, in the status and in its last line. Made in this process,
-    in which alone the limit is that."""
+    """For products made now and before, in the last line, in JSON, in the status and in its last line. Processing stays in this process,
+    because only here the rule is changed."""
     settings = strict
     ids = [f"measurement_set-{key.replace('-', '').replace(':', '')}-v1" for key in OBSERVATIONS]
     for _ in range(2):
@@ -109,22 +109,22 @@ def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: 
     again = bare("process", "--at-once", "1", "--through", "measurement_set", "--json", **environment(settings))
     assert again.status == EXIT_CHECKS
     assert [one["product_id"] for one in again.json["failed_checks"]] == ids
-    told = bare("status", "--json", **environment(settings)).json
-    assert [(one["product_id"], one["check"]) for one in told["failed_checks"]] == [(name, "flag_fraction") for name in ids]
+    status = bare("status", "--json", **environment(settings)).json
+    assert [(one["product_id"], one["check"]) for one in status["failed_checks"]] == [(name, "flag_fraction") for name in ids]
     assert "3 checks of severity ERROR failed" in bare("status", **environment(settings)).out.splitlines()[-1]
 
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_a_part_that_cannot_be_found_out_hides_no_other(settings: Settings, bare: Run) -> None:
-    """An inbox that is away, a calibrator catalogue that cannot be read: told, and all else with it."""
+    """An unavailable inbox and an unreadable calibrator catalogue are reported together with everything else."""
     process(settings, through="measurement_set")
     for path in settings.archive.glob("calibrator_catalog/v0001/*.parquet"):
         path.write_bytes(b"no parquet")
-    told = bare("status", "--json", **environment(settings) | {"DSA110_INBOX": settings.inbox / "away"}).json
-    assert told["products"]["measurement_set"] == 3
-    assert told["next_transit"] is None
-    assert told["inbox_groups"] is None
-    troubles = "; ".join(told["troubles"])
+    status = bare("status", "--json", **environment(settings) | {"DSA110_INBOX": settings.inbox / "away"}).json
+    assert status["products"]["measurement_set"] == 3
+    assert status["next_transit"] is None
+    assert status["inbox_groups"] is None
+    troubles = "; ".join(status["troubles"])
     assert "the inbox: DSA110_INBOX=" in troubles
     assert "the next transit: " in troubles
 
@@ -137,7 +137,7 @@ def publish(archive: Archive, asset: str, partition: str, **metadata: object) ->
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_the_night_report_names_checks_and_what_failed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checks of severity ERROR at its head, those that only warn below; an hour and a night's asset whose runs failed."""
+    """Failed checks of severity ERROR come first, those that only warn below, and failed runs of an hour and of a night are listed."""
 
     def fails(*_: object) -> None:
         raise BadDataError("broken on purpose")
@@ -176,36 +176,36 @@ def test_the_night_report_names_checks_and_what_failed(settings: Settings, monke
 def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made(
     settings: Settings, bare: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The defaults hold, products say so, and retention removes nothing before somebody has chosen."""
-    monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)  # the defaults take a developer's nearly full disk for an emergency
+    """The defaults hold, products record this, and retention removes nothing until the file is corrected."""
+    monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)  # with the defaults a developer's nearly full disk is an emergency
     path = settings.archive.parent / "limits.toml"
     path.write_text("max_flag_fraction = 7\n")
     wrong = settings.model_copy(update={"thresholds": path})
     assert process(wrong, through="subband_group").failed == ()
-    told = f"thresholds {path}: max_flag_fraction = 7: Input should be less than or equal to 1; correct it, it is read again at once"
+    message = f"thresholds {path}: max_flag_fraction = 7: Input should be less than or equal to 1; correct it, it is read again at once"
     for product in Archive(wrong.archive).products("subband_group"):
-        assert product.metadata["thresholds_refused"] == told
+        assert product.metadata["thresholds_refused"] == message
         assert product.metadata["thresholds"] == {}
     done = bare("archive", "retain", **environment(wrong))
     assert done.status == 1
-    assert f"{told}; nothing is removed before that" in done.err.replace("\n", " ")
+    assert f"{message}; nothing is removed before that" in done.err.replace("\n", " ")
     assert bare("archive", "retain", "--dry-run", "--json", **environment(wrong)).json
     findings = {one["check"]: one for one in bare("doctor", "--json", **environment(wrong)).json}
-    assert findings["thresholds"] == {"check": "thresholds", "ok": False, "found": told} | {"remedy": findings["thresholds"]["remedy"]}
+    assert findings["thresholds"] == {"check": "thresholds", "ok": False, "found": message} | {"remedy": findings["thresholds"]["remedy"]}
     assert "where none are known, the defaults" in findings["thresholds"]["remedy"]
 
 
 @pytest.mark.row(42)
 def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare: Run) -> None:
-    """A new process each time: the limits last in force hold, `doctor` names line and remedy, an alert goes out."""
+    """A new process uses the limits last in force, and `doctor` names the line and the remedy."""
     path = settings.archive.parent / "limits.toml"
     settings = settings.model_copy(update={"thresholds": path})
     path.write_text(SMALL_DISK.read_text())
     process(settings, through="source_catalog")
     path.write_text(f"max_flag_fraction = 7\n{SMALL_DISK.read_text()}")
     code = "import sys; from dsa110_assets.cli import main; sys.exit(main(['process', '--through', 'measurement_set']))"
-    told = {name: str(value) for name, value in environment(settings).items()}
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**os.environ, **told}, capture_output=True, text=True)
+    variables = {name: str(value) for name, value in environment(settings).items()}
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], env={**os.environ, **variables}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     findings = {one["check"]: one for one in bare("doctor", "--json", **environment(settings)).json}
     assert not findings["thresholds"]["ok"]
@@ -220,22 +220,22 @@ def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare
 
 
 def states(bare: Run, settings: Settings) -> dict[str, tuple[str, str]]:
-    told = bare("groups", "--json", **environment(settings)).json
-    return {Path(row["path"]).name: (row["state"], row["reason"]) for row in told["files"] + told["ignored"]}
+    groups = bare("groups", "--json", **environment(settings)).json
+    return {Path(row["path"]).name: (row["state"], row["reason"]) for row in groups["files"] + groups["ignored"]}
 
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare: Run) -> None:
-    """What looks like data keeps `process` from being done, and `doctor` from being content; a note or a folder does not."""
+    """Files that look like data make `process` incomplete and fail a check of `doctor`; a note or a folder does not."""
     for path in settings.inbox.glob("*.hdf5"):
         path.rename(path.with_suffix(".uvh5"))
     (settings.inbox / "truth.json").write_text("{}")
     (settings.inbox / "2026-01-25").mkdir()
     (settings.inbox / ".2026-01-25T22:45:00_sb00.hdf5.Xy12ab").write_bytes(b"x")
-    told = states(bare, settings)
-    assert len(told) == 3 * SUBBANDS + 3
-    assert {name: state for name, (state, _) in told.items() if state == "ignored"} == {"truth.json": "ignored", "2026-01-25": "ignored"}
-    assert {reason for _, reason in told.values()} == {
+    files = states(bare, settings)
+    assert len(files) == 3 * SUBBANDS + 3
+    assert {name: state for name, (state, _) in files.items() if state == "ignored"} == {"truth.json": "ignored", "2026-01-25": "ignored"}
+    assert {reason for _, reason in files.values()} == {
         "is no subband file and is not read; those are named YYYY-MM-DDTHH:MM:SS_sb00.hdf5 .. _sb15.hdf5"
     }
     done = bare("process", "--through", "subband_group", **environment(settings))
@@ -253,20 +253,20 @@ def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
 def test_an_unfinished_file_of_hours_ago_is_not_being_written(settings: Settings, bare: Run) -> None:
-    """It is put aside with the way out; one that has just changed, or bears a time that has just passed, has a writer."""
+    """It is quarantined, and renaming releases it. A file that changed recently, or is named for a recent time, is being written."""
     now = time.time()
     old, young = (min(settings.inbox.glob(f"2026-01-25T22:{minute}*")) for minute in (20, 25))
-    left, growing = (path.rename(path.with_name(f"{path.stem}_incomplete.hdf5")) for path in (old, young))
+    abandoned, growing = (path.rename(path.with_name(f"{path.stem}_incomplete.hdf5")) for path in (old, young))
     named_now = settings.inbox / f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}_sb00_incomplete.hdf5"
     named_now.write_bytes(b"x")
-    os.utime(left, (now - 5 * 3600, now - 5 * 3600))
+    os.utime(abandoned, (now - 5 * 3600, now - 5 * 3600))
     os.utime(growing, (now - 60, now - 60))
-    os.utime(named_now, (now - 5 * 3600, now - 5 * 3600))  # the file server's clock
-    told = states(bare, settings)
-    assert told[left.name][0] == "quarantined"
-    assert "was never finished, unchanged since" in told[left.name][1]
-    assert told[growing.name] == told[named_now.name] == ("waiting", "is still being written")
+    os.utime(named_now, (now - 5 * 3600, now - 5 * 3600))  # the clock of the file server is behind
+    files = states(bare, settings)
+    assert files[abandoned.name][0] == "quarantined"
+    assert "was never finished, unchanged since" in files[abandoned.name][1]
+    assert files[growing.name] == files[named_now.name] == ("waiting", "is still being written")
     report = process(settings, through="subband_group")
-    assert [name.partition(":")[0] for name in report.quarantined if "finished" in name] == [left.name.partition(":")[0]]
-    final = left.rename(left.with_name(left.name.replace("_incomplete", "")))
+    assert [name.partition(":")[0] for name in report.quarantined if "finished" in name] == [abandoned.name.partition(":")[0]]
+    final = abandoned.rename(abandoned.with_name(abandoned.name.replace("_incomplete", "")))
     assert final.name not in states(bare, settings)

@@ -1,4 +1,4 @@
-"""Standard streams that are no UTF-8 terminal: of another encoding, closed, full, or without a reader."""
+"""Standard streams that are not UTF-8 terminals: another encoding, closed, full, or without a reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READING = (("products",), ("--help",), ("settings",), ("thresholds", "flux"), ("
 def shell(
     small: SmallArchive, tmp_path: Path, command: tuple[str, ...], redirections: str = "", **environment: str
 ) -> tuple[int, str, str]:
-    """Status and what came on the two streams, of a command with redirections as a shell has them."""
+    """Exit status, standard output and standard error of a command run by a shell with redirections."""
     given = {**os.environ, **small.environment, "XDG_STATE_HOME": str(tmp_path / "state"), **environment}
     done = subprocess.run(["sh", "-c", f'exec "$@" {redirections}', "sh", *PROGRAM, *command], env=given, capture_output=True, timeout=300)
     return done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")
@@ -42,7 +42,7 @@ def test_a_locale_without_unicode(small: SmallArchive, tmp_path: Path) -> None:
 
 
 def test_json_stays_whole_in_any_encoding(small: SmallArchive, tmp_path: Path) -> None:
-    """A program that reads it gets every character back."""
+    """A program that reads the JSON gets every character back."""
     tables = [shell(small, tmp_path, ("settings", "--json"), PYTHONIOENCODING=encoding)[1] for encoding in ("ascii", "utf-8")]
     ascii_, unicode = json.loads(tables[0]), json.loads(tables[1].encode("latin-1").decode())
     assert ascii_ == unicode
@@ -55,7 +55,7 @@ def test_closed_streams_stop_no_work(small: SmallArchive, tmp_path: Path, closed
 
 
 def test_no_file_takes_the_place_of_a_closed_stream(small: SmallArchive, tmp_path: Path) -> None:
-    """What a library prints would be written into it."""
+    """Otherwise the output of a library would be written into the file."""
     code = (
         "import os, sys; from dsa110_assets.cli import console; console.make_streams_fit(); "
         "print([os.open('/dev/zero', os.O_RDONLY) > 2 for _ in range(2)], file=open(sys.argv[1], 'w'))"
@@ -69,7 +69,7 @@ def test_an_answer_that_cannot_be_written_is_not_done(small: SmallArchive, tmp_p
     status, _, err = shell(small, tmp_path, command, ">/dev/full")
     assert status == 1
     assert "standard output cannot be written (No space left on device)" in err
-    assert not (tmp_path / "state").exists()  # no fault of this program
+    assert not (tmp_path / "state").exists()  # not logged, because it is no fault of the program
 
 
 def test_warnings_that_cannot_be_written_stop_no_work(small: SmallArchive, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_a_wrong_command_is_one_where_nothing_can_be_said(small: SmallArchive, t
 
 
 def test_a_fault_is_told_where_no_log_can_be_kept(small: SmallArchive, tmp_path: Path) -> None:
-    """The traceback then goes to standard error."""
+    """Without a log the traceback goes to standard error."""
     code = "import sys; from dsa110_assets.cli import app; app.log_path = lambda: None; sys.exit(app._fault(ValueError('x')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 70
@@ -93,14 +93,14 @@ def test_a_fault_is_told_where_no_log_can_be_kept(small: SmallArchive, tmp_path:
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE])
 def test_a_place_that_is_refused_is_no_fault(number: int, capsys: pytest.CaptureFixture[str]) -> None:
-    """What nobody foresaw of a named place; without a name it is a fault of the program."""
+    """An unexpected error with a path is reported as a sentence; without a path it is a fault of the program."""
     assert app._refused(OSError(number, os.strerror(number), "/some/place")) == 1
     assert capsys.readouterr().err.startswith(f"dsa110: /some/place: {os.strerror(number)}; let this user use it")
 
 
 @pytest.mark.parametrize("command", [("products", ""), ("groups", ""), ("process", " "), ("archive", "backup", ""), ("simulate", "")])
 def test_an_empty_argument_is_not_the_current_directory(capsys: pytest.CaptureFixture[str], command: tuple[str, ...]) -> None:
-    """As `dsa110 process "$INBOX"` has one where the variable is not set."""
+    """As in `dsa110 process "$INBOX"` if the variable is not set."""
     assert app.run(command) == 2
     assert "an argument is empty" in capsys.readouterr().err
 

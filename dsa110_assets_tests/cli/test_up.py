@@ -1,4 +1,4 @@
-"""`dsa110 up`: everything starts, answers on loopback, and one signal leaves nobody behind."""
+"""`dsa110 up`: everything starts, answers on loopback, and one signal ends all processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dsa110_assets_tests.cli.conftest import Run
 from dsa110_assets_tests.portal.small_archive import SmallArchive
 
 MAIN = "import sys; from dsa110_assets.cli import main; sys.exit(main(sys.argv[1:]))"
-START_S, STOP_S = 240.0, 60.0  # generous: the machine may be busy, and nothing here waits for the whole of it
+START_S, STOP_S = 240.0, 60.0  # generous, because the machine may be busy; nothing here waits all that time
 LOCATIONS = "{workspaceOrError{... on Workspace{locationEntries{name locationOrLoadError{__typename}}}}}"
 
 STUBBORN = """
@@ -44,20 +44,20 @@ print("all stopped", flush=True)
 
 
 def read_until(process: subprocess.Popen[bytes], word: str, within_s: float) -> str:
-    """What the process printed up to a line with `word`. AssertionError when it ends or takes too long."""
+    """The output of the process up to a line with `word`. Raises AssertionError if it ends or takes too long."""
     assert process.stdout is not None
     text, deadline = "", time.monotonic() + within_s
     while word not in text:
         ready, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
         assert ready, f"no {word!r} in {within_s:.0f} s: {text}"
-        part = os.read(process.stdout.fileno(), 65536).decode()  # what is there: no buffer that select cannot see
+        part = os.read(process.stdout.fileno(), 65536).decode()  # reads what is available, without a buffer that select cannot see
         assert part, f"ended before {word!r}: {text}"
         text += part
     return text
 
 
 def gone(pids: set[int]) -> bool:
-    """Whether none of these processes exists (a zombie that only awaits its reaper does not count)."""
+    """Whether none of these processes exists. A zombie that only awaits its reaper does not count."""
     for pid in pids:
         try:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
@@ -91,7 +91,7 @@ def test_up_starts_all_and_one_signal_ends_all(own: SmallArchive, number: signal
         family = descendants(process.pid)
         assert len(family) >= 4
         listening = subprocess.run(["/bin/cat", "/proc/net/tcp"], capture_output=True, text=True, timeout=60)
-        assert f"00000000:{port:04X}" not in listening.stdout  # loopback, never every address
+        assert f"00000000:{port:04X}" not in listening.stdout  # only loopback, never all addresses
         process.send_signal(number)
         read_until(process, "all stopped", STOP_S)
         assert process.wait(STOP_S) == 0

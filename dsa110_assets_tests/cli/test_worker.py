@@ -1,4 +1,4 @@
-"""`dsa110 worker` says what it lacks, and takes as many runs as the machine has room for."""
+"""`dsa110 worker` reports what it lacks, and takes as many runs as the machine has room for."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POSTGRES = "postgresql+psycopg2://dsa110@127.0.0.1:1/dsa110"
 
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A host that has settings and no Dagster home yet."""
+    """A host with settings but without a Dagster home."""
     for name in [name for name in os.environ if name.startswith(("DSA110_", "DAGSTER"))]:
         monkeypatch.delenv(name)
     for name, value in {

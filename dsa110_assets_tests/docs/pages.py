@@ -15,9 +15,9 @@ ROOT = PACKAGE.parent
 TESTS = ROOT / "dsa110_assets_tests"
 DOCS = ROOT / "docs"
 NOT_HERE_YET = frozenset({"adding-an-asset.md"})
-"""Pages that are linked and come with other work."""
+"""Pages that are linked but will be written later."""
 GENERATED = "docs/reference/"
-"""Where the book has the pages that are made from the code; that they are there, its build tells."""
+"""Folder of the pages that the book generates from the code; its strict build checks that they exist."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _TICKED = re.compile(r"`([^`\n]+)`")
@@ -27,12 +27,12 @@ _TOP = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path
 
 
 def own_pages() -> list[Path]:
-    """Every page of the repository that a person reads."""
+    """All documentation pages of the repository."""
     return sorted({*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "ops").rglob("*.md"), TESTS / "README.md"})
 
 
 def section(page: Path, heading: str) -> str:
-    """What stands under a heading, down to the next one of its level or above. AssertionError if there is none."""
+    """The text below a heading, up to the next heading. Raises AssertionError if the heading does not exist."""
     text = page.read_text(encoding="utf-8")
     found = re.search(rf"^(#+) {re.escape(heading)}\n(.*?)(?=^#{{1,6}} |\Z)", _without_fences(text), re.MULTILINE | re.DOTALL)
     assert found, f"{page.name} has no heading {heading!r}"
@@ -40,17 +40,17 @@ def section(page: Path, heading: str) -> str:
 
 
 def _without_fences(text: str) -> str:
-    """The text with everything in fences made blank, so that places stay."""
+    """The text with fenced blocks replaced by blanks, so that positions do not change."""
     return _FENCE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
 
 
 def fenced(text: str, language: str) -> list[str]:
-    """The code blocks of a language."""
+    """The code blocks of a language, in order."""
     return [match[2] for match in _FENCE.finditer(text) if match[1] == language]
 
 
 def ticked(text: str) -> Iterator[str]:
-    """What stands between backticks outside of code blocks."""
+    """All text between backticks outside code blocks."""
     yield from _TICKED.findall(_without_fences(text))
 
 
@@ -60,12 +60,12 @@ def names(text: str) -> set[str]:
 
 
 def links(text: str) -> list[str]:
-    """Where the links of a page lead, other sites aside."""
+    """The targets of a page's links, except links to other sites."""
     return [target for target in _LINK.findall(_without_fences(text)) if not target.startswith(("http:", "https:"))]
 
 
 def resolve(name: str) -> Any:
-    """The object a dotted name below the package means. AttributeError or ImportError if there is none."""
+    """The object with this dotted name below the package. Raises AttributeError or ImportError if it does not exist."""
     parts = name.split(".")
     for n in range(len(parts), 0, -1):
         try:

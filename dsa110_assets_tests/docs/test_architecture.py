@@ -1,4 +1,4 @@
-"""The page of the architecture says what the code does: its storeys, its graph, its steps."""
+"""The architecture page agrees with the code in its storeys, graph and steps."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_step_names_what_does_it() -> None:
 
 
 def test_the_answers_about_a_tile_are_right() -> None:
-    """An impatient reader finds asset, trigger, rules and threshold in the first table, by names that exist."""
+    """The first table names the asset, trigger, rules and threshold, and all names exist."""
     named = pages.names(pages.section(PAGE, "Where is ...?"))
     assert {"orchestration.assets.imaging.tile_image", "orchestration.specification.spec.Asset", "thresholds.Thresholds"} <= named
     assert {"orchestration.planning.planner.planner_sensor", "orchestration.planning.plan.missing"} <= named

@@ -1,4 +1,4 @@
-"""The book is built without a warning, needs no other host, and tells what the code tells."""
+"""The book is built without a warning, needs no other host, and agrees with the code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COUNTED = ("li", "ol", "ul", "tr", "table", "pre")
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The book as `dsa110 docs` builds it: in strict mode, in a process of its own."""
+    """The book as `dsa110 docs` builds it: in strict mode, in a separate process."""
     place = tmp_path_factory.mktemp("book")
     command = [sys.executable, "-c", "from dsa110_assets.cli import main; raise SystemExit(main())", "docs", "--out", str(place)]
     done = subprocess.run(command, cwd=pages.ROOT, capture_output=True, text=True, timeout=300)
@@ -55,7 +55,7 @@ def made() -> Iterator[ModuleType]:
 
 
 def html(site: Path, page: str) -> str:
-    """What a page of the book shows, by its path in the repository."""
+    """The HTML of a page of the book, by the page's path in the repository."""
     path = Path(page)
     folder = path.parent if path.name in ("README.md", "index.md") else path.with_suffix("")
     text = (site / folder / "index.html").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def html(site: Path, page: str) -> str:
 
 @pytest.mark.parametrize("page", pages.own_pages(), ids=lambda page: str(page.relative_to(pages.ROOT)))
 def test_a_page_looks_as_on_github(site: Path, page: Path) -> None:
-    """As many lists, items, rows and blocks of code as another program (CommonMark) makes of the same text; Mermaid's are drawn."""
+    """Lists, items, rows and code blocks are as many as another program (CommonMark) makes of the text; Mermaid blocks are drawn."""
     text = page.read_text(encoding="utf-8")
     expected, shown = MarkdownIt("commonmark").enable("table").render(text), html(site, str(page.relative_to(pages.ROOT)))
     count = {tag: len(re.findall(rf"<{tag}[ >]", expected)) for tag in COUNTED}
@@ -74,12 +74,12 @@ def test_a_page_looks_as_on_github(site: Path, page: Path) -> None:
 
 
 def test_nothing_is_fetched_from_another_host(site: Path) -> None:
-    """No script, style, font or picture; and no element for which the theme's script would fetch Mermaid."""
+    """Pages load no script, style, font or picture from outside, and have no element for which the theme's script would fetch Mermaid."""
     fetched = re.compile(r"<(?:script|link|img|iframe|source|object)\b[^>]*?(?:src|href|data)=[\"']?((?:https?:)?//[^\"'\s>]+)")
     css = re.compile(r"(?:url\(|@import)\s*[\"']?((?:https?:)?//[^\"')\s]+)")
-    every = sorted(site.rglob("*.html"))
-    assert len(every) > len(pages.own_pages())
-    for page in every:
+    html_pages = sorted(site.rglob("*.html"))
+    assert len(html_pages) > len(pages.own_pages())
+    for page in html_pages:
         text = page.read_text(encoding="utf-8")
         assert fetched.findall(text) == [], page
         assert 'class="mermaid"' not in text
@@ -89,7 +89,7 @@ def test_nothing_is_fetched_from_another_host(site: Path) -> None:
 
 
 def test_words_of_pages_and_of_the_reference_are_found_by_the_search(site: Path) -> None:
-    """The index from which the search in the browser answers; it is one file of the site."""
+    """Words are in the index that the search in the browser uses, which is one file of the site."""
     found = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))["docs"]
     expected = {"max_flux_ratio": "docs/reference/thresholds/", "quarantined": "ops/runbook/", "light_curve": "docs/reference/python/"}
     for word, place in expected.items():
@@ -98,7 +98,7 @@ def test_words_of_pages_and_of_the_reference_are_found_by_the_search(site: Path)
 
 @pytest.mark.slow
 def test_the_search_answers_in_a_browser_without_a_network(site: Path, tmp_path: Path) -> None:
-    """Chromium, which may reach this machine only, finds a threshold by its name."""
+    """Chromium, which can reach only this machine, finds a threshold by its name."""
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -110,9 +110,9 @@ def test_the_search_answers_in_a_browser_without_a_network(site: Path, tmp_path:
             browser.execute_script("document.querySelector('[data-md-toggle=search]').click()")
             links = WebDriverWait(browser, 60).until(lambda b: b.find_elements(By.CSS_SELECTOR, ".md-search-result__link"))
             assert any("/docs/reference/thresholds/" in str(link.get_attribute("href")) for link in links)
-            asked = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
-            assert asked
-            assert [one for one in asked if not one.startswith((f"http://127.0.0.1:{server.server_port}/", "data:", "blob:"))] == []
+            requested = browser.execute_script("return performance.getEntriesByType('resource').map(one => one.name)")
+            assert requested
+            assert [one for one in requested if not one.startswith((f"http://127.0.0.1:{server.server_port}/", "data:", "blob:"))] == []
             assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE" and "favicon" not in line["message"]] == []
         server.shutdown()
 
@@ -147,7 +147,7 @@ def test_every_asset_and_check_is_in_the_reference(made: ModuleType) -> None:
 
 
 def test_every_alert_is_in_the_reference_with_its_limits_and_its_section_of_the_runbook(made: ModuleType) -> None:
-    """That the sections are there, the strict build tells."""
+    """The strict build checks that the sections exist."""
     rows = {line.split("`")[1]: line for line in made.alerts().splitlines() if line.startswith("| `")}
     assert rows.keys() == conditions.CONDITIONS.keys()
     for name, one in conditions.CONDITIONS.items():
@@ -156,9 +156,9 @@ def test_every_alert_is_in_the_reference_with_its_limits_and_its_section_of_the_
 
 
 def test_every_metric_that_is_served_is_in_the_reference(made: ModuleType, tmp_path: Path) -> None:
-    """What a portal over an archive with products tells is what the page has, made of an empty one."""
+    """The page, made from an empty archive, has all metrics that a portal over an archive with products serves."""
     small = small_archive.build(tmp_path)
     text = ask(create_app(small.root, inbox=small.inbox), "/metrics").text
-    told = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP dsa110_")}
-    assert len(told) > 40
-    assert told <= set(made.served())
+    metrics = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP dsa110_")}
+    assert len(metrics) > 40
+    assert metrics <= set(made.served())

@@ -1,4 +1,4 @@
-"""What files cite is there: documents, numbered traps, tests, modules, functions, paths and links."""
+"""Everything that files cite exists: documents, numbered traps, tests, modules, functions, paths and links."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAPS = pages.DOCS / "traps.md"
 DOCUMENT = re.compile(r"(?<![\w/.-])[\w./-]*\w\.md\b(?!\()")
 TRAP = re.compile(r"\btraps? (\d+(?:(?:, | and )\d+)*)", re.IGNORECASE)
 FOREIGN = re.compile(r"\bE\d{1,2}\b(?!\()|\b[A-Z]{2} #\d+")
-"""Numbers of lists that are not in the repository: E7, or an issue of another project. E1(x) is an exponential integral."""
+"""References to lists outside the repository, as E7 or an issue of another project. E1(x) is an exponential integral and is allowed."""
 MADE_BY_A_TEST = frozenset({"table.md"})
 SUFFIXES = frozenset({".py", ".md", ".toml", ".yml", ".yaml", ".cff", ".html", ".lua", ".json", ".service", ""})
 TEST = re.compile(r"`([\w/]*test_\w+\.py)(?:::(test_\w+))?`")
@@ -23,7 +23,7 @@ TEST = re.compile(r"`([\w/]*test_\w+\.py)(?:::(test_\w+))?`")
 
 @cache
 def texts() -> dict[Path, str]:
-    """Every text file of the repository."""
+    """The contents of every text file of the repository."""
     places = [path for path in pages.ROOT.iterdir() if path.is_file()]
     for folder in (".ci", "docs", "dsa110_assets", "dsa110_assets_tests", "ops"):
         places += [path for path in (pages.ROOT / folder).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
@@ -35,15 +35,15 @@ def texts() -> dict[Path, str]:
 
 
 def missing_documents(path: Path, text: str) -> Iterator[str]:
-    """Documents that a file names and nobody would find, from its own folder, from the root or by their name."""
+    """Documents that a file cites but that cannot be found from its own folder, from the root or by name."""
     known = {page.name for page in pages.own_pages()}
     for name in DOCUMENT.findall(text):
         plain = Path(name).name
         if plain in MADE_BY_A_TEST | pages.NOT_HERE_YET or name.startswith(pages.GENERATED):
             continue
-        places = (path.parent, pages.ROOT, pages.DOCS)  # a page that is made while the book is built is of the last
-        there = any((place / name).exists() for place in places) if "/" in name else plain in known
-        if not there:
+        places = (path.parent, pages.ROOT, pages.DOCS)  # generated pages of the book are in the last one
+        found = any((place / name).exists() for place in places) if "/" in name else plain in known
+        if not found:
             yield f"{path.relative_to(pages.ROOT)} cites {name}"
 
 
@@ -52,11 +52,11 @@ def trap_numbers() -> list[int]:
 
 
 def cited_traps(text: str) -> set[int]:
-    return {int(number) for told in TRAP.findall(text) for number in re.findall(r"\d+", told)}
+    return {int(number) for numbers in TRAP.findall(text) for number in re.findall(r"\d+", numbers)}
 
 
 def test_no_file_cites_a_document_that_is_not_here() -> None:
-    assert [told for path, text in texts().items() if path != Path(__file__) for told in missing_documents(path, text)] == []
+    assert [problem for path, text in texts().items() if path != Path(__file__) for problem in missing_documents(path, text)] == []
 
 
 def test_a_document_that_is_not_here_is_found() -> None:
@@ -69,14 +69,14 @@ def test_every_trap_that_is_cited_is_on_the_page() -> None:
     numbers = trap_numbers()
     assert numbers == list(range(1, len(numbers) + 1))
     cited = {number for path, text in texts().items() if path != Path(__file__) for number in cited_traps(text)}
-    assert len(cited) >= 20  # the files were really read
+    assert len(cited) >= 20  # shows that the files were read
     assert cited <= set(numbers)
     assert cited_traps("traps 22, 30 and 43; Trap 7: x") == {22, 30, 43, 7}
 
 
 def test_no_file_cites_numbers_of_lists_that_are_not_here() -> None:
-    told = [f"{path.name}: {match}" for path, text in texts().items() if path != Path(__file__) for match in FOREIGN.findall(text)]
-    assert told == []
+    citations = [f"{path.name}: {match}" for path, text in texts().items() if path != Path(__file__) for match in FOREIGN.findall(text)]
+    assert citations == []
     assert FOREIGN.findall("E7: so; E1(x); E501; (VP #711)") == ["E7", "VP #711"]
 
 
@@ -100,7 +100,7 @@ def test_what_a_page_names_is_there(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """Headings as links name them."""
+    """The anchors of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 

@@ -1,4 +1,4 @@
-"""Commands that pages tell people to type exist, with their options; so do the scripts."""
+"""Commands and options that pages tell people to type exist, and so do the scripts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT = re.compile(r"ops/[\w/.-]+")
 
 
 def typed(text: str) -> Iterator[list[str]]:
-    """The words of every `dsa110 ...` between backticks or at the beginning of a line of a block."""
+    """The words of every `dsa110 ...` command between backticks or at the beginning of a line of a code block."""
     lines = [line for block in pages.fenced(text, "") for line in block.replace("\\\n", " ").splitlines()]
     for command in (*pages.ticked(text), *lines):
         if command.startswith("dsa110 "):
@@ -27,7 +27,7 @@ def typed(text: str) -> Iterator[list[str]]:
 
 
 def wrong(words: list[str]) -> str:
-    """What a command has that there is not; '' if nothing. Words in capitals stand for what the reader puts there."""
+    """The part of a command that does not exist; '' if all of it exists. Words in capitals are placeholders for the reader's values."""
     command = TREE
     while words and hasattr(command, "commands"):
         if words[0].startswith("-"):
@@ -43,7 +43,7 @@ def wrong(words: list[str]) -> str:
 @pytest.mark.parametrize("page", pages.own_pages(), ids=lambda page: str(page.relative_to(pages.ROOT)))
 def test_commands_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert [told for words in typed(text) if (told := wrong(words))] == []
+    assert [problem for words in typed(text) if (problem := wrong(words))] == []
     scripts = {word.split()[0] for word in pages.ticked(text) if SCRIPT.match(word) and "::" not in word} - {"ops/benchmarks/STAGE"}
     assert [name for name in sorted(scripts) if not (pages.ROOT / name).exists()] == []
 

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md, executed: edits are made to the package's modules in memory, then the example is tried."""
+"""The examples of CONTRIBUTING.md are executed: their edits are made to the package's modules in memory, then each example is run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLACE = re.compile(r"# (\S+\.py), (?:(a new file)|(before|in place of): (.*))\n
 
 @dataclass(frozen=True)
 class Edit:
-    """A block that goes into a file: anew, before the line that holds the anchor, or in place of the anchor."""
+    """A code block to insert into a file: as a new file, before the line with the anchor, or in place of the anchor."""
 
     file: str
     how: str
@@ -28,7 +28,7 @@ class Edit:
     code: str
 
     def made_in(self, source: str) -> str:
-        """The source with the edit. AssertionError unless the anchor is there once."""
+        """The source after the edit. Raises AssertionError unless the anchor occurs exactly once."""
         if self.how == "a new file":
             assert not source, f"{self.file} is there already"
             return self.code
@@ -37,26 +37,26 @@ class Edit:
         if self.how == "in place of":
             return source[:place] + self.code.rstrip("\n") + source[place + len(self.anchor) :]
         line = source.rindex("\n", 0, place) + 1
-        apart = "" if self.code.startswith(" ") else "\n\n"
-        return source[:line] + self.code + apart + source[line:]
+        separator = "" if self.code.startswith(" ") else "\n\n"
+        return source[:line] + self.code + separator + source[line:]
 
 
 def edits_and_trial(heading: str) -> tuple[list[Edit], str]:
-    """What a section of the page changes, and what it tries then."""
+    """The edits of a section of the page, and the code that it then runs."""
     edits, trials = [], []
     for block in pages.fenced(pages.section(PAGE, heading), "python"):
-        told = _PLACE.match(block)
-        if told is None:
+        header = _PLACE.match(block)
+        if header is None:
             trials.append(block)
         else:
-            edits.append(Edit(told[1], told[2] or told[3], told[4] or "", block[told.end() :]))
+            edits.append(Edit(header[1], header[2] or header[3], header[4] or "", block[header.end() :]))
     (trial,) = trials
     return edits, trial
 
 
 @pytest.fixture
 def patch(no_settings_of_this_machine: None) -> Iterator[pytest.MonkeyPatch]:
-    """Undoes all edits. Whatever would hold on to an edited module is imported before."""
+    """A patch that undoes all edits. Modules that would keep references to an edited module are imported first."""
     for name in (
         "definitions", "settings", "engines", "calibration.calibrated", "calibration.night", "imaging.tile", "sky.catalogues",
         "visibilities.measurement_set",
@@ -69,16 +69,16 @@ def patch(no_settings_of_this_machine: None) -> Iterator[pytest.MonkeyPatch]:
 
 
 def load(patch: pytest.MonkeyPatch, file: str, edits: list[Edit]) -> types.ModuleType:
-    """The module of a file as the edits make it, in the place of the one there is."""
+    """Load a file with its edits as a module that replaces the present one."""
     path = pages.ROOT / file
     source = path.read_text(encoding="utf-8") if path.exists() else ""
     for edit in edits:
         source = edit.made_in(source)
-    parent, _, own = file.removesuffix(".py").replace("/", ".").rpartition(".")
-    module = types.ModuleType(f"{parent}.{own}")
+    parent, _, stem = file.removesuffix(".py").replace("/", ".").rpartition(".")
+    module = types.ModuleType(f"{parent}.{stem}")
     module.__file__, module.__package__ = str(path), parent
     patch.setitem(sys.modules, module.__name__, module)
-    patch.setattr(importlib.import_module(parent), own, module, raising=False)
+    patch.setattr(importlib.import_module(parent), stem, module, raising=False)
     edited: dict[str, tuple[spec.Asset, spec.Body]] = {}
     patch.setattr(spec, "_registered", edited)
     exec(compile(source, str(path), "exec"), module.__dict__)
@@ -88,7 +88,7 @@ def load(patch: pytest.MonkeyPatch, file: str, edits: list[Edit]) -> types.Modul
 
 
 def carried_out(patch: pytest.MonkeyPatch, heading: str, also: tuple[str, ...] = ()) -> dict[str, types.ModuleType]:
-    """Make a section's edits, load what imports the edited modules by name anew, and run what the section tries."""
+    """Make a section's edits, reload modules that import names from the edited ones, and run the section's example."""
     edits, trial = edits_and_trial(heading)
     files = list(dict.fromkeys(edit.file for edit in edits))
     made = {file: load(patch, file, [edit for edit in edits if edit.file == file]) for file in (*files, *also)}
@@ -97,7 +97,7 @@ def carried_out(patch: pytest.MonkeyPatch, heading: str, also: tuple[str, ...] =
 
 
 def test_a_check(patch: pytest.MonkeyPatch) -> None:
-    """The rule judges, and the tests of all rules are content with the cases it was given."""
+    """The new rule works, and the tests of all rules pass with its cases."""
     made = carried_out(patch, "How to add a check")
     cases_of_rules(made["dsa110_assets_tests/orchestration/test_rules.py"])
 
@@ -107,7 +107,7 @@ PLACES_OF_A_CHECK = ("max_flag_fraction_calibrated: Annotated", "Rule(", '"flag_
 
 @pytest.mark.parametrize("left_out", PLACES_OF_A_CHECK)
 def test_a_check_that_lacks_a_place_fails(patch: pytest.MonkeyPatch, left_out: str) -> None:
-    """Each of the places that the page names is needed: without it a test of the rules fails."""
+    """Each of the edits that the page names is needed: without it a test of the rules fails."""
     edits, _ = edits_and_trial("How to add a check")
     kept = [edit for edit in edits if left_out not in edit.code]
     assert len(kept) == len(edits) - 1
@@ -118,12 +118,12 @@ def test_a_check_that_lacks_a_place_fails(patch: pytest.MonkeyPatch, left_out: s
         }
         cases_of_rules(made["dsa110_assets_tests/orchestration/test_rules.py"])
 
-    with pytest.raises((AssertionError, AttributeError)):  # without its threshold the rule's cases cannot even be collected
+    with pytest.raises((AssertionError, AttributeError)):  # AttributeError: without its threshold the cases of the rule cannot be collected
         tests_of_rules()
 
 
 def cases_of_rules(tests: types.ModuleType) -> None:
-    """What the tests of the rules ask of a new check."""
+    """Run the tests of the rules that a new check must pass."""
     tests.test_there_are_rules_for_every_asset_and_only_for_those()
     tests.test_every_rule_has_a_case_in_which_it_fails()
     tests.test_good_figures_pass_every_rule("calibrated_ms")
@@ -148,14 +148,14 @@ def test_an_engine(patch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("heading", ["How to add a check", "How to add an alert", "How to add a catalogue", "How to add an engine"])
 def test_the_examples_are_needed(heading: str, no_settings_of_this_machine: None) -> None:
-    """Without the edits nothing of what is tried holds."""
+    """Without the edits every example fails."""
     _, trial = edits_and_trial(heading)
     with pytest.raises(Exception, match=r".*"):
         exec(compile(trial, heading, "exec"), {"__name__": "tried"})
 
 
 def test_the_places_that_ask_for_an_engine_are_all_named() -> None:
-    """The table's functions are those in which the package asks for an engine."""
+    """The table names exactly the functions in which the package tests which engine is configured."""
     named = pages.names(pages.section(PAGE, "How to add an engine"))
     asking = re.compile(r"(?:settings|options|self\._options)\.\w*engine ==|engine [!=]= \"")
     modules = {

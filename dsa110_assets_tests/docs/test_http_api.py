@@ -1,4 +1,4 @@
-"""The page of the HTTP API: its examples run, in Python and with curl, against a portal; it names what there is."""
+"""The page of the HTTP API: its Python and curl examples run against a portal, and it names every resource."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VERBS = {
 
 @contextmanager
 def portal(place: Path) -> Iterator[tuple[dict[str, str], Path]]:
-    """A portal with its platform's home, in which a run is queued, another has failed and a worker is missing: its user's environment."""
+    """Run a portal on a platform with a queued run, a failed run and a missing worker. Yield the user's environment and the archive."""
     small, port = small_archive.build(place), free_port()
     with Archive(small.root) as archive:
         alerts.remember(archive, "beat/worker", "2026-01-26T00:00:00+00:00")
@@ -54,27 +54,27 @@ def portal(place: Path) -> Iterator[tuple[dict[str, str], Path]]:
                 instance, status=status, asset_selection=frozenset({dg.AssetKey("tile_image")}), remote_job_origin=origin,
                 tags={"dagster/partition": "2026-01-25T22:05"},
             )  # fmt: skip
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
-    told = {"PORTAL": f"http://127.0.0.1:{port}", "DSA110_TOKEN": TOKEN, "TABLES": str(tables.parent)}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
+    variables = {"PORTAL": f"http://127.0.0.1:{port}", "DSA110_TOKEN": TOKEN, "TABLES": str(tables.parent)}
     command = [sys.executable, "-m", "dsa110_assets.portal", "--port", str(port)]
     with (place / "log").open("wb") as log:
         server = subprocess.Popen(
-            command, env={**kept, **small.environment, **told, "DAGSTER_HOME": str(place / "home")}, stdout=log, stderr=log
+            command, env={**inherited, **small.environment, **variables, "DAGSTER_HOME": str(place / "home")}, stdout=log, stderr=log
         )
     try:
-        while not answers(f"{told['PORTAL']}/health"):
+        while not answers(f"{variables['PORTAL']}/health"):
             assert server.poll() is None, (place / "log").read_text()
         with Archive(small.root) as archive:
             while not alerts.listed(archive, [alerts.ACTIVE], condition="service_silent"):
                 assert server.poll() is None, (place / "log").read_text()
-        yield {**kept, **told}, small.root
+        yield {**inherited, **variables}, small.root
     finally:
         server.terminate()
         server.wait(60)
 
 
 def run(language: str, command: list[str], place: Path) -> tuple[str, set[str]]:
-    """What all examples of a language say when they are run one after the other, and the verbs that were carried out or refused."""
+    """The output of all examples of a language, run one after the other, and the verbs in the audit that were carried out or refused."""
     script = place / "examples"
     script.write_text("\n".join(pages.fenced(PAGE.read_text(encoding="utf-8"), language)))
     with portal(place) as (environment, root):
@@ -88,19 +88,19 @@ def run(language: str, command: list[str], place: Path) -> tuple[str, set[str]]:
 
 @pytest.mark.slow
 def test_the_python_examples_run(tmp_path: Path) -> None:
-    said, verbs = run("python", [sys.executable], tmp_path)
+    output, verbs = run("python", [sys.executable], tmp_path)
     assert verbs == VERBS
-    assert "2026-01-26T22:10 0.002" in said
-    assert "x.B" in said
+    assert "2026-01-26T22:10 0.002" in output
+    assert "x.B" in output
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="no curl and jq on PATH")
 def test_the_curl_examples_run(tmp_path: Path) -> None:
-    said, verbs = run("bash", ["bash", "-eu", "-o", "pipefail"], tmp_path)
+    output, verbs = run("bash", ["bash", "-eu", "-o", "pipefail"], tmp_path)
     assert verbs == VERBS
-    assert "304" in said.splitlines()
-    assert "x.B" in said
+    assert "304" in output.splitlines()
+    assert "x.B" in output
 
 
 def test_every_resource_is_on_the_page_and_no_other(tmp_path: Path) -> None:

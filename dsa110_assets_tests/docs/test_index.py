@@ -21,8 +21,8 @@ def led_to(page: Path) -> set[Path]:
 
 def test_the_readme_leads_to_the_index_and_the_index_to_every_page() -> None:
     assert INDEX.resolve() in led_to(pages.ROOT / "README.md")
-    every = {page.resolve() for page in pages.own_pages() if page.parent != DECISIONS and page != INDEX}
-    assert every - led_to(INDEX) == set()
+    all_pages = {page.resolve() for page in pages.own_pages() if page.parent != DECISIONS and page != INDEX}
+    assert all_pages - led_to(INDEX) == set()
 
 
 def test_decisions_are_numbered_and_listed() -> None:

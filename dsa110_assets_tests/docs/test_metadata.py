@@ -39,14 +39,14 @@ def test_the_image_is_built_with_every_file_that_metadata_name() -> None:
 
 
 def test_the_citation_has_what_its_format_asks_for() -> None:
-    """Keys that Citation File Format 1.2.0 requires, and those that are told elsewhere too."""
-    told = yaml.safe_load((pages.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert told["cff-version"] == "1.2.0"
-    assert {"authors", "message", "title"} <= told.keys()
-    assert all(set(author) <= {"name", "family-names", "given-names", "affiliation", "orcid"} for author in told["authors"])
-    assert told["type"] == "software"
-    assert told["license"] == PROJECT["license"]
-    assert told["version"] == PROJECT["version"] == dsa110_assets.__version__
+    """The keys that Citation File Format 1.2.0 requires are present, and those also given elsewhere agree."""
+    citation = yaml.safe_load((pages.ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert {"authors", "message", "title"} <= citation.keys()
+    assert all(set(author) <= {"name", "family-names", "given-names", "affiliation", "orcid"} for author in citation["authors"])
+    assert citation["type"] == "software"
+    assert citation["license"] == PROJECT["license"]
+    assert citation["version"] == PROJECT["version"] == dsa110_assets.__version__
 
 
 def test_the_changelog_keeps_to_its_form() -> None:
@@ -60,13 +60,13 @@ def test_the_changelog_keeps_to_its_form() -> None:
 
 
 def test_hooks_are_what_ops_test_asks() -> None:
-    """Local hooks, of the environment's own tools."""
+    """Hooks are local and use the environment's own tools."""
     assert "http" not in (pages.ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     assert {hook["language"] for hook in HOOKS} == {"system"}
-    asked = (pages.ROOT / "ops/test").read_text(encoding="utf-8")
+    script = (pages.ROOT / "ops/test").read_text(encoding="utf-8")
     for hook in HOOKS:
         command = hook["entry"].removesuffix(" --force-exclude")
-        assert re.search(rf"^ *{re.escape(command)}( \.)?$", asked, re.MULTILINE), command
+        assert re.search(rf"^ *{re.escape(command)}( \.)?$", script, re.MULTILINE), command
 
 
 @pytest.mark.parametrize("name", ["ruff-check", "ruff-format"])

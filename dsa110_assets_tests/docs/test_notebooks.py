@@ -1,4 +1,4 @@
-"""Notebooks run from top to bottom, and what they show is right."""
+"""Notebooks run from top to bottom, and their results are right."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NOTEBOOKS = pages.DOCS / "notebooks"
 
 
 def run(notebook: Path) -> dict[str, Any]:
-    """The names that a notebook's cells leave."""
+    """The namespace after running all cells of a notebook."""
     names: dict[str, Any] = {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
@@ -28,7 +28,7 @@ def run(notebook: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_from_a_measurement_set_to_a_light_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The four brightest sources that a tile detects have the simulator's fluxes in all: to 4 errors, and the 5 % of a quick look."""
+    """The four brightest sources that a tile detects have the simulator's fluxes at all epochs: to 4 errors plus 5 % for a quick look."""
     monkeypatch.chdir(tmp_path)
     matplotlib.use("Agg")
     made = run(NOTEBOOKS / "measurement-set-to-light-curve.ipynb")

@@ -16,7 +16,7 @@ RUNBOOK = pages.ROOT / "ops" / "runbook.md"
 
 
 def sections() -> dict[str, str]:
-    """What stands under each heading of the second level, by its anchor."""
+    """The text below each second-level heading, by anchor."""
     parts = re.split(r"^## (.+)$", RUNBOOK.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return {anchor(heading): text for heading, text in zip(parts[1::2], parts[2::2], strict=True)}
 

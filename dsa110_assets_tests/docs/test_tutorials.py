@@ -1,4 +1,4 @@
-"""The tutorials, typed as they stand: all in one folder, one after the other, as a reader does them."""
+"""The tutorials are run exactly as written, one after the other in one folder, as a reader would."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARK = "@@ step"
 
 @dataclass
 class Step:
-    """A block that is typed, and lines of which each stands in what it prints, blanks aside."""
+    """A block of commands, and lines that must each occur in its output, ignoring differences in white space."""
 
     page: str
     language: str
@@ -31,7 +31,7 @@ class Step:
 
 
 def steps(page: Path) -> list[Step]:
-    """What a page has its reader do. AssertionError for output that belongs to no command."""
+    """The steps of a page. Raises AssertionError for output that belongs to no command."""
     made: list[Step] = []
     for skipped, language, code in _BLOCK.findall(page.read_text(encoding="utf-8")):
         if skipped:
@@ -49,16 +49,16 @@ def typed(step: Step) -> str:
 
 
 def environment(place: Path) -> dict[str, str]:
-    """That of a user with nothing set, and `dsa110` and `python` of this interpreter on the path."""
+    """The environment of a user without settings, with `dsa110` and `python` of this interpreter on the path."""
     programs = place / "bin"
     programs.mkdir()
     start = "from dsa110_assets.cli import main; raise SystemExit(main())"
     for name, arguments in (("dsa110", f"-c '{start}'"), ("python", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments} "$@"\n')
         (programs / name).chmod(0o755)
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
-    path = f"{programs}{os.pathsep}{kept['PATH']}"
-    return {**kept, "PATH": path, "PYTHONPATH": str(pages.ROOT), "DSA110_THRESHOLDS": str(SMALL_DISK), "COLUMNS": "200"}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
+    path = f"{programs}{os.pathsep}{inherited['PATH']}"
+    return {**inherited, "PATH": path, "PYTHONPATH": str(pages.ROOT), "DSA110_THRESHOLDS": str(SMALL_DISK), "COLUMNS": "200"}
 
 
 def plain(text: str) -> str:
@@ -68,16 +68,16 @@ def plain(text: str) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_step_of_the_tutorials_works_and_prints_what_the_page_shows(tmp_path: Path) -> None:
-    """One shell, as a reader's: what one step sets holds for those after it."""
-    every = [step for page in TUTORIALS for step in steps(page)]
-    script = "".join(f"echo; echo '{MARK} {number}'; echo '{MARK} {number}' >&2\n{typed(step)}" for number, step in enumerate(every))
+    """All steps run in one shell, so that what a step sets holds for later steps, as for a reader."""
+    all_steps = [step for page in TUTORIALS for step in steps(page)]
+    script = "".join(f"echo; echo '{MARK} {number}'; echo '{MARK} {number}' >&2\n{typed(step)}" for number, step in enumerate(all_steps))
     (tmp_path / "script").write_text(script)
     command = ["bash", "-eu", "-o", "pipefail", str(tmp_path / "script")]
     done = subprocess.run(command, cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=1750)
     printed = re.split(rf"^{MARK} \d+\n", done.stdout, flags=re.MULTILINE)[1:]
-    assert done.returncode == 0, f"{every[len(printed) - 1]}\n{printed[-1]}\n{done.stderr[-3000:]}"
-    said = [(step.page, line, plain(text)) for step, text in zip(every, printed, strict=True) for line in step.expected]
-    lacking = [(page, line, text) for page, line, text in said if plain(line) not in text]
+    assert done.returncode == 0, f"{all_steps[len(printed) - 1]}\n{printed[-1]}\n{done.stderr[-3000:]}"
+    expectations = [(step.page, line, plain(text)) for step, text in zip(all_steps, printed, strict=True) for line in step.expected]
+    lacking = [(page, line, text) for page, line, text in expectations if plain(line) not in text]
     assert lacking == []
 
 
@@ -88,7 +88,7 @@ def test_what_an_explanation_computes_is_what_it_says(page: Path) -> None:
 
 
 def test_pages_are_read_as_they_are_written(tmp_path: Path) -> None:
-    """A block after the remark is left out; output goes with the command above it; a wrong line of output would be found."""
+    """A block after the comment `not run` is skipped, output belongs to the command above it, and most blocks are not skipped."""
     page = tmp_path / "table.md"
     shown = "```\necho a  b\n```\n\n```text\na b\n```\n\n"
     page.write_text(shown + "<!-- not run: it serves -->\n```\ndsa110 up\n```\n\n```python\nx = 1\n```\n")

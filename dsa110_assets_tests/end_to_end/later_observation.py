@@ -114,20 +114,20 @@ def fluxes(image: tile.TileImage, truth: dict[str, Any]) -> np.ndarray:
     """Return peak over true flux for the isolated sources above 50 sigma within half the beam's power."""
     sources = truth["sources"]
     wcs = WCS(image.header).celestial
-    found = []
+    ratios = []
     for source in sources:
-        one = model.SkyModel(
+        as_model = model.SkyModel(
             (source["name"],), np.deg2rad([source["ra_deg"]]), np.deg2rad([source["dec_deg"]]), np.array([source["flux_jy"]]),
             np.array([source["spectral_index"]]), log_coefficients=np.array([source.get("log_coefficients", [0.0] * 6)]),
         )  # fmt: skip
-        if too_faint(image, wcs, one) or crowded(source, sources) or source.get("major_arcsec", 0) > 0:
+        if too_faint(image, wcs, as_model) or crowded(source, sources) or source.get("major_arcsec", 0) > 0:
             continue
         if source["name"].endswith((" A", " B")):
             continue  # component of a double, which is not a point: its peak is not its flux
-        figures = reference_figures(image.image, image.primary_beam, image.header, 5 * image.rms_jy, one)
+        figures = reference_figures(image.image, image.primary_beam, image.header, 5 * image.rms_jy, as_model)
         if figures["reference_count"]:
-            found.append(figures["flux_ratio"])
-    return np.array(found)
+            ratios.append(figures["flux_ratio"])
+    return np.array(ratios)
 
 
 def too_faint(image: tile.TileImage, wcs: WCS, one: model.SkyModel) -> bool:

@@ -39,14 +39,14 @@ SKY: dict[str, Any] = {
     "start": "2026-01-26T04:45:00", "dec_deg": 16.27, "antennas": 24, "channels": 8, "subbands": 16, "seed": 110,
     "variables": False, "restart_every": 0,
 }  # fmt: skip
-"""ops/demo's strip and seed; 3C138 transits at 04:53:48, in the second group, so that faults from group 3 on come
+"""The strip and seed of ops/demo. 3C138 transits at 04:53:48, in the second group, so faults from group 3 on come
 after it."""
 GROUPS = 5
 CROWD_ARCSEC, CROWD_FRACTION = 200.0, 0.01
-"""Isolated: all other sources within three beams sum to less than 1 % of the flux."""
+"""A source is isolated if all others within three beams sum to less than 1 % of its flux."""
 MATCH_ARCSEC = 15.0
 MIN_APPARENT_JY = 0.1
-"""Of a bright source, through the primary beam: some fifty times a healthy tile's noise."""
+"""Least flux of a bright source through the primary beam: some fifty times a healthy tile's noise."""
 SMALL_DISK = Path(__file__).parents[2] / "ops" / "small_disk.toml"
 _CUT_BEAMS = 0.75
 
@@ -77,15 +77,15 @@ class Outcome:
     def sources(self) -> pd.DataFrame:
         """The true sources, including components of doubles: name, position, kind, flux, and whether each is isolated and a
         point."""
-        found = pd.DataFrame(self.truth["sources"]).drop(columns=["light_curve"])
+        frame = pd.DataFrame(self.truth["sources"]).drop(columns=["light_curve"])
         polynomials = np.array([s.get("log_coefficients", np.zeros(6)) for s in self.truth["sources"]])
-        found = found.assign(**{f"a{i}": polynomials[:, i] for i in range(6)}, frequency_hz=1.4e9)
-        ra, dec = np.deg2rad(found["ra_deg"].to_numpy()), np.deg2rad(found["dec_deg"].to_numpy())
+        frame = frame.assign(**{f"a{i}": polynomials[:, i] for i in range(6)}, frequency_hz=1.4e9)
+        ra, dec = np.deg2rad(frame["ra_deg"].to_numpy()), np.deg2rad(frame["dec_deg"].to_numpy())
         near = 3600 * astrometry.separation_deg(ra[:, None], dec[:, None], ra, dec) < CROWD_ARCSEC
-        flux = found["flux_jy"].to_numpy()
+        flux = frame["flux_jy"].to_numpy()
         crowd = near @ flux - flux
-        size = found["major_arcsec"].fillna(0) if "major_arcsec" in found else np.zeros(len(found))
-        return found.assign(isolated=crowd < CROWD_FRACTION * flux, point=size == 0)
+        size = frame["major_arcsec"].fillna(0) if "major_arcsec" in frame else np.zeros(len(frame))
+        return frame.assign(isolated=crowd < CROWD_FRACTION * flux, point=size == 0)
 
     def true_jy(self, at_hz: float) -> NDArray[np.float64]:
         """True fluxes [Jy] of `sources` at a frequency."""

@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.row(37, cases="very bright fields ri
 CALIBRATOR, BRIGHT = "2026-01-26T04:50", "2026-01-26T05:05"
 NAME = "BRIGHT"
 UNDONE, CHECKS = 1, 3
-"""Exit statuses: not all was made; all was, and a check of severity ERROR failed."""
+"""Exit statuses: not everything was made; everything was made and a check of severity ERROR failed."""
 
 
 def processed(place: Path, flux_jy: float, *, listed: bool = True, size_arcsec: float = 0.0, **array: int) -> tuple[Outcome, int, str]:

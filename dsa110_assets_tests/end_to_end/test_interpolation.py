@@ -28,7 +28,7 @@ from dsa110_assets.visibilities.predict import predict
 
 DEC_DEG, DRIFT, APART_H = 16.27, 0.3, 2.0
 MIDDLES_MJD = 61066.2 + np.array([0.0, APART_H / 24, APART_H / 48])
-"""Of the two transits' observations and of the one midway between."""
+"""Middle times of the two transits' observations and of the observation midway between them."""
 FLUXES_JY = (10.0, 10.0, 2.0)
 
 

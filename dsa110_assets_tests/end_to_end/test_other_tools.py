@@ -34,10 +34,10 @@ Finished = tuple[Any, Any]
 
 def tool(name: str) -> str:
     """The tool's path; the test is skipped where it is not installed."""
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         pytest.skip(f"{name} is not installed")
-    return found
+    return path
 
 
 def run(command: list[Any], **options: Any) -> str:

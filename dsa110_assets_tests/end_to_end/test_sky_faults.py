@@ -46,43 +46,43 @@ def assert_right(found: Seen) -> None:
 
 
 def test_healthy(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    found = seen(tmp_path, tables, ())
-    assert_right(found)
-    assert found.failed == {}
-    assert found.figures["receptors_lost"] == []
+    result = seen(tmp_path, tables, ())
+    assert_right(result)
+    assert result.failed == {}
+    assert result.figures["receptors_lost"] == []
 
 
 @pytest.mark.parametrize("faults", CORRECTED.values(), ids=list(CORRECTED))
 def test_what_can_be_corrected_is(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
-    found = seen(tmp_path, tables, faults)
-    assert_right(found)
-    assert found.figures["receptors_lost"] == []
+    result = seen(tmp_path, tables, faults)
+    assert_right(result)
+    assert result.figures["receptors_lost"] == []
 
 
 @pytest.mark.parametrize("faults", FLAGGED.values(), ids=list(FLAGGED))
 def test_what_sees_no_sky_is_flagged_and_named(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
-    found = seen(tmp_path, tables, faults)
-    assert_right(found)
+    result = seen(tmp_path, tables, faults)
+    assert_right(result)
     receptors = [f"{STATION}X"] if "receptor=x" in faults[0] else [f"{STATION}X", f"{STATION}Y"]
-    assert found.figures["receptors_lost"] == receptors
-    assert all(name in found.failed["antennas"] for name in receptors)
+    assert result.figures["receptors_lost"] == receptors
+    assert all(name in result.failed["antennas"] for name in receptors)
 
 
 def test_most_of_the_array_deaf_is_no_observation(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Twelve of 24 antennas are deaf: the observation is excluded, and they are reported."""
     names = "12+2+48+87+29+20+73+68+31+76+35+8"
-    found = seen(tmp_path, tables, (f"deaf_antenna:0:antenna={names}",))
-    assert found.excluded
-    assert found.figures["n_antennas_lost"] >= 11  # some of the twelve are dead already
-    assert "enough_antennas" in found.failed
-    json.dumps(found.figures)
+    result = seen(tmp_path, tables, (f"deaf_antenna:0:antenna={names}",))
+    assert result.excluded
+    assert result.figures["n_antennas_lost"] >= 11  # some of the twelve are dead already
+    assert "enough_antennas" in result.failed
+    json.dumps(result.figures)
 
 
 @pytest.mark.parametrize("faults", INTERFERENCE.values(), ids=list(INTERFERENCE))
 def test_wide_interference_is_flagged(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
-    found = seen(tmp_path, tables, faults)
-    assert_right(found)
-    assert found.figures["receptors_lost"] == []
+    result = seen(tmp_path, tables, faults)
+    assert_right(result)
+    assert result.figures["receptors_lost"] == []
 
 
 def test_polarised_sources_and_receptors_of_unequal_noise(tmp_path: Path) -> None:
@@ -98,14 +98,14 @@ def test_polarised_sources_and_receptors_of_unequal_noise(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("fault", "expected"), WRONG_CALIBRATORS.values(), ids=list(WRONG_CALIBRATORS))
 def test_a_calibrator_that_is_not_as_listed(tmp_path: Path, fault: str, expected: str) -> None:
     """The calibrator is refused by name, or the observation after it is right nevertheless."""
-    problems, found = judged(tmp_path, fault)
+    problems, result = judged(tmp_path, fault)
     if "refused" in expected and problems:
         assert all("0521+166" in problem for problem in problems)
         return
     assert problems == []
     assert "right" in expected
-    assert found is not None
-    assert not found.excluded
-    assert found.ratio == pytest.approx(1, abs=MOST_OFF)
+    assert result is not None
+    assert not result.excluded
+    assert result.ratio == pytest.approx(1, abs=MOST_OFF)
     if "size" not in fault and "double" not in fault:
-        assert_right(found)  # CLEAN residuals of a resolved 7 Jy source in the same field shift the faintest sources
+        assert_right(result)  # CLEAN residuals of a resolved 7 Jy source in the same field shift the faintest sources

@@ -58,10 +58,10 @@ def test_spectral_indices_of_bright_sources_agree_with_the_truth(compared: pd.Da
 
 def test_positions_lie_within_a_tenth_of_the_beam(survey: Survey) -> None:
     rows = survey.table("source_measurements")
-    seen = rows[(rows["kind"] == "forced") & (rows["snr"] > 20) & (rows["quality"] == 0)].dropna(subset=["ra_offset_arcsec"])
-    assert len(seen) > 20
+    bright = rows[(rows["kind"] == "forced") & (rows["snr"] > 20) & (rows["quality"] == 0)].dropna(subset=["ra_offset_arcsec"])
+    assert len(bright) > 20
     beam = survey.archive.products("hour_mosaic")[-1].metadata["beam_minor_arcsec"]
-    offset = np.hypot(seen["ra_offset_arcsec"], seen["dec_offset_arcsec"])
+    offset = np.hypot(bright["ra_offset_arcsec"], bright["dec_offset_arcsec"])
     assert offset.median() < 0.05 * beam
     assert (offset < 0.1 * beam).mean() > 0.95
 

@@ -1,4 +1,4 @@
-"""The door to CASA: offline, in a child, with its errors told as ours."""
+"""The interface to CASA: offline, in a child process, with its errors raised as ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGE = Path(dsa110_assets.__file__).parent
 
 
 def test_data_directory_has_measures_and_casacore_stays_out(tmp_path):
-    """The packaged measures data are found without importing casacore (the child would crash with both)."""
+    """The packaged measures data are found without importing casacore (with both, the child would crash)."""
     directory = casa.data_directory()
     assert (directory / "geodetic" / "Observatories").is_dir()
     code = (
@@ -41,7 +41,7 @@ def test_site_config_is_python_and_offline(tmp_path):
 
 
 def test_casa_is_imported_by_the_child_only():
-    """Trap 37: no module but casa_child imports casatools or casatasks, at any depth of its code."""
+    """Trap 37: only casa_child imports casatools or casatasks; no other module does, at any depth of its code."""
     importers = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -54,7 +54,7 @@ def test_casa_is_imported_by_the_child_only():
 
 @pytest.mark.casa
 def test_a_task_answers(tmp_path):
-    """version_string returns a string: wrapped; nothing is left in the working directory."""
+    """The string from version_string comes back wrapped; nothing is left in the working directory."""
     answer = casa.run_task("version_string", {}, work_dir=tmp_path, deadline_s=120)
     assert answer["returned"].startswith("6.")
     assert list(tmp_path.iterdir()) == []
@@ -62,7 +62,7 @@ def test_a_task_answers(tmp_path):
 
 @pytest.mark.casa
 def test_errors_come_back_as_ours(tmp_path):
-    """A task that raises is bad data with CASA's own words; an unknown task is configuration."""
+    """A task that raises gives BadDataError with CASA's message; an unknown task gives ConfigurationError."""
     with pytest.raises(BadDataError, match=r"listobs(.|\n)*no-such\.ms"):
         casa.run_task("listobs", {"vis": "no-such.ms"}, work_dir=tmp_path, deadline_s=120)
     with pytest.raises(ConfigurationError, match="bandpas"):

@@ -17,7 +17,7 @@ from dsa110_assets.visibilities.types import Visibilities
 from dsa110_assets_tests.imaging.synthetic import observe, position_rad
 
 PLAIN = ImagingOptions(field_deg=2.0, threads=1, drift_terms=0, spectral_index=0.0)
-"""`observe` makes flat spectra and, unless asked, no primary beam."""
+"""`observe` makes flat spectra and, unless requested, no primary beam."""
 SOURCES = [(0.3, 0.2, 2.0, 0.05), (-0.5, 0.4, 1.0, -0.05)]
 """East, north [deg], I [Jy], Q / I."""
 SIGMA_JY = 0.2
@@ -45,16 +45,15 @@ def test_polarised_sources_have_their_stokes_i() -> None:
         peak = float(tile.image[row - 1 : row + 2, column - 1 : column + 2].max())
         # a peak between pixels is lower, by up to 2 % at six pixels to a beam, computed from the restored Gaussian
         beam_pixels = np.array([tile.beam.bmin_deg, tile.beam.bmaj_deg]) / tile.header["CDELT2"]
-        most = 1 - np.exp(-4 * np.log(2) * 0.25 * np.sum(1 / beam_pixels**2))
-        assert -most * flux - 4 * tile.rms_jy < peak - flux < 4 * tile.rms_jy + 0.003 * flux
+        pixel_loss = 1 - np.exp(-4 * np.log(2) * 0.25 * np.sum(1 / beam_pixels**2))
+        assert -pixel_loss * flux - 4 * tile.rms_jy < peak - flux < 4 * tile.rms_jy + 0.003 * flux
     assert 4 * tile.rms_jy < 0.01 * SOURCES[1][2]  # so that a bias of 2 % would be seen
     # the sum of weights is 1.4, and that of Stokes I 4 / (1 + 2.5)
     assert tile.figures["sensitivity_loss"] == pytest.approx(np.sqrt(1.4 * 3.5 / 4) - 1, abs=1e-6)
     assert tile.figures["rms_over_radiometer"] == pytest.approx(1, abs=0.05)
     assert tile.figures["q_sources"] == 2
-    assert tile.figures["q_peak_jy"] == pytest.approx(
-        0.1, abs=0.02
-    )  # Q of the 2 Jy source; the other source's 5 % enter through a sidelobe of 0.1
+    # Q of the 2 Jy source; the other source's 5 % enter through a sidelobe of 0.1
+    assert tile.figures["q_peak_jy"] == pytest.approx(0.1, abs=0.02)
     assert tile.figures["q_over_i_median"] == pytest.approx(0, abs=0.01)
 
 

@@ -21,12 +21,13 @@ OPTIONS = ImagingOptions(field_deg=0.8, threads=1, drift_terms=0, spectral_index
 NOISE_JY = 0.3
 ARRAYS = {"core": {"n_antennas": 24, "n_times": 6}, "outriggers": {"n_antennas": 40, "n_times": 6, "core_only": False}}
 BEAM_ARCSEC = {"core": 77.0, "outriggers": 26.0}
-"""Geometric mean of both axes: 106 by 57, with arms that cross the field at up to 0.3 of the peak, and 39 by 17."""
+"""Geometric mean of both axes: the core's beam is 106 by 57, with arms that cross the field at up to 0.3 of the peak; the other's is
+39 by 17."""
 AROUND = [(-0.25, 0.2, 1.0), (0.3, 0.25, 0.7), (0.13, -0.3, 0.5)]
 EAST, NORTH = 0.1, 0.1
 Point = tuple[float, float, float]
 Gaussian = tuple[float, float, float, float, float]
-"""Flux [Jy], FWHM of both axes [beams], position angle [deg], and how far north of the place [beams]."""
+"""Flux [Jy], FWHM of both axes [beams], position angle [deg], and offset to the north of (EAST, NORTH) [beams]."""
 
 
 def places(array: str, sources: list[Gaussian]) -> list[tuple[float, float, float, float, float]]:

@@ -15,7 +15,7 @@ from dsa110_assets_tests.imaging.synthetic import observe
 OPTIONS = ImagingOptions(field_deg=2.0, threads=1)
 INSIDE = (0.2, 0.3, 0.5)
 BEYOND = (0.3, -1.4, 2.0)
-"""1.4 degrees off in an image of 2 degrees a side: it fades and grows by two as it drifts through the beam."""
+"""1.4 degrees off, beyond an image of 2 degrees a side: its flux changes by a factor of two as it drifts through the beam."""
 
 
 def test_a_source_beyond_the_image_is_found_and_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,12 +215,12 @@ def test_shares_are_the_mosaics_weights(tmp_path: Path) -> None:
     off_edges = [np.all([np.minimum(np.abs(v), np.abs(v - size + 1)) > 2 for v in place], axis=0) for place in places]
     off = np.all(off_edges, axis=0)  # from every tile's edge
     x, y, noise, share = x[off], y[off], noise[off], share[:, off]
-    seen = np.isfinite(noise)
-    np.testing.assert_array_equal(share[:, ~seen].sum(axis=0), 0)
-    np.testing.assert_allclose(share[:, seen].sum(axis=0), 1)
+    covered = np.isfinite(noise)
+    np.testing.assert_array_equal(share[:, ~covered].sum(axis=0), 0)
+    np.testing.assert_allclose(share[:, covered].sum(axis=0), 1)
     for k, tile in enumerate(tiles):
         column, row = (np.rint(v[off]).astype(int) for v in places[k])
-        inside = seen & (column >= 0) & (row >= 0) & (column < size) & (row < size)
+        inside = covered & (column >= 0) & (row >= 0) & (column < size) & (row < size)
         expected = (pb[k].data[row[inside], column[inside]] * noise[inside] / tile.rms_jy) ** 2
         np.testing.assert_allclose(share[k, inside], expected, rtol=0.006)
     gone = replace(tiles[0], primary_beam_path=tmp_path / "gone.fits")
@@ -280,8 +280,8 @@ def test_resampling_agrees_with_reproject(tmp_path: Path) -> None:
     window = Window(0, 320, 0, 320)
     x, y = source_coordinates(WCS(source), WCS(target), window)
     ours = resample(spline(image.astype(np.float32)), x, y, window)
-    theirs, seen = reproject_interp((image, source), target, shape_out=(320, 320), order="bicubic")
-    both = (seen > 0) & np.isfinite(ours)
+    theirs, footprint = reproject_interp((image, source), target, shape_out=(320, 320), order="bicubic")
+    both = (footprint > 0) & np.isfinite(ours)
     assert both.sum() > 60_000
     np.testing.assert_allclose(ours[both], theirs[both], atol=1e-3)
 
@@ -358,8 +358,8 @@ def test_a_mosaic_on_disk_reads_back(tmp_path: Path) -> None:
     assert back.header["PRODUCT"] == "hour_mosaic-1"
     assert [back.header[f"TILE{n:04d}"] for n in (1, 2, 3)] == ["tile-0", "tile-1", "tile-2"]
     noise, weights = (fits.getdata(written[name]) for name in ("noise.fits", "weights.fits"))
-    seen = weights > 0
-    np.testing.assert_allclose(noise[seen] ** -2.0, weights[seen], rtol=1e-5)
+    covered = weights > 0
+    np.testing.assert_allclose(noise[covered] ** -2.0, weights[covered], rtol=1e-5)
     assert written["preview.png"].stat().st_size <= 20_000
 
 

@@ -57,11 +57,11 @@ def test_it_is_the_mean_by_weight(nights: dict[str, Night], tmp_path: Path) -> N
         assert value_at(out, ra, 16.0) == pytest.approx(sum(LEVELS[name] * shares[name] for name in observing) / total, rel=1e-5)
         assert value_at(out, ra, 16.0, "weights") == pytest.approx(total, rel=1e-5)
     for name in ("hips", "weights"):
-        properties = properties_of(out / name)
-        assert [key for key in REQUIRED if not properties.get(key)] == []
-        assert properties["hips_tile_format"] == "fits"
-        assert properties["prov_progenitor"].split() == [night.product_id for night in nights.values()]
-        assert (properties["t_min"], properties["t_max"], properties["hips_release_date"]) == (
+        fields = properties_of(out / name)
+        assert [key for key in REQUIRED if not fields.get(key)] == []
+        assert fields["hips_tile_format"] == "fits"
+        assert fields["prov_progenitor"].split() == [night.product_id for night in nights.values()]
+        assert (fields["t_min"], fields["t_max"], fields["hips_release_date"]) == (
             "61065.000000",
             "61068.500000",
             "2026-01-28T12:00Z",

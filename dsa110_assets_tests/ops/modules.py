@@ -1,4 +1,4 @@
-"""The modules of ops/, which is on no path of packages."""
+"""Import modules of ops/, which is not a package path."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ OPS = pages.ROOT / "ops"
 
 
 def module(name: str) -> ModuleType:
-    """ops/NAME.py, of the standard library and what is installed alone."""
-    told = importlib.util.spec_from_file_location(name, OPS / f"{name}.py")
-    assert told is not None
-    assert told.loader is not None
-    found = importlib.util.module_from_spec(told)
-    told.loader.exec_module(found)
+    """The module ops/NAME.py, which may import only the standard library and installed packages."""
+    spec = importlib.util.spec_from_file_location(name, OPS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
     return found

@@ -1,5 +1,5 @@
-"""The image and compose, as far as they can be tried without a container engine: each line of the Dockerfile is carried out in a clean
-root, the platform started there as compose starts it, and compose's file held against what it must say.
+"""The image and compose, tested as far as possible without a container engine: each line of the Dockerfile is carried out in a clean
+root, the platform is started there as compose starts it, and the contents of the compose file are checked.
 """
 
 from __future__ import annotations
@@ -41,27 +41,28 @@ for place in /tmp /data/dagster /data/archive /var/cache/dsa110; do mount -t tmp
 alone='ip link set lo up; exec chroot "$1/root" setpriv --reuid "$2" --clear-groups --no-new-privs sh -euc "$3"'
 exec unshare --net sh -euc "$alone" sh "$1" "$user" "$3"
 """
-"""The first process of a mount and process namespace: this machine's files with whatever is written kept apart, the image built there by
-the script $2, and then, as compose has it, read-only but for volumes and /tmp, by another user and without a network, the script $3."""
+"""The first process of a mount and process namespace. It sees this machine's files, with everything written kept separately. It builds the
+image there with the script $2. Then, as in compose, it runs the script $3 read-only except for volumes and /tmp, as another user and
+without a network."""
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions in order: word and rest, without comments."""
+    """The Dockerfile's instructions in order, as keyword and arguments, without comments."""
     text = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     lines = [line for line in re.sub(r"\\\n", " ", text).splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest.strip()) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
 def built(context: Path) -> Iterator[str]:
-    """The lines of a shell that do what an engine does to build the image, with an interpreter that has the dependencies already."""
+    """Shell lines that build the image as an engine does, with an interpreter that already has the dependencies."""
     read = {parent for used in (Path(sys.executable).resolve(), Path(pytest.__file__)) for parent in used.parents}
-    yield f"chmod a+rx {' '.join(map(str, sorted(read)))}"  # what other users may read in an image; here they may not always
+    yield f"chmod a+rx {' '.join(map(str, sorted(read)))}"  # other users can read these in an image, but not always here
     yield f"{sys.executable} -m venv {INTERPRETER}"
-    # under a name of their own: /tmp, where this checkout may be, is another one there
+    # mounted under a separate name, because /tmp, where this checkout may be, is a different one there
     yield f"mkdir {DEPENDENCIES} && mount --bind {Path(pytest.__file__).parents[1]} {DEPENDENCIES}"
     yield f"echo {DEPENDENCIES} > $(echo {INTERPRETER}/lib/python*/site-packages)/dependencies.pth"
     yield f"export PATH={INTERPRETER}/bin:$PATH HOME=/root"
-    # Dependencies are there, of versions that pyproject.toml and the constraints must allow: only what builds the package is fetched.
+    # The dependencies are installed, in versions that pyproject.toml and the constraints must allow: only the build tools are fetched.
     yield "export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PIP_RETRIES=0"
     for word, rest in instructions():
         if word == "WORKDIR":
@@ -93,7 +94,7 @@ def test_the_image_is_another_users_who_owns_only_what_is_written() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="a clean root needs root")
 def test_every_line_of_the_dockerfile_works_and_the_platform_answers_there(tmp_path: Path) -> None:
-    """Built of the files that COPY names alone; then read-only, without privileges, by a user who owns nothing of the package."""
+    """The image is built only from files that COPY names, then run read-only, without privileges, by a user who owns no package file."""
     check = json.loads(re.sub(r".*?CMD ", "", dict(instructions())["HEALTHCHECK"]))
     command = shlex.join(json.loads(dict(instructions())["CMD"]))
     start = f"""
@@ -114,17 +115,17 @@ tail -1 /tmp/up.log
     namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
     if subprocess.run([*namespaces, "true"], capture_output=True).returncode:
         pytest.skip("no namespaces on this machine")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER", "PYTHON", "NUMBA", "LD_"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER", "PYTHON", "NUMBA", "LD_"))}
     done = subprocess.run(
         [*namespaces, "sh", "-c", CLEAN_ROOT, "sh", str(tmp_path), "\n".join(built(pages.ROOT)), start],
-        env=kept, capture_output=True, text=True, timeout=READY_S,
+        env=inherited, capture_output=True, text=True, timeout=READY_S,
     )  # fmt: skip
-    said = done.stdout.splitlines()
+    output = done.stdout.splitlines()
     if "No matching distribution found for setuptools" in done.stderr:
         pytest.skip("no package index can be reached for what builds the package")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert re.fullmatch(rf"package {INTERPRETER}/lib/python3\.\d+/site-packages/dsa110_assets/__init__.py", said[-5])
-    assert said[-4:] == ["healthy", "10001", "200", "all stopped"]
+    assert re.fullmatch(rf"package {INTERPRETER}/lib/python3\.\d+/site-packages/dsa110_assets/__init__.py", output[-5])
+    assert output[-4:] == ["healthy", "10001", "200", "all stopped"]
 
 
 def test_own_services_can_neither_change_the_image_nor_gain_privileges() -> None:
@@ -139,12 +140,12 @@ def test_own_services_can_neither_change_the_image_nor_gain_privileges() -> None
 
 
 def _plain(volume: str) -> str:
-    """A volume with what stands for a variable in the place of the variable."""
+    """A volume with each variable replaced by its default."""
     return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", volume)
 
 
 def test_every_setting_is_passed_through() -> None:
-    """By the file; what compose fixes itself are places of the container and addresses of its services, and settings that exist."""
+    """Settings come from the file. Compose fixes only paths in the container and addresses of its services, all existing settings."""
     known = {row.name for row in settings.describe(settings.load(inbox="/a", archive="/b"))}
     for name in OWN:
         assert [file["path"] for file in SERVICES[name]["env_file"]] == ["environment"]
@@ -172,7 +173,7 @@ def test_ports_are_this_machines_only_and_no_two_services_have_one() -> None:
 
 
 def test_services_and_volumes_that_are_named_are_there() -> None:
-    """Grafana's folders come with the monitoring; until then there is nothing to mount."""
+    """Grafana's folders are checked only where the monitoring is present."""
     for name, service in SERVICES.items():
         assert set(service.get("depends_on", [])) <= SERVICES.keys(), name
         mode = service.get("network_mode", "")
@@ -188,7 +189,7 @@ def test_services_and_volumes_that_are_named_are_there() -> None:
 
 
 def test_what_has_a_health_check_is_asked_for_it() -> None:
-    """All but CARTA, and a worker, which Dagster's own monitoring watches."""
+    """All services have a health check except CARTA and the worker, which Dagster's own monitoring watches."""
     checked = {name for name, service in SERVICES.items() if service.get("healthcheck", {}).get("test")}
     assert checked | {"platform"} == SERVICES.keys() - {"worker", "carta"}
     assert "HEALTHCHECK" in dict(instructions())

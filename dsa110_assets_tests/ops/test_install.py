@@ -1,4 +1,4 @@
-"""`ops/install` in a directory that stands for /: everything is there after it, once; systemd takes the units."""
+"""`ops/install` in a directory used in place of /: it makes everything, a second run changes nothing, and systemd accepts the units."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="ops/install makes a u
 
 
 def install(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`ops/install` on a root, without the package, whose installation the container's test tries."""
+    """Run `ops/install` on a root without the package, whose installation is tested with the container."""
     command = [str(pages.ROOT / "ops" / "install"), "--root", str(root), "--without-package", *arguments]
     return subprocess.run(command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A bare system: a list of users with nobody but root in it."""
+    """A bare system whose only user is root."""
     place = tmp_path / "root"
     (place / "etc").mkdir(parents=True)
     (place / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
@@ -41,11 +41,11 @@ def root(tmp_path: Path) -> Path:
 
 
 def everything(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
-    """Each file and directory: mode, owner, time of change and contents."""
+    """Mode, owner, modification time and contents of each file and directory below the root."""
     found = {}
     for path in sorted(root.rglob("*")):
-        told = path.lstat()
-        found[str(path.relative_to(root))] = (told.st_mode, told.st_uid, told.st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        info = path.lstat()
+        found[str(path.relative_to(root))] = (info.st_mode, info.st_uid, info.st_mtime_ns, path.read_bytes() if path.is_file() else b"")
     return found
 
 
@@ -74,20 +74,20 @@ def test_from_nothing_to_a_server_and_again(root: Path) -> None:
     assert {path: made[path][1] for path in ("srv/out", "srv/out-backups", "var/lib/dsa110/dagster", "etc/dsa110", "srv/in")} == {
         "srv/out": int(user[2]), "srv/out-backups": int(user[2]), "var/lib/dsa110/dagster": int(user[2]), "etc/dsa110": 0, "srv/in": 0,
     }  # fmt: skip
-    assert stat.S_IMODE(made["etc/dsa110/environment"][0]) == 0o640  # a token may stand in it
+    assert stat.S_IMODE(made["etc/dsa110/environment"][0]) == 0o640  # because it may contain a token
     assert {path.name for path in (root / "etc/systemd/system").iterdir()} == {path.name for path in UNITS.glob("dsa110*")}
-    assert not (root / "opt").exists()  # without the package
+    assert not (root / "opt").exists()  # the package was left out
 
 
 @needs_root
 def test_what_is_the_operators_stays_and_what_is_the_packages_is_renewed(root: Path) -> None:
     install(root)
-    ours, unit = root / "etc/dsa110/environment", root / "etc/systemd/system/dsa110-daemon.service"
-    ours.write_text("DSA110_INBOX=/mine\n")
+    environment_file, unit = root / "etc/dsa110/environment", root / "etc/systemd/system/dsa110-daemon.service"
+    environment_file.write_text("DSA110_INBOX=/mine\n")
     unit.write_text("[Unit]\n")
     done = install(root)
     assert [line for line in done.stdout.splitlines() if line.startswith("done")] == ["done   /etc/systemd/system/dsa110-daemon.service"]
-    assert ours.read_text() == "DSA110_INBOX=/mine\n"
+    assert environment_file.read_text() == "DSA110_INBOX=/mine\n"
     assert unit.read_bytes() == (UNITS / "dsa110-daemon.service").read_bytes()
 
 
@@ -119,11 +119,11 @@ def test_databases_are_made_once_and_owned_by_the_service(root: Path, server: Se
     assert second.stdout.splitlines()[-1] == "nothing to do"
     engine = sa.create_engine(server.url)
     with engine.connect() as connection:
-        asked = "SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = 'dsa110' AND datname IN ('dsa110', 'dagster')"
-        assert {row[0] for row in connection.execute(sa.text(asked))} == {"dsa110", "dagster"}
+        query = "SELECT datname FROM pg_database WHERE pg_get_userbyid(datdba) = 'dsa110' AND datname IN ('dsa110', 'dagster')"
+        assert {row[0] for row in connection.execute(sa.text(query))} == {"dsa110", "dagster"}
     engine.dispose()
-    told = dict(line.split("=", 1) for line in (root / "etc/dsa110/environment").read_text().splitlines() if not line.startswith("#"))
-    assert [normalise_url(told[name]).database for name in ("DSA110_DATABASE_URL", "DAGSTER_PG_URL")] == ["dsa110", "dagster"]
+    variables = dict(line.split("=", 1) for line in (root / "etc/dsa110/environment").read_text().splitlines() if not line.startswith("#"))
+    assert [normalise_url(variables[name]).database for name in ("DSA110_DATABASE_URL", "DAGSTER_PG_URL")] == ["dsa110", "dagster"]
 
 
 @needs_root
@@ -138,7 +138,7 @@ def test_what_is_refused_is_said_and_the_rest_stays(root: Path) -> None:
 
 @needs_root
 def test_systemd_takes_every_unit(root: Path) -> None:
-    """`systemd-analyze verify` on the root with the programs that units start; a wrong line is found."""
+    """`systemd-analyze verify` accepts the units, with the programs that they start, and finds a wrong line."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd-analyze on PATH (Debian: systemd)")
     install(root)
@@ -164,7 +164,7 @@ def test_systemd_takes_every_unit(root: Path) -> None:
 
 
 def read_unit(unit: Path) -> configparser.ConfigParser:
-    """A unit's sections."""
+    """The sections of a unit."""
     read = configparser.ConfigParser(strict=False, interpolation=None)
     read.optionxform = str  # type: ignore[assignment, method-assign]
     read.read(unit)
@@ -173,7 +173,7 @@ def read_unit(unit: Path) -> configparser.ConfigParser:
 
 @pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda unit: unit.name)
 def test_a_service_starts_what_exists_of_one_release_without_privileges(unit: Path) -> None:
-    """By the release's own path: a program that was started through the link would import half of the next version later."""
+    """Services start by the release's own path: a program started through the link would later import parts of the next version."""
     read = read_unit(unit)
     service = read["Service"]
     words = service["ExecStart"].split()
@@ -191,7 +191,7 @@ def test_a_service_starts_what_exists_of_one_release_without_privileges(unit: Pa
 
 
 def test_how_each_service_is_stopped() -> None:
-    """What has runs gets time for them, and no stop reaches the runs themselves; the page on deployments says so."""
+    """Services that have runs get time to finish them, and stopping never kills the runs themselves; docs/deployments.md says so."""
     stops = {unit.name: read_unit(unit)["Service"] for unit in UNITS.glob("*.service")}
     found = {name: (stop.get("KillMode", "control-group"), stop["TimeoutStopSec"]) for name, stop in stops.items()}
     assert found == {
@@ -201,5 +201,5 @@ def test_how_each_service_is_stopped() -> None:
     }  # fmt: skip
     page = (pages.ROOT / "docs" / "deployments.md").read_text()
     for name, (_, limit) in found.items():
-        told = name.removeprefix("dsa110-").removesuffix(".service").removesuffix("@")
-        assert any(told in line and limit.replace("min", " min") in line for line in page.splitlines() if line.startswith("|")), name
+        short_name = name.removeprefix("dsa110-").removesuffix(".service").removesuffix("@")
+        assert any(short_name in line and limit.replace("min", " min") in line for line in page.splitlines() if line.startswith("|")), name

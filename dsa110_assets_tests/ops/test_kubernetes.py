@@ -1,7 +1,7 @@
-"""The chart's values, and a run launched from them by Dagster's own launcher against a server that speaks Kubernetes' routes.
+"""The chart's values, and a run launched from them by Dagster's own launcher against a server that answers Kubernetes' routes.
 
-No chart is rendered and no cluster is asked: neither is here. The part of the values that becomes the launcher's configuration is
-put in its place as the chart does it, and read with the launcher's own schema.
+No chart is rendered and no cluster is used, because neither is available here. The part of the values that becomes the launcher's
+configuration is placed as the chart places it, and read with the launcher's own schema.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JOBS = "/apis/batch/v1/namespaces/dsa110/jobs"
 
 
 class FakeCluster(http.server.ThreadingHTTPServer):
-    """Jobs that are created, read and deleted, and pods, of which there are none."""
+    """A server of Kubernetes routes: jobs can be created, read and deleted, and the list of pods is always empty."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
@@ -70,7 +70,7 @@ class _Routes(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -82,12 +82,12 @@ def cluster() -> Iterator[FakeCluster]:
 
 
 def snake(name: str) -> str:
-    """A value's name as Dagster's configuration has it."""
+    """The name of a chart value in Dagster's configuration."""
     return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
 
 
 def from_chart(values: dict[str, Any], kubeconfig: Path) -> dict[str, Any]:
-    """dagster.yaml as the chart makes it of these values; only how the cluster is reached, and the storage, are this test's."""
+    """dagster.yaml as the chart makes it from these values, except for the cluster's address and the storage, which are this test's."""
     given = dict(values["runLauncher"]["config"]["k8sRunLauncher"])
     given |= {"loadInclusterConfig": False, "kubeconfigFile": str(kubeconfig)}
     config = {snake(name): value for name, value in given.items()}
@@ -108,11 +108,11 @@ def from_chart(values: dict[str, Any], kubeconfig: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def instance(cluster: FakeCluster, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """Dagster as the chart sets it up, with the fake cluster."""
-    where = f"http://127.0.0.1:{cluster.server_port}"
+    """A Dagster instance as the chart configures it, with the fake cluster."""
+    address = f"http://127.0.0.1:{cluster.server_port}"
     kubeconfig = {
         "apiVersion": "v1", "kind": "Config", "current-context": "fake", "users": [{"name": "nobody", "user": {}}],
-        "clusters": [{"name": "fake", "cluster": {"server": where}}],
+        "clusters": [{"name": "fake", "cluster": {"server": address}}],
         "contexts": [{"name": "fake", "context": {"cluster": "fake", "user": "nobody"}}],
     }  # fmt: skip
     (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
@@ -123,7 +123,7 @@ def instance(cluster: FakeCluster, tmp_path: Path) -> Iterator[dg.DagsterInstanc
 
 
 def launched(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    """A run of the platform's own job, launched as the daemon does it; its code server has the values' image, volumes and variables."""
+    """Launch a run of the platform's own job as the daemon does. Its code server has the image, volumes and variables of the values."""
     (deployment,) = yaml.safe_load(VALUES.read_text())["dagster-user-deployments"]["deployments"]
     image = f"{deployment['image']['repository']}:{deployment['image']['tag']}"
     context = {
@@ -174,7 +174,7 @@ def test_ending_a_run_deletes_its_job(cluster: FakeCluster, instance: dg.Dagster
 
 
 def test_daemon_and_portal_have_the_settings_and_the_archive_of_the_code_server() -> None:
-    """Else the daemon could give no sign of life, hold no lock and know nothing of `dsa110 drain`, and nobody would miss it."""
+    """Otherwise the daemon could give no sign of life, hold no lock and not see `dsa110 drain`, and nothing would notice."""
     values = yaml.safe_load(VALUES.read_text())
     (deployment,), of_daemon = values["dagster-user-deployments"]["deployments"], values["dagsterDaemon"]
     portal, _ = yaml.safe_load_all(VALUES.with_name("portal.yaml").read_text())
@@ -192,24 +192,24 @@ def test_daemon_and_portal_have_the_settings_and_the_archive_of_the_code_server(
 
 
 def test_the_images_daemon_is_the_platforms_and_its_other_commands_are_dagsters(tmp_path: Path) -> None:
-    """As the chart starts it, and as its probe asks."""
+    """The commands with which the chart starts and probes the daemon."""
     path = os.pathsep.join([str(VALUES.parents[1] / "docker"), str(Path(sys.executable).parent), os.environ["PATH"]])
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
 
     def told(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, env={**kept, "PATH": path, **settings}, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, env={**inherited, "PATH": path, **settings}, capture_output=True, text=True, timeout=120)
 
     run = told(["/bin/bash", "-c", "dagster-daemon run -w /dagster-workspace/workspace.yaml"])
     assert (run.returncode, run.stderr.splitlines()) == (1, [NO_HOME])
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     probe = yaml.safe_load(VALUES.read_text())["dagsterDaemon"]["livenessProbe"]["exec"]["command"]
-    asked = told(probe, DAGSTER_HOME=str(tmp_path))
-    assert (asked.returncode, asked.stdout) == (1, "Daemon(s) not running\n"), asked.stderr
+    check = told(probe, DAGSTER_HOME=str(tmp_path))
+    assert (check.returncode, check.stdout) == (1, "Daemon(s) not running\n"), check.stderr
 
 
 def test_what_the_chart_needs_is_named_in_needed_yaml() -> None:
-    values, there = yaml.safe_load(VALUES.read_text()), yaml.safe_load_all(VALUES.with_name("needed.yaml").read_text())
-    names = {(one["kind"], one["metadata"]["name"]) for one in there}
+    values, objects = yaml.safe_load(VALUES.read_text()), yaml.safe_load_all(VALUES.with_name("needed.yaml").read_text())
+    names = {(one["kind"], one["metadata"]["name"]) for one in objects}
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     claims = {of["persistentVolumeClaim"]["claimName"] for of in deployment["volumes"] if "persistentVolumeClaim" in of}
     secrets = {values["global"]["postgresqlSecretName"], *(one["name"] for one in deployment["envSecrets"])}

@@ -1,4 +1,4 @@
-"""The monitoring that is delivered: rules fire also in the silent cases, and rules and panels ask for what the portal serves."""
+"""The monitoring configuration: rules fire also in the silent cases, and rules and panels use only series that the portal serves."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_files_are_what_the_command_writes() -> None:
 
 
 def test_limits_are_the_thresholds(tmp_path: Path) -> None:
-    """Another limit in the site's file is another limit in the rules."""
+    """A changed limit in the site's file changes the limit in the rules."""
     site = tmp_path / "thresholds.toml"
     site.write_text("queue_critical = 77\ndaemon_silent_s = 133\n")
     text = monitoring.rules_text(monitoring.read(site))
@@ -61,15 +61,15 @@ def test_limits_are_the_thresholds(tmp_path: Path) -> None:
 
 
 def test_every_series_that_is_asked_for_is_there_from_the_start(tmp_path: Path) -> None:
-    """Over an archive in which nothing ever happened: a rule on a series that is absent never fires."""
+    """Checked on an archive in which nothing ever happened, because a rule on an absent series never fires."""
     Archive.create(tmp_path / "archive").close()
     text = ask(create_app(tmp_path / "archive"), "/metrics").text
-    there = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
-    asked = {name for rule in rules() for name in NAME.findall(rule["expr"])}
-    drawn = {name for board in monitoring.DASHBOARDS for one in expressions(board) for name in NAME.findall(one)}
+    served = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if not line.startswith("#")}
+    in_rules = {name for rule in rules() for name in NAME.findall(rule["expr"])}
+    in_panels = {name for board in monitoring.DASHBOARDS for one in expressions(board) for name in NAME.findall(one)}
     late = {*monitoring.NOT_FROM_THE_START, "dsa110_image_dynamic_range", "dsa110_flagged_fraction_calibrated", "dsa110_inbox_files"}
-    assert len(asked) == 25
-    assert (asked | drawn) - late <= there
+    assert len(in_rules) == 25
+    assert (in_rules | in_panels) - late <= served
 
 
 def test_every_rule_has_a_severity_and_a_section_of_the_runbook() -> None:
@@ -80,12 +80,12 @@ def test_every_rule_has_a_severity_and_a_section_of_the_runbook() -> None:
 
 
 def test_every_route_of_alertmanager_leads_to_a_receiver() -> None:
-    told = yaml.safe_load((PROMETHEUS / "alertmanager.yml").read_text())
-    receivers = {one["name"] for one in told["receivers"] if one["webhook_configs"]}
-    assert {told["route"]["receiver"], *(route["receiver"] for route in told["route"]["routes"])} <= receivers
+    config = yaml.safe_load((PROMETHEUS / "alertmanager.yml").read_text())
+    receivers = {inhibition["name"] for inhibition in config["receivers"] if inhibition["webhook_configs"]}
+    assert {config["route"]["receiver"], *(route["receiver"] for route in config["route"]["routes"])} <= receivers
     names = {rule["alert"] for rule in rules()}
-    for one in told["inhibit_rules"]:
-        assert re.findall(r'alertname="(\w+)"', one["source_matchers"][0])[0] in names
+    for inhibition in config["inhibit_rules"]:
+        assert re.findall(r'alertname="(\w+)"', inhibition["source_matchers"][0])[0] in names
 
 
 def test_prometheus_takes_its_configuration() -> None:
@@ -106,7 +106,7 @@ SOUND = {
     "dsa110_thresholds_refused": "0+0x400",
     "dsa110_host_memory_available_bytes": "5+0x400",
     "dsa110_host_memory_bytes": "10+0x400",
-    "dsa110_last_observation_timestamp_seconds": "-300+60x400",  # one a minute; the clock of the test begins at 0
+    "dsa110_last_observation_timestamp_seconds": "-300+60x400",  # one observation a minute; the test's clock begins at 0
     "dsa110_waiting_observations": "2+0x400",
     'dsa110_stage_failures_total{asset="tile_image",error_class="ResourceError"}': "0+0x400",
     'dsa110_stage_attempts_total{asset="tile_image",outcome="made"}': "0+1x400",
@@ -120,7 +120,7 @@ SOUND = {
     "dsa110_calibration_in_force": "1+0x400",
     "dsa110_calibration_age_hours": "2+0x400",
 }  # fmt: skip
-"""A platform on which all is well, for 400 minutes."""
+"""The series of a healthy platform, for 400 minutes."""
 LATENCY = 'dsa110_product_latency_seconds_bucket{asset="tile_image",lane="live",'
 CASES: dict[str, tuple[dict[str, str | None], str, set[str]]] = {
     "all is well": ({}, "390m", set()),
@@ -175,18 +175,18 @@ CASES: dict[str, tuple[dict[str, str | None], str, set[str]]] = {
     "thresholds are refused": ({"dsa110_thresholds_refused": "1+0x400"}, "2m", {"ThresholdsRefused"}),
     "memory is low": ({"dsa110_host_memory_available_bytes": "0.1+0x400"}, "11m", {"MemoryLow"}),
 }  # fmt: skip
-"""What is otherwise than on a sound platform (None: absent), when it is looked, and which rules fire then, and no others."""
+"""By name: series that differ from those of a healthy platform (None: absent), the time of evaluation, and exactly the rules that fire."""
 
 
 def test_rules_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
     severity, tests = {rule["alert"]: rule["labels"]["severity"] for rule in rules()}, []
-    for name, (other, at, firing) in CASES.items():
-        series = [{"series": key, "values": values} for key, values in (SOUND | other).items() if values is not None]
+    for name, (changed, at, firing) in CASES.items():
+        series = [{"series": key, "values": values} for key, values in (SOUND | changed).items() if values is not None]
         samples = [{"labels": f'{{alertname="{one}",severity="{severity[one]}"}}', "value": 1} for one in sorted(firing)]
         fires = {"expr": 'group by (alertname, severity) (ALERTS{alertstate="firing"})', "eval_time": at, "exp_samples": samples}
         tests.append({"name": name, "interval": "1m", "input_series": series, "promql_expr_test": [fires]})
-    told = {"rule_files": [str(PROMETHEUS / "alerts.yml")], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(told))
+    test_file = {"rule_files": [str(PROMETHEUS / "alerts.yml")], "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(test_file))
     run = subprocess.run(["promtool", "test", "rules", str(tmp_path / "test.yml")], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stdout + run.stderr
     assert {name for _, _, firing in CASES.values() for name in firing} == {rule["alert"] for rule in rules()}
@@ -194,24 +194,24 @@ def test_rules_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
 
 @pytest.fixture
 def prometheus(processed: Settings, tmp_path: Path) -> Iterator[str]:
-    """Debian's Prometheus, which asks a portal over a processed run; its address, once it has asked twice."""
-    port, own = free_port(), free_port()
+    """Address of Debian's Prometheus after it has scraped a portal over a processed run twice."""
+    port, own_port = free_port(), free_port()
     look = partial(plan.scan_for_display, settings=processed)
     app = create_app(processed.archive, inbox=processed.inbox, settings=processed, look=look)
-    assert ask(app, "/metrics").status == 200  # the first loads what later ones have
+    assert ask(app, "/metrics").status == 200  # the first request loads what later ones reuse
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    told = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
-    told["global"] = {"scrape_interval": "4s", "scrape_timeout": "4s", "evaluation_interval": "2s"}
-    told["scrape_configs"] = [{"job_name": "dsa110", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}]
-    told["rule_files"], told["alerting"] = [str(PROMETHEUS / "alerts.yml")], {}
-    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(told))
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "4s", "scrape_timeout": "4s", "evaluation_interval": "2s"}
+    config["scrape_configs"] = [{"job_name": "dsa110", "static_configs": [{"targets": [f"127.0.0.1:{port}"]}]}]
+    config["rule_files"], config["alerting"] = [str(PROMETHEUS / "alerts.yml")], {}
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
     process = subprocess.Popen(
         ["prometheus", f"--config.file={tmp_path / 'prometheus.yml'}", f"--storage.tsdb.path={tmp_path / 'tsdb'}",
-         f"--web.listen-address=127.0.0.1:{own}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+         f"--web.listen-address=127.0.0.1:{own_port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    address, deadline = f"http://127.0.0.1:{own}", time.monotonic() + 60
+    address, deadline = f"http://127.0.0.1:{own_port}", time.monotonic() + 60
     try:
         while not _asked_twice(address):
             assert time.monotonic() < deadline, "Prometheus did not ask the portal"
@@ -233,7 +233,7 @@ def _asked_twice(address: str) -> bool:
 
 
 def query(address: str, expression: str) -> list[Any]:
-    """The series that an expression gives now. Raises HTTPError where it is none."""
+    """The series that an expression gives now. Raises HTTPError if the expression is invalid."""
     with urllib.request.urlopen(f"{address}/api/v1/query?{urllib.parse.urlencode({'query': expression})}", timeout=10) as answer:
         found: list[Any] = json.load(answer)["data"]["result"]
     return found

@@ -32,8 +32,8 @@ def test_recorded_lines_come_back_as_cells(tmp_path: Path, monkeypatch: pytest.M
     figures.record_outcome(4, "a::two", "failed", 2.0)
     figures.record_outcome(4, "a::two", "passed", 0.0)
     (path,) = tmp_path.glob("*.jsonl")
-    told, tests = COMMAND["collect"](path.read_text().splitlines())[4].cells
-    assert told == "crashes: 1 to 3; added delay s: 0.25"
+    figures_cell, tests = COMMAND["collect"](path.read_text().splitlines())[4].cells
+    assert figures_cell == "crashes: 1 to 3; added delay s: 0.25"
     assert "FAILED: two" in tests
     assert "3 s" in tests
 
@@ -57,7 +57,7 @@ def test_only_the_rows_that_ran_are_renewed() -> None:
 
 @pytest.mark.parametrize("passes", [True, False])
 def test_outcomes_of_marked_tests_are_recorded(tmp_path: Path, passes: bool) -> None:
-    """With the plugin of the fault tests, in a test run of its own."""
+    """With the plugin of the fault tests, in a separate test run."""
     hooks = "pytest_collection_modifyitems, pytest_runtest_makereport"
     (tmp_path / "conftest.py").write_text(f"from dsa110_assets_tests.conftest import {hooks}\n")
     test = f"@pytest.mark.row(5, 6, cases='ways')\ndef test_it():\n    assert {passes}\n"
@@ -69,5 +69,5 @@ def test_outcomes_of_marked_tests_are_recorded(tmp_path: Path, passes: bool) -> 
     lines = [json.loads(line) for path in tmp_path.glob("*.jsonl") for line in path.read_text().splitlines()]
     outcome = "passed" if passes else "failed"
     assert [(line["row"], line["outcome"]) for line in lines] == [(5, outcome), (6, outcome)]
-    told, _ = COMMAND["collect"](map(json.dumps, lines))[5].cells
-    assert told == f"ways: {int(passes)} of 1"
+    figures_cell, _ = COMMAND["collect"](map(json.dumps, lines))[5].cells
+    assert figures_cell == f"ways: {int(passes)} of 1"

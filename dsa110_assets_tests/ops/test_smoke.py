@@ -1,4 +1,4 @@
-"""The simulated observation that `ops/deploy` puts through a version before it switches: passed as it is, refused where it is not right."""
+"""The simulated observation with which `ops/deploy` tests a version before switching: accepted unchanged, refused if fluxes are wrong."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Made = tuple[ModuleType, Path, Path]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """ops/smoke.py, the truth of its observation, and the archive that this version makes of it."""
+    """The module ops/smoke.py, the truth of its observation, and the archive that this version makes from it."""
     smoke = module("smoke")
     return smoke, *smoke.made(tmp_path_factory.mktemp("smoke"))
 
 
 def test_what_this_version_makes_is_what_was_put_in(made: Made) -> None:
     smoke, truth, archive = made
-    told = re.fullmatch(r"(\d+) sources: fluxes (0\.9\d\d|1\.0\d\d) of the truth", smoke.compare(truth, archive))
-    assert told is not None
-    assert int(told[1]) >= 8, "so few that their median says little"
+    summary = re.fullmatch(r"(\d+) sources: fluxes (0\.9\d\d|1\.0\d\d) of the truth", smoke.compare(truth, archive))
+    assert summary is not None
+    assert int(summary[1]) >= 8, "so few that their median says little"
 
 
 @pytest.mark.parametrize(

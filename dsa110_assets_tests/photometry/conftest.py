@@ -14,7 +14,7 @@ FWHM = np.sqrt(8 * np.log(2))
 
 @dataclass
 class Sky:
-    """Builds images: pixel 3 arcsec, beam 45 x 20 arcsec at PA 30 degrees unless said."""
+    """Builds images: pixel 3 arcsec, beam 45 x 20 arcsec at PA 30 degrees unless given."""
 
     shape: tuple[int, int] = (512, 512)
     ra_deg: float = 150.0
@@ -45,9 +45,7 @@ class Sky:
         return np.asarray(ra) % 360, np.asarray(dec)
 
     def gaussian(self, x0, y0, major_arcsec=None, minor_arcsec=None, pa_deg=None, half=None):
-        """A unit-peak Gaussian near the image centre: x runs to the west, so east is -x (position angle N to
-        E).
-        """
+        """A unit-peak Gaussian near the image centre: x runs to the west, so east is -x (position angle N to E)."""
         major, minor = major_arcsec or self.beam_arcsec[0], minor_arcsec or self.beam_arcsec[1]
         pa = np.deg2rad(self.pa_deg if pa_deg is None else pa_deg)
         y, x = np.mgrid[: self.shape[0], : self.shape[1]]

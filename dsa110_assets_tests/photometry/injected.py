@@ -1,4 +1,4 @@
-"""How many sources of a flux the blind search finds: points injected into a mosaic and looked for."""
+"""The completeness of the blind search by flux, from points injected into a mosaic and searched for."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def completeness(
     each: int = 200,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Share of injected points of each flux that the blind search finds: flux_jy, injected, found, completeness, error.
+    """Return the fraction of injected points of each flux that the blind search finds: flux_jy, injected, found, completeness, error.
 
     `image` and `noise` (ny, nx) as for `find_sources`. About `each` beams per flux are added at random places with data, four
-    beams apart from one another, as few at a time as fit; sources already there may hide them, as they would hide others. Found
-    is what lies within half a beam; `error` is binomial, of (found + 1) in (injected + 2). An image without data gives 0
-    injected and NaN.
+    beams apart from one another, in as many rounds as needed. Sources in the image may hide them, as they would hide real ones. A
+    detection within half a beam counts as found; `error` is binomial, of (found + 1) in (injected + 2). An image without data gives
+    0 injected and NaN.
     """
     rng = np.random.default_rng(seed)
     scene = prepare(image, noise, header, options)
@@ -47,24 +47,24 @@ def completeness(
             places = _places(scene, valid, each - injected, rng)
             injected += len(places)
             found += _found(scene, places, flux, options, header)
-        share = (found + 1) / (injected + 2)
-        rows.append((flux, injected, found, found / injected if injected else np.nan, np.sqrt(share * (1 - share) / (injected + 3))))
+        prior = (found + 1) / (injected + 2)
+        rows.append((flux, injected, found, found / injected if injected else np.nan, np.sqrt(prior * (1 - prior) / (injected + 3))))
     return pd.DataFrame(rows, columns=["flux_jy", "injected", "found", "completeness", "error"])
 
 
 def _places(scene: Scene, valid: NDArray[np.int64], number: int, rng: np.random.Generator) -> FloatArray:
-    """Up to `number` places (n, 2) as (x, y) between pixels, on data and apart."""
+    """Up to `number` places (n, 2) as (x, y) between pixels, on data and _APART_BEAMS apart."""
     chosen = rng.choice(valid, min(valid.size, 8 * number), replace=False)
     places = np.stack([chosen % scene.image.shape[1], chosen // scene.image.shape[1]], -1) + rng.uniform(-0.5, 0.5, (chosen.size, 2))
     points = beam_coordinates(places[:, 0], places[:, 1], scene.geometry.central_form())
     kept = np.ones(len(places), np.bool_)
-    for one, hits in enumerate(cKDTree(points).query_ball_point(points, _APART_BEAMS)):
-        kept[one] = not any(hit < one and kept[hit] for hit in hits)
+    for index, hits in enumerate(cKDTree(points).query_ball_point(points, _APART_BEAMS)):
+        kept[index] = not any(hit < index and kept[hit] for hit in hits)
     return np.asarray(places[kept][:number])
 
 
 def _found(scene: Scene, places: FloatArray, flux_jy: float, options: PhotometryOptions, header: Header) -> int:
-    """How many beams of a flux, added to the image at places (n, 2), the search finds."""
+    """The number of beams of a flux, added to the image at places (n, 2), that the search finds."""
     image = scene.image.astype(np.float64)
     form = scene.geometry.central_form()
     half = (int(form_reach(form, _REACH_BEAMS)[0]) + 1, int(form_reach(form, _REACH_BEAMS)[1]) + 1)

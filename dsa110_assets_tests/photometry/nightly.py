@@ -1,4 +1,4 @@
-"""Light curves made night by night, as the light_curves asset makes them, in memory."""
+"""Light curves made night by night in memory, as the light_curves asset makes them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dsa110_assets.photometry.transits import one_per_transit
 
 
 def each_night(rows: pd.DataFrame, options: EnsembleOptions | None = None) -> Iterator[Night]:
-    """Every night's product of a table of measurements, each from the one before."""
+    """Every night's product of a table of measurements, each made from the one before."""
     options = options or EnsembleOptions()
     past = Past.nothing(options)
     for _, tonight in rows.groupby(rows["epoch"].str[:10]):
@@ -28,7 +28,7 @@ def each_night(rows: pd.DataFrame, options: EnsembleOptions | None = None) -> It
 
 
 def light_curves_of(rows: pd.DataFrame, options: EnsembleOptions | None = None) -> pd.DataFrame:
-    """All nights' rows by source and time, with errors as the last night tells them; its figures are in `attrs`."""
+    """All nights' rows by source and time, with the errors of the last night's model; its figures are in `attrs`."""
     nights = list(each_night(rows, options))
     if not nights:
         return rows.iloc[:0]
@@ -39,15 +39,15 @@ def light_curves_of(rows: pd.DataFrame, options: EnsembleOptions | None = None) 
 
 
 def stored(curves: pd.DataFrame, folder: Path, noisy: pd.DataFrame | None = None) -> None:
-    """A night's product in `folder`: rows and a model that gives them the errors they have, but for `noisy` epochs.
+    """Write a night's product to `folder`: rows, and a model that gives them the errors they have, except in `noisy` epochs.
 
     `curves` may lack LIGHT_CURVE_COLUMNS: text is then empty, corrections and scales 1, all other numbers NaN.
     """
     unit = Past.nothing(EnsembleOptions())
     errors = replace(unit.errors, model=ErrorModel(1.0, 0.0), absolute=ErrorModel(1.0, 0.0))
-    given = {"raw_flux_jy": curves["flux_jy"], "correction": 1.0, "correction_err": 0.0, "noise_scale": 1.0, "epoch": ""}
-    given |= {"mosaic_id": "", "n_references": 3, "quality": 0, "detected": True}
-    rows = curves.assign(**{name: value for name, value in given.items() if name not in curves})
+    defaults = {"raw_flux_jy": curves["flux_jy"], "correction": 1.0, "correction_err": 0.0, "noise_scale": 1.0, "epoch": ""}
+    defaults |= {"mosaic_id": "", "n_references": 3, "quality": 0, "detected": True}
+    rows = curves.assign(**{name: value for name, value in defaults.items() if name not in curves})
     rows = rows.assign(raw_flux_err_jy=rows["flux_err_jy"] * rows["correction"]).sort_values(["source_id", "mjd"])
     nightrows.write(rows.reindex(columns=list(LIGHT_CURVE_COLUMNS)), folder)
     replace(unit, errors=errors if noisy is None else NightErrors(errors.model, errors.absolute, noisy)).write(folder)

@@ -23,36 +23,36 @@ def frame(ra, dec, error=1.0):
 
 
 def test_pairs_across_ra_zero_and_near_the_pole() -> None:
-    """The same association wherever the field lies; offsets agree with astropy to a milliarcsecond."""
+    """The association is the same wherever the field lies; offsets agree with astropy to a milliarcsecond."""
     rng = np.random.default_rng(0)
     for dec in (0.0, 16.0, 71.6):
         ra = (359.9 + rng.uniform(0, 0.2, 40)) % 360
         decs = dec + rng.uniform(-0.1, 0.1, 40)
         order = rng.permutation(40)
         east, north = rng.normal(0, 0.7, (2, 40))
-        seen = frame((ra + east / 3600 / np.cos(np.deg2rad(decs))) % 360, decs + north / 3600)
-        assert list(associate(seen.iloc[order], frame(ra, decs), **LIMITS)) == list(order)
-        one, two = SkyCoord(ra, decs, unit="deg"), SkyCoord(seen["ra_deg"], seen["dec_deg"], unit="deg")
-        x, y = one.spherical_offsets_to(two)
-        ours = offsets_arcsec(ra, decs, seen["ra_deg"].to_numpy(), seen["dec_deg"].to_numpy())
+        detections = frame((ra + east / 3600 / np.cos(np.deg2rad(decs))) % 360, decs + north / 3600)
+        assert list(associate(detections.iloc[order], frame(ra, decs), **LIMITS)) == list(order)
+        true_places, detected_places = SkyCoord(ra, decs, unit="deg"), SkyCoord(detections["ra_deg"], detections["dec_deg"], unit="deg")
+        x, y = true_places.spherical_offsets_to(detected_places)
+        ours = offsets_arcsec(ra, decs, detections["ra_deg"].to_numpy(), detections["dec_deg"].to_numpy())
         np.testing.assert_allclose(ours, [x.arcsec, y.arcsec], atol=1e-3)
 
 
 def test_one_to_one_nearest_first() -> None:
     """Two detections near one source, and one detection near two: each source and detection is used once."""
-    known = frame([10.0, 20.0, 20.0 + 4 / 3600], [0.0, 0.0, 0.0], 0.0)
-    found = frame([10.0 + 2 / 3600, 10.0 + 0.5 / 3600, 20.0 + 1 / 3600], [0.0, 0.0, 0.0])
-    assert list(associate(found, known, **LIMITS)) == [-1, 0, 1]
+    sources = frame([10.0, 20.0, 20.0 + 4 / 3600], [0.0, 0.0, 0.0], 0.0)
+    detections = frame([10.0 + 2 / 3600, 10.0 + 0.5 / 3600, 20.0 + 1 / 3600], [0.0, 0.0, 0.0])
+    assert list(associate(detections, sources, **LIMITS)) == [-1, 0, 1]
 
 
 def test_de_ruiter_scales_with_the_errors_and_stays_within_the_beam() -> None:
-    known = frame([10.0], [0.0], 0.0)
+    source = frame([10.0], [0.0], 0.0)
     at_8 = [10.0 + 8 / 3600]
-    assert associate(frame(at_8, [0.0], 0.1), known, **LIMITS)[0] == -1
-    assert associate(frame(at_8, [0.0], 1.5), known, **LIMITS)[0] == 0
-    assert associate(frame([10.0 + 20 / 3600], [0.0], 30.0), known, **LIMITS)[0] == -1
-    assert len(associate(frame([], []), known, **LIMITS)) == 0
-    assert list(associate(known, frame([], []), **LIMITS)) == [-1]
+    assert associate(frame(at_8, [0.0], 0.1), source, **LIMITS)[0] == -1
+    assert associate(frame(at_8, [0.0], 1.5), source, **LIMITS)[0] == 0
+    assert associate(frame([10.0 + 20 / 3600], [0.0], 30.0), source, **LIMITS)[0] == -1
+    assert len(associate(frame([], []), source, **LIMITS)) == 0
+    assert list(associate(source, frame([], []), **LIMITS)) == [-1]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_names_do_not_repeat() -> None:
 
 
 def test_one_discovery_in_two_mosaics_is_one_source_with_its_first_name() -> None:
-    """Also across 0 h; two discoveries of one mosaic are left as they are."""
+    """Also across 0 h; two discoveries in one mosaic stay two sources."""
     rows = pd.DataFrame(
         {
             "source_id": ["DSA_J000000.0+1", "DSA_J235959.9+1", "DSA_Ja", "DSA_Jb"],

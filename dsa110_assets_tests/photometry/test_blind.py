@@ -18,8 +18,8 @@ def test_pulls_of_fluxes_positions_and_shapes(make_sky) -> None:
     """1,500 isolated sources at 8 to 50 sigma: pulls of flux, RA, Dec, integrated flux and PA have mean 0 and
     sd 1.
 
-    Standard errors: 0.026 in the mean, 0.018 in sd; the noise's correlation, measured per image, adds 1 % and
-    the 8 sigma cut's end a bias in the linear error of under 0.02. 4 sigma: 0.1 in the mean, 0.08 in sd.
+    Standard errors: 0.026 in the mean, 0.018 in sd. The noise's correlation, measured per image, adds 1 %, and
+    at the lower end, 8 sigma, the linear error has a bias of under 0.02. 4 sigma: 0.1 in the mean, 0.08 in sd.
     """
     rng = np.random.default_rng(21)
     pulls, ratios = [], []
@@ -40,7 +40,7 @@ def test_pulls_of_fluxes_positions_and_shapes(make_sky) -> None:
             systematic_arcsec=0.5,
             max_separation_arcsec=30.0,
         )
-        # 8 sigma sources in 7 noise peaks above 5 of ~8,000 beams each: all found, hardly anything else.
+        # sources of 8 sigma, among 7 noise peaks above 5 sigma of ~8,000 beams each: all found, and hardly anything else.
         assert len(set(match[match >= 0])) == 225
         assert np.sum(match < 0) <= 1
         out, true = out[match >= 0], match[match >= 0]
@@ -72,7 +72,7 @@ def test_shape_and_position_angle_of_a_resolved_source(make_sky) -> None:
     sky.add(image, 128.0, 128.0, 1.0, major_arcsec=90.0, minor_arcsec=40.0, pa_deg=120.0)
     image += sky.correlated_noise(np.random.default_rng(1), 1e-4)
     out = find_sources(image, np.full(image.shape, 1e-4), sky.header, OPTIONS).iloc[0]
-    # SNR 10,000: noise is 1e-4; the background box, mostly filled by nothing, is the rest.
+    # SNR 10,000: noise is 1e-4; the rest is the background box, which is mostly empty.
     assert out["major_arcsec"] == pytest.approx(90, rel=2e-3)
     assert out["minor_arcsec"] == pytest.approx(40, rel=2e-3)
     assert out["pa_deg"] == pytest.approx(120, abs=0.2)
@@ -99,7 +99,7 @@ def test_close_pair_is_split_and_flagged(make_sky) -> None:
     sky.add(image, 133.0, 128.0, 0.2)
     out = find_sources(image, np.full(image.shape, 1e-3), sky.header, OPTIONS)
     assert len(out) == 2
-    # 1.3 beams apart the pair's errors are about twice the single ones: 2 mJy; four of them.
+    # At 1.3 beams the pair's errors are about twice those of single sources, 2 mJy; four times that is allowed.
     np.testing.assert_allclose(out["flux_jy"], [0.3, 0.2], atol=0.008)
     assert all(q & Quality.BLENDED for q in out["quality"])
 
@@ -109,11 +109,11 @@ def test_noise_alone_gives_hardly_a_detection(make_sky) -> None:
     one.
     """
     rng = np.random.default_rng(4)
-    found = 0
+    detections = 0
     for _ in range(20):
         sky = make_sky((512, 512))
-        found += len(find_sources(sky.correlated_noise(rng, 1e-3), np.full(sky.shape, 1e-3), sky.header, OPTIONS))
-    assert found <= 3
+        detections += len(find_sources(sky.correlated_noise(rng, 1e-3), np.full(sky.shape, 1e-3), sky.header, OPTIONS))
+    assert detections <= 3
 
 
 def test_missing_pixels_and_an_empty_image(make_sky) -> None:
@@ -134,7 +134,7 @@ def test_missing_pixels_and_an_empty_image(make_sky) -> None:
 
 
 def test_condon_errors_are_selectable_and_agree_to_their_approximation(make_sky) -> None:
-    """Condon's peak error is the rms; the propagated one of a fit over 0.75 beams is 10 % above it."""
+    """Condon's peak error is the rms; the propagated error of a fit over 0.75 beams is 10 % larger."""
     sky = make_sky((512, 512))
     image = sky.correlated_noise(np.random.default_rng(6), 1e-3)
     sky.add(image, 256.0, 256.0, 0.1)

@@ -1,4 +1,4 @@
-"""What hours pass on: every name and size once, in the bins of the sky they lie in, whatever the number of hours between."""
+"""Names and sizes that hours pass on: each once, in its bin of the sky, whatever the number of hours between."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dsa110_assets.photometry.forced import SIZE
 def measured(mjd: float, *sources: tuple[str, float, str, float]) -> pd.DataFrame:
     """An hour's rows: name, right ascension [deg], kind, major axis [arcsec] (0: a point, NaN: not known)."""
     names, ra, kinds, sizes = zip(*sources, strict=True)
-    given: dict[str, Any] = dict.fromkeys((*carried.PLACE, *carried.SIZES), 1.0)
-    return pd.DataFrame({**given, "source_id": names, "ra_deg": ra, "kind": kinds, SIZE: np.array(sizes), "mjd": mjd})
+    defaults: dict[str, Any] = dict.fromkeys((*carried.PLACE, *carried.SIZES), 1.0)
+    return pd.DataFrame({**defaults, "source_id": names, "ra_deg": ra, "kind": kinds, SIZE: np.array(sizes), "mjd": mjd})
 
 
 def hour(folder: Path, before: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """What an hour passes on, through its file."""
+    """The table that an hour passes on, written to its file and read back."""
     folder.mkdir()
     carried.carry(before, rows).to_parquet(folder / carried.FILE)
     return carried.read(dict.fromkeys(range(carried.BINS), folder))
@@ -32,8 +32,8 @@ def test_bins_are_hours_of_right_ascension() -> None:
 
 
 def test_names_and_first_sizes_are_kept_whatever_follows(tmp_path: Path) -> None:
-    """A source named in the first hour and sized in the second keeps both in the third, which finds another size; a listed one
-    keeps the size the second hour gave it; a point has none to pass on."""
+    """A source named in the first hour and given a size in the second keeps both in the third, which finds another size. A listed source
+    keeps the size from the second hour; a point has no size to pass on."""
     first = hour(tmp_path / "1", carried.nothing(), measured(1.0, ("new", 80.0, "blind", 0.0), ("listed", 80.1, "forced", np.nan)))
     assert first["source_id"].tolist() == ["new"]
     assert np.isnan(first[SIZE]).all()
@@ -51,7 +51,8 @@ def test_names_and_first_sizes_are_kept_whatever_follows(tmp_path: Path) -> None
 
 
 def test_each_bin_is_read_where_it_was_seen_last(tmp_path: Path) -> None:
-    """An hour at 5 h and one at 7 h later: what follows reads each one's own, and nothing twice at the border they share."""
+    """One hour covers 5 h and a later one 7 h: the next hour reads each bin from the hour that saw it last, and no bin twice at their
+    common border."""
     early = hour(tmp_path / "early", carried.nothing(), measured(1.0, ("a", 80.0, "blind", 0.0), ("b", 91.0, "blind", 0.0)))
     late = hour(tmp_path / "late", early[early["ra_deg"] > 90], measured(2.0, ("c", 110.0, "blind", 0.0)))
     assert late["source_id"].tolist() == ["b", "c"]
@@ -65,7 +66,7 @@ def test_each_bin_is_read_where_it_was_seen_last(tmp_path: Path) -> None:
     ("column", "change", "same"), [("mjd", 1.0, True), ("ra_deg", 1e-6, True), ("ra_deg", 1e-3, False), (SIZE, 1.0, False)]
 )
 def test_a_bins_digest_is_that_of_its_names_places_and_sizes(column: str, change: float, same: bool) -> None:
-    """Below what makes another measurement nothing counts, and neither does another bin or the order."""
+    """Changes too small to alter a measurement do not change the digest, nor do another bin or the order."""
     rows = measured(1.0, ("a", 80.00002, "blind", 20.0), ("b", 80.5, "blind", 0.0), ("c", 100.0, "blind", 0.0))
     before = carried.digests(carried.carry(carried.nothing(), rows), [5, 6, 7])
     assert [bool(before[name]) for name in ("05", "06", "07")] == [True, True, False]

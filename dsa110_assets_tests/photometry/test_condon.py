@@ -1,4 +1,4 @@
-"""Condon's formulas against their published special cases, and against fits made by another optimiser."""
+"""Condon's formulas against their published special cases, and against fits with another optimiser."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from dsa110_assets.photometry.condon import PA_UNKNOWN_DEG, condon_errors
 
 
 def test_point_source_errors_are_the_textbook_ones() -> None:
-    """rho = sqrt(2) SNR for a source of the beam's size: peak error = rms, position error = 0.60 theta /
-    rho.
-    """
+    """rho = sqrt(2) SNR for a source of the beam's size: peak error = rms, position error = 0.60 theta / rho."""
     errors = condon_errors(0.5, 0.01, 45.0, 20.0, 45.0, 20.0)
     assert errors.peak == pytest.approx(0.01, rel=1e-12)
     rho = np.sqrt(2) * 50

@@ -27,7 +27,7 @@ def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change
     tables = []
     for e in range(epochs):
         true = flux * np.array([(change or {}).get((k, e), 1.0) for k in range(sources)])
-        seen = gains[e] * true * (1 + fraction * rng.standard_normal(sources)) + rms * rng.standard_normal(sources)
+        observed = gains[e] * true * (1 + fraction * rng.standard_normal(sources)) + rms * rng.standard_normal(sources)
         day = pd.Timestamp("2026-01-01") + pd.Timedelta(days=e)
         tables.append(
             pd.DataFrame(
@@ -37,11 +37,11 @@ def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change
                     "dec_deg": 16.0,
                     "epoch": f"{day:%Y-%m-%d}T22:00",
                     "mjd": 61041.9 + e * 0.99727,
-                    "flux_jy": seen,
+                    "flux_jy": observed,
                     "flux_err_jy": rms,
                     "rms_jy": rms,
-                    "limit_jy": np.where(seen > 5 * rms, np.nan, 5 * rms),
-                    "detected": seen > 5 * rms,
+                    "limit_jy": np.where(observed > 5 * rms, np.nan, 5 * rms),
+                    "detected": observed > 5 * rms,
                     "quality": 0,
                     "mosaic_id": f"m{e}",
                     "catalogue_flux_jy": flux,
@@ -52,23 +52,23 @@ def nights(seed, sources, epochs, fraction=0.01, gain_sd=0.05, rms=0.005, change
 
 
 def corrections_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """correction, correction_err and n_references of sources that are no references, by epoch."""
+    """correction, correction_err and n_references by epoch, from sources that are no references."""
     curves = light_curves_of(rows).sort_values("n_references", kind="stable")
     return curves.groupby("epoch")[["correction", "correction_err", "n_references"]].last()
 
 
 def residual_rms(curves: pd.DataFrame) -> float:
-    """sqrt(sum chi^2 / sum(N - 1)) of the sources that do not vary (p > 0.001)."""
-    known = curves[np.isfinite(curves["flux_jy"])].assign(weight=lambda c: 1 / c["flux_err_jy"] ** 2)
-    sums = known.assign(product=known["weight"] * known["flux_jy"]).groupby("source_id")[["weight", "product"]].transform("sum")
-    chi2 = (known["weight"] * (known["flux_jy"] - sums["product"] / sums["weight"]) ** 2).groupby(known["source_id"]).sum()
-    freedom = known.groupby("source_id").size() - 1
+    """sqrt(sum chi^2 / sum(N - 1)) over the sources that do not vary (p > 0.001)."""
+    finite = curves[np.isfinite(curves["flux_jy"])].assign(weight=lambda c: 1 / c["flux_err_jy"] ** 2)
+    sums = finite.assign(product=finite["weight"] * finite["flux_jy"]).groupby("source_id")[["weight", "product"]].transform("sum")
+    chi2 = (finite["weight"] * (finite["flux_jy"] - sums["product"] / sums["weight"]) ** 2).groupby(finite["source_id"]).sum()
+    freedom = finite.groupby("source_id").size() - 1
     steady = chdtrc(freedom.clip(lower=1), chi2) > 1e-3
     return float(np.sqrt(chi2[steady].sum() / freedom[steady].sum()))
 
 
 def figures_of(rows: pd.DataFrame) -> dict[str, float]:
-    """The last night's."""
+    """The last night's figures."""
     return list(each_night(rows))[-1].figures
 
 
@@ -76,7 +76,7 @@ def test_gains_are_recovered_within_their_stated_errors() -> None:
     """C_e against the true gains (one common factor free): pulls of 60 epochs have sd 1 within 4/sqrt(120) =
     0.37.
 
-    With sigma_C the plain scatter it would be 0.18 (50 references); with C itself unnormalised, 10.
+    If sigma_C were the plain scatter, the sd would be 0.18 (50 references); if C were not normalised, 10.
     """
     rows, _, gains = nights(1, 200, 60)
     table = corrections_of(rows)
@@ -90,10 +90,10 @@ def test_gains_are_recovered_within_their_stated_errors() -> None:
     ("sources", "epochs", "slack"), [(60, 3, 0.12), (60, 10, 0.06), pytest.param(300, 30, 0.03, marks=pytest.mark.slow)]
 )
 def test_residuals_of_steady_sources_have_unit_scatter(sources, epochs, slack) -> None:
-    """A 1 % intrinsic error nobody stated is found, and pulls of steady sources come out with rms 1.
+    """An unstated intrinsic error of 1 % is found, and pulls of steady sources have rms 1.
 
-    Mean of 8 nights sets: rms of one has error 1/sqrt(2 N_s (N_e - 1)), 6, 3 and 0.8 %; the estimated
-    fraction adds as much again, and for three epochs the prior.
+    The rms is the mean over 8 sets of nights: that of one set has error 1/sqrt(2 N_s (N_e - 1)), 6, 3 and 0.8 %; the estimated
+    fraction adds as much again, and for three epochs so does the prior.
     """
     figures = []
     for seed in range(8):
@@ -104,19 +104,17 @@ def test_residuals_of_steady_sources_have_unit_scatter(sources, epochs, slack) -
 
 
 def test_faint_sources_rescale_a_wrong_noise() -> None:
-    """Errors quoted 25 % too small are rescaled by what faint sources scatter; 18 sources x 19 give it to 5
-    %.
-    """
+    """Errors quoted 25 % too small are rescaled by the scatter of faint sources; 18 sources x 19 give it to 5 %."""
     rows, _, _ = nights(3, 400, 20)
     rows["flux_err_jy"] *= 0.8
     assert figures_of(rows)["error_scale"] == pytest.approx(1.25, rel=0.15)
 
 
 def test_noise_that_is_the_same_every_night_is_not_scatter() -> None:
-    """Confusion of 0.7 rms, the same every night, is in the errors of fluxes: light curves scatter by 0.82 of those.
+    """Confusion of 0.7 rms, the same every night, is part of the flux errors: light curves scatter by 0.82 of these.
 
-    Hardly a source is below 10 sigma, and discoveries, which noise made bright once, must not speak for it. About 100
-    degrees of freedom know the scale to 0.07, eight sets to 0.025; three of that.
+    Hardly any source is below 10 sigma, and discoveries, which noise made bright once, must not determine the scale. About 100
+    degrees of freedom give the scale to 0.07, eight sets to 0.025; three times that is allowed.
     """
     scales, rms = [], []
     for seed in range(8):
@@ -128,34 +126,32 @@ def test_noise_that_is_the_same_every_night_is_not_scatter() -> None:
         blind = blind.assign(source_id="DSA_J" + blind["source_id"], dec_deg=10.0, catalogue_flux_jy=np.nan)
         curves = light_curves_of(pd.concat([rows, blind], ignore_index=True))
         scales.append(curves.attrs["error_scale"])
-        known = curves[curves["catalogue_flux_jy"] < 0.25]  # 50 sigma: beyond, the prior's share of the fraction is seen
-        rms.append(residual_rms(known))
+        faint = curves[curves["catalogue_flux_jy"] < 0.25]  # 50 sigma: above, the prior's part of the fraction shows
+        rms.append(residual_rms(faint))
     assert np.mean(scales) == pytest.approx(1 / np.hypot(1, 0.7), abs=0.08)
     assert np.mean(rms) == pytest.approx(1, abs=0.08)
 
 
 @pytest.mark.parametrize("epochs", [2, 3, 8])
 def test_a_reference_does_not_calibrate_its_own_variation_away(epochs) -> None:
-    """The brightest of eight sources flares by half in one epoch: all of it stays, and the others do not
-    dip.
-    """
+    """The brightest of eight sources flares by half in one epoch: the whole flare remains, and the others do not dip."""
     rows, flux, _ = nights(5, 40, epochs, gain_sd=0.03)
     bright = int(np.argmax(flux))
     rows, _, _ = nights(5, 40, epochs, gain_sd=0.03, change={(bright, epochs - 1): 1.5})
     keep = np.argsort(flux)[-8:]
     rows = rows[rows["source_id"].isin([f"s{k:05d}" for k in keep])]
     out = light_curves_of(rows)
-    own = out[out["source_id"] == f"s{bright:05d}"]["flux_jy"].to_numpy()
-    # Eight references of 1 to 3 %: each epoch's correction is good to about 1 %, the flux to 1 %: four sigma.
-    assert own[-1] / np.median(own[:-1]) == pytest.approx(1.5, rel=0.07)
+    flare = out[out["source_id"] == f"s{bright:05d}"]["flux_jy"].to_numpy()
+    # Eight references of 1 to 3 %: each epoch's correction has an error of about 1 %, the flux one of 1 %; four sigma are allowed.
+    assert flare[-1] / np.median(flare[:-1]) == pytest.approx(1.5, rel=0.07)
     others = out[out["source_id"] != f"s{bright:05d}"]
     last = others.groupby("source_id")["flux_jy"].apply(lambda s: s.iloc[-1] / s.iloc[0])
     assert np.median(last) == pytest.approx(1.0, abs=0.03)
-    assert (own[-1] - own[0]) / out["flux_err_jy"].max() > 5
+    assert (flare[-1] - flare[0]) / out["flux_err_jy"].max() > 5
 
 
 def test_own_correction_is_exactly_that_of_the_others() -> None:
-    """A reference's own flux multiplied by ten in an epoch must not move the correction it is given there."""
+    """A reference's flux multiplied by ten in an epoch must not change the correction that is applied to it there."""
     rows, _, _ = nights(6, 30, 12)
     name, epoch = rows["source_id"].iloc[0], rows["epoch"].iloc[-1]
     bright = rows.groupby("source_id")["flux_jy"].median().idxmax()
@@ -167,7 +163,7 @@ def test_own_correction_is_exactly_that_of_the_others() -> None:
 
 
 def test_overlapping_hours_give_one_row_per_transit_at_ra_zero_too() -> None:
-    """The same tiles in two hour mosaics (trap 41): the row of lower noise; nights 0.997 d apart stay two."""
+    """The same tiles in two hour mosaics (trap 41) give one row, that of lower noise; nights 0.997 d apart stay two rows."""
     rows, _, _ = nights(7, 20, 4)
     again = rows.assign(
         mjd=rows["mjd"] + 1 / 24,
@@ -185,7 +181,7 @@ def test_overlapping_hours_give_one_row_per_transit_at_ra_zero_too() -> None:
 
 
 def test_later_nights_do_not_touch_earlier_ones() -> None:
-    """Every row of the first 15 nights is the same, whether or not 15 more are there: to the last bit, but for its errors."""
+    """Except for errors, every row of the first 15 nights is the same to the last bit with and without 15 more nights."""
     rows, _, _ = nights(8, 80, 30, fraction=0.005)
     early = rows[rows["mjd"] < 61041.9 + 14.5]
     old, new = (list(each_night(r)) for r in (early, rows))
@@ -195,8 +191,8 @@ def test_later_nights_do_not_touch_earlier_ones() -> None:
 
 
 def joint_corrections(rows: pd.DataFrame) -> pd.Series[float]:
-    """C_e of all epochs at once by least squares of log S = log b_i + log C_e over bright sources: what a night-by-night
-    normalisation should come to but for noise and a common factor."""
+    """C_e of all epochs at once, by least squares of log S = log b_i + log C_e over bright sources. A night-by-night normalisation should
+    give the same except for noise and a common factor."""
     bright = rows[rows.groupby("source_id")["flux_jy"].transform("median") > 0.25]
     source, names = pd.factorize(bright["source_id"])
     epoch, epochs = pd.factorize(bright["epoch"], sort=True)
@@ -207,33 +203,33 @@ def joint_corrections(rows: pd.DataFrame) -> pd.Series[float]:
 
 
 def test_nights_one_after_another_give_what_all_together_give() -> None:
-    """Thirty nights, five of them not observed, one source seen since the twelfth only: corrections are those of a fit to all at once.
+    """Thirty nights, five of them not observed, with one source seen only since the twelfth: corrections equal those of a joint fit.
 
-    The median of 50 references that scatter by 1 % and their own noise of at most 2 % (snr 50) is good to 1.25 x 1.2 % / sqrt(50)
-    = 0.2 %, the joint fit to 0.1 %; the common factor is the first night's own error. Five times 0.25 % for the worst of 25;
-    their rms 1.5 times. Constant sources' fluxes then agree as well.
+    The median of 50 references that scatter by 1 % and have noise of at most 2 % (snr 50) has an error of 1.25 x 1.2 % / sqrt(50)
+    = 0.2 %, the joint fit one of 0.1 %; the common factor is the first night's error. Allowed are five times 0.25 % for the worst of
+    25, and 1.5 times for their rms. Constant sources' fluxes then agree as well.
     """
     rows, flux, gains = nights(21, 120, 30)
     night = np.round((rows["mjd"] - 61041.9) / 0.99727).astype(int)
     rows = rows[~night.isin([3, 4, 11, 19, 20]) & ~((rows["source_id"] == "s00007") & (night < 12))]
-    found, joint = corrections_of(rows)["correction"], joint_corrections(rows)
-    assert list(found.index) == list(joint.index)
-    ratio = (found / joint).to_numpy()
-    apart = ratio / np.median(ratio) - 1
-    assert np.max(np.abs(apart)) < 5 * 0.0025
-    assert np.std(apart) < 1.5 * 0.0025
+    nightly, joint = corrections_of(rows)["correction"], joint_corrections(rows)
+    assert list(nightly.index) == list(joint.index)
+    ratio = (nightly / joint).to_numpy()
+    deviation = ratio / np.median(ratio) - 1
+    assert np.max(np.abs(deviation)) < 5 * 0.0025
+    assert np.std(deviation) < 1.5 * 0.0025
     curves = light_curves_of(rows)
     true = flux[curves["source_id"].str[1:].astype(int)] * gains[0]
     pull = ((curves["flux_jy"] - true) / curves["flux_err_jy"])[curves["catalogue_flux_jy"] > 0.25]
-    # the common factor is the first night's mean noise of its references: 0.2 % beside errors of 1 %; 700 pulls know their sd to 3 %
+    # the common factor is the mean noise of the first night's references: 0.2 % beside errors of 1 %; 700 pulls give their sd to 3 %
     assert pull.std() == pytest.approx(1, abs=0.12)
 
 
 def test_references_are_not_those_whose_noise_was_high_before() -> None:
-    """400 sources of one flux, of which 50 are references: all others are constant from the first night to the second and third.
+    """400 sources of the same flux, of which 50 are references: all others are constant from the first night to the second and third.
 
-    A correction by 50 that scatter by 1 % in both nights is good to 1.25 x 1.4 % / sqrt(50) = 0.25 %; four of that. The 50 of the
-    highest first fluxes would be 1.6 % high in that night, and all others seem to rise by as much.
+    A correction by 50 references that scatter by 1 % in both nights has an error of 1.25 x 1.4 % / sqrt(50) = 0.25 %; four times that is
+    allowed. The 50 sources of the highest first fluxes would be 1.6 % high in that night, and all others would seem to rise by as much.
     """
     rng = np.random.default_rng(24)
     rows, _, gains = nights(24, 400, 3)
@@ -244,23 +240,23 @@ def test_references_are_not_those_whose_noise_was_high_before() -> None:
 
 
 def test_a_night_made_again_is_the_same_and_a_late_one_moves_only_what_follows() -> None:
-    """Without the fourth of eight nights: the nights before it stay to the last bit; those after it have other baselines, by
-    less than the worst of the errors of a correction (0.2 %, four of them)."""
+    """Without the fourth of eight nights, the nights before it are the same to the last bit. Those after it have other baselines, which
+    differ by less than the largest error of a correction (four times 0.2 %)."""
     rows, _, _ = nights(22, 100, 8)
     without = list(each_night(rows[rows["epoch"] != sorted(rows["epoch"].unique())[3]]))
     whole, again = list(each_night(rows)), list(each_night(rows))
-    for one, other in zip(whole, again, strict=True):
-        pd.testing.assert_frame_equal(one.curves, other.curves, check_exact=True)
-        pd.testing.assert_frame_equal(one.past.rows, other.past.rows, check_exact=True)
-    for one, other in zip(whole[:3], without[:3], strict=True):
-        pd.testing.assert_frame_equal(one.curves, other.curves, check_exact=True)
-    for one, other in zip(whole[4:], without[3:], strict=True):
-        assert (one.curves["correction"] != other.curves["correction"]).any()
-        np.testing.assert_allclose(one.curves["correction"], other.curves["correction"], rtol=4 * 0.002)
+    for first, second in zip(whole, again, strict=True):
+        pd.testing.assert_frame_equal(first.curves, second.curves, check_exact=True)
+        pd.testing.assert_frame_equal(first.past.rows, second.past.rows, check_exact=True)
+    for first, second in zip(whole[:3], without[:3], strict=True):
+        pd.testing.assert_frame_equal(first.curves, second.curves, check_exact=True)
+    for first, second in zip(whole[4:], without[3:], strict=True):
+        assert (first.curves["correction"] != second.curves["correction"]).any()
+        np.testing.assert_allclose(first.curves["correction"], second.curves["correction"], rtol=4 * 0.002)
 
 
 def test_the_past_is_bounded() -> None:
-    """After 60 nights no more rows of a source are kept than its first ten and its last ten."""
+    """After 60 nights only the first ten and the last ten rows of a source are kept."""
     rows, _, _ = nights(23, 40, 60)
     kept = [night.past.rows.groupby("source_id").size().max() for night in each_night(rows)]
     assert kept[4] == 5
@@ -268,9 +264,7 @@ def test_the_past_is_bounded() -> None:
 
 
 def test_too_few_references_are_said_and_not_invented() -> None:
-    """Two usable sources: correction 1 and the UNNORMALISED bit; one epoch and no rows are no errors
-    either.
-    """
+    """Two usable sources give correction 1 and the UNNORMALISED bit; one epoch or no rows raise no error either."""
     rows, _, _ = nights(10, 40, 3)
     bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
     out = light_curves_of(rows[rows["source_id"].isin(bright)])
@@ -287,8 +281,8 @@ def test_too_few_references_are_said_and_not_invented() -> None:
 
 
 def test_a_first_epoch_defines_the_scale() -> None:
-    """Alone, or after three epochs of another part of the sky, it is no epoch that lacks references, and off the scale by what
-    the mean noise of its sources is: 1.25 x 3 % / sqrt(n), the 3 % being what is assumed of them."""
+    """Alone, or after three epochs of another part of the sky, a first epoch does not count as lacking references. Its scale is off by
+    the mean noise of its sources: 1.25 x 3 % / sqrt(n), where 3 % is assumed for each source."""
     rows, _, _ = nights(10, 40, 3)
     first = rows[rows["epoch"] == rows["epoch"].iloc[0]]
     curves = light_curves_of(first)
@@ -304,14 +298,14 @@ def test_a_first_epoch_defines_the_scale() -> None:
     figures = figures_of(pd.concat([rows, elsewhere], ignore_index=True))
     assert (figures["n_epochs"], figures["n_comparable_epochs"], figures["n_unnormalised_epochs"]) == (1, 0, 0)
     assert figures_of(rows)["n_references_min"] >= OPTIONS.min_references
-    # two usable sources in each of three epochs: those can be compared, and do lack references
+    # two usable sources in each of three epochs: these epochs can be compared, and do lack references
     bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
     poor = figures_of(rows[rows["source_id"].isin(bright)])
     assert (poor["n_comparable_epochs"], poor["n_references_min"]) == (1, 0)
 
 
 def test_an_hour_without_references_takes_its_night() -> None:
-    """The second hour of each night has faint sources only; its correction is the first hour's."""
+    """The second hour of each night has only faint sources; its correction is the first hour's."""
     rows, flux, _ = nights(11, 60, 5)
     faint = rows["source_id"].isin([f"s{k:05d}" for k in np.flatnonzero(flux < 0.04)])
     rows.loc[faint, "epoch"] = rows.loc[faint, "epoch"].str.replace("T22", "T23")
@@ -334,27 +328,28 @@ def test_missing_fluxes_and_limits_pass_through() -> None:
 
 
 def spoilt(rows: pd.DataFrame, epoch: int, spread: float, noise: float, seed: int = 5) -> pd.DataFrame:
-    """The rows with one epoch's fluxes scattered by a fraction and its noise multiplied, as where an antenna is deaf."""
+    """The rows with one epoch's fluxes scattered by a fraction and its noise multiplied, as with a deaf antenna."""
     rng = np.random.default_rng(seed)
-    mine = (rows["mjd"] == 61041.9 + epoch * 0.99727).to_numpy()
-    factor = np.where(mine, 1 + spread * rng.standard_normal(len(rows)), 1.0)
-    more = np.where(mine, noise * rows["flux_err_jy"] * rng.standard_normal(len(rows)), 0.0)
+    of_epoch = (rows["mjd"] == 61041.9 + epoch * 0.99727).to_numpy()
+    factor = np.where(of_epoch, 1 + spread * rng.standard_normal(len(rows)), 1.0)
+    more = np.where(of_epoch, noise * rows["flux_err_jy"] * rng.standard_normal(len(rows)), 0.0)
     return rows.assign(flux_jy=rows["flux_jy"] * factor + more)
 
 
 @pytest.mark.parametrize("epochs", [3, 5, 20])
 def test_an_epoch_that_scatters_more_has_larger_errors_and_no_other(epochs: int) -> None:
-    """Fluxes of one epoch 8 % off at random, its noise three times what it claims: its own errors say so, the others' stay.
+    """Fluxes of one epoch are off by 8 % at random, and its noise is three times the stated one: its errors become larger, the others'
+    do not.
 
     240 sources of 30 mJy to 5 Jy, rms 5 mJy: pulls about the true flux of the spoilt epoch have an sd of 1. The robust scatter of
-    some 60 faint rows gives the noise to 1.17/sqrt(60) = 15 %, that of 180 bright ones the fraction to 9 %: 4 errors of
-    both together are 0.4. Without, the sd is above 3. Of three epochs two healthy ones tell little of their own errors.
+    some 60 faint rows gives the noise to 1.17/sqrt(60) = 15 %, that of 180 bright rows the fraction to 9 %: 4 errors of
+    both together are 0.4. Otherwise the sd would be above 3. Of three epochs, the two healthy ones determine their errors poorly.
     """
     rows, flux, _ = nights(7, 240, epochs)
     curves = light_curves_of(spoilt(rows, 1, 0.08, 3.0))
-    told = curves.attrs["noisy_epochs"]
-    assert told[0].startswith("2026-01-02T22:00: noise x ")
-    assert len(told) == 1 or epochs == 3
+    noisy_epochs = curves.attrs["noisy_epochs"]
+    assert noisy_epochs[0].startswith("2026-01-02T22:00: noise x ")
+    assert len(noisy_epochs) == 1 or epochs == 3
     true = flux[curves["source_id"].str[1:].astype(int)]
     pull = (curves["flux_jy"] - true) / curves["flux_err_jy"]
     bad = (curves["epoch"] == "2026-01-02T22:00").to_numpy()
@@ -369,8 +364,8 @@ def test_an_epoch_that_scatters_more_has_larger_errors_and_no_other(epochs: int)
 
 @pytest.mark.slow
 def test_healthy_epochs_are_left_alone() -> None:
-    """Nothing in 400 epochs of 20 skies, judged again every night, is 4 standard errors off by chance (each of 800 scatters once
-    in 30,000).
+    """In 400 epochs of 20 skies, judged again every night, nothing is off by 4 standard errors by chance (for each of 800 scatters the
+    chance is 1 in 30,000).
     """
     for seed in range(20):
         rows, _, _ = nights(100 + seed, 80, 20)
@@ -378,7 +373,7 @@ def test_healthy_epochs_are_left_alone() -> None:
 
 
 def test_suspect_rows_normalise_nothing() -> None:
-    """A third of the sources 30 % low in one epoch, all of them marked: the epoch's correction is that of the others."""
+    """A third of the sources are 30 % low in one epoch, all of them marked: the epoch's correction is that of the others."""
     rows, _, _ = nights(11, 90, 8, gain_sd=0.0)
     low = (rows["mjd"] == 61041.9 + 3 * 0.99727) & (rows["source_id"] < "s00030")
     rows = rows.assign(flux_jy=np.where(low, 0.7 * rows["flux_jy"], rows["flux_jy"]), quality=np.where(low, int(Quality.TILE_SUSPECT), 0))
@@ -387,7 +382,7 @@ def test_suspect_rows_normalise_nothing() -> None:
 
 
 def test_absolute_errors_are_about_the_truth() -> None:
-    """Every source 2 % off the catalogue for ever (beam, neighbours): light curves scatter by 1 %, and about the truth by more.
+    """Every source is permanently off by 2 % (beam, neighbours): light curves scatter by 1 %, and by more about the truth.
 
     200 sources x 10 epochs: 2 % and the epochs' 1 % together make the sd of pulls about the truth 1 within 10 %.
     """

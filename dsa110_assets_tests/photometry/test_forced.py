@@ -29,10 +29,10 @@ def grid(rng, size, step):
 def test_pulls_in_correlated_noise(make_sky, correlation) -> None:
     """2,700 injections at 5 to 50 sigma: pull mean 0, sd 1, no flux bias above 10 sigma.
 
-    Statistical errors: mean 1/sqrt(2700) = 0.019, sd 1/sqrt(2*2700) = 0.014; on top, the noise scale and its
-    correlation are measured on 12 images of about 2,300 beams (2 % in sd) and the background in boxes (0.06
-    sigma each, averaging down over 12 x 4 boxes to 0.01). Four standard errors: 0.09 in the mean, 0.08 in sd
-    is loose; the requirement is 0.05 in sd.
+    Statistical errors: mean 1/sqrt(2700) = 0.019, sd 1/sqrt(2*2700) = 0.014. In addition, the noise scale and its
+    correlation are measured on 12 images of about 2,300 beams (2 % in sd), and the background in boxes (0.06
+    sigma each, averaging down over 12 x 4 boxes to 0.01). Four standard errors, 0.09 in the mean and 0.08 in sd,
+    are loose; the requirement is 0.05 in sd.
     """
     rng = np.random.default_rng(11)
     pulls, ratios = [], []
@@ -53,8 +53,8 @@ def test_pulls_in_correlated_noise(make_sky, correlation) -> None:
 
 
 def test_error_is_the_exact_one_for_this_noise(make_sky) -> None:
-    """sigma_F = sigma sqrt(sum K_i K_j rho_ij)/sum K^2, summed pixel by pixel with the true correlation; 4 %
-    is the precision with which one 768 x 768 image can tell its correlation.
+    """sigma_F = sigma sqrt(sum K_i K_j rho_ij)/sum K^2, summed pixel by pixel with the true correlation; one
+    768 x 768 image gives its correlation to 4 %.
     """
     sky = make_sky((768, 768))
     image = sky.correlated_noise(np.random.default_rng(2), 1e-3)
@@ -100,7 +100,7 @@ def test_beam_position_angle_is_north_through_east(make_sky) -> None:
 
 @pytest.mark.parametrize("separation", [0.5, 0.8, 1.2, 1.45])
 def test_blends_are_solved_together(make_sky, separation) -> None:
-    """Two sources a fraction of a beam apart, noise-free: each its own flux, where alone it would take the
+    """Two sources a fraction of a beam apart, noise-free: each has its own flux, while measured singly it would include the
     other's.
     """
     sky = make_sky((256, 256), beam_arcsec=(30.0, 30.0), pa_deg=0.0)
@@ -113,8 +113,8 @@ def test_blends_are_solved_together(make_sky, separation) -> None:
     together = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x, y)), options)
     np.testing.assert_allclose(together["flux_jy"], flux, atol=2e-3)
     assert all("BLENDED" in decode(q) for q in together["quality"])
-    alone = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x[1:], y[1:])), options)
-    assert alone["flux_jy"][0] > 1.03 * flux[1]
+    single = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x[1:], y[1:])), options)
+    assert single["flux_jy"][0] > 1.03 * flux[1]
 
 
 def test_blend_pulls_carry_the_shared_error(make_sky) -> None:
@@ -133,7 +133,7 @@ def test_blend_pulls_carry_the_shared_error(make_sky) -> None:
         pulls.append((out["flux_jy"] - flux) / out["flux_err_jy"])
         errors.append(out["flux_err_jy"] / out["rms_jy"])
     assert abs(np.concatenate(pulls).std() - 1) < 0.10
-    # Natural-weight noise is shared by neighbours as the beam is: a blend costs little (1.10 is the lone
+    # Natural-weight noise is correlated between neighbours like the beam, so a blend costs little (1.10 is the single
     # source's).
     assert 1.05 < np.mean(errors) < 1.25
 
@@ -164,8 +164,8 @@ def test_sources_on_both_sides_of_ra_zero(make_sky, dec) -> None:
         out = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(ra[shuffled], sources_dec[shuffled]), OPTIONS)
         fluxes.append(out["flux_jy"].to_numpy()[np.argsort(shuffled)])
     np.testing.assert_allclose(fluxes[0], fluxes[1], atol=1e-5)
-    # At dec 71.6 local north turns by 0.2 deg / cos(dec) * sin(dec) = 0.6 deg across the field, the
-    # synthetic beam does not.
+    # At dec 71.6 local north turns by 0.2 deg / cos(dec) * sin(dec) = 0.6 deg across the field; the
+    # synthetic beam does not turn.
     np.testing.assert_allclose(fluxes[0], 1.0, atol=5e-3)
 
 
@@ -186,9 +186,7 @@ def test_missing_pixels_give_nan_and_never_zero(make_sky) -> None:
 
 
 def test_limits_hold_for_sources_below_them(make_sky) -> None:
-    """Positions without a source: 5 sigma is reached by none of 2,000 (expected 6e-4), sd of SNR is 1 within
-    4/sqrt(4000).
-    """
+    """None of 2,000 positions without a source reaches 5 sigma (expected 6e-4); the sd of SNR is 1 within 4/sqrt(4000)."""
     rng = np.random.default_rng(8)
     sky = make_sky((1024, 1024))
     image = sky.correlated_noise(rng, 1e-3)
@@ -206,9 +204,7 @@ def test_limits_hold_for_sources_below_them(make_sky) -> None:
 
 
 def test_noise_map_is_scaled_to_the_real_noise(make_sky) -> None:
-    """A noise map that is three times too small, and a real noise that doubles half-way: the local rms
-    follows.
-    """
+    """The noise map is three times too small, and the real noise doubles half-way: the local rms follows the real noise."""
     sky = make_sky((1024, 1024))
     image = sky.correlated_noise(np.random.default_rng(9), 1e-3)
     image[:, 512:] *= 2
@@ -233,8 +229,8 @@ def test_dense_neighbours_agree_with_a_direct_least_squares(make_sky) -> None:
     out = measure_forced(image, np.full(image.shape, 1e-3), sky.header, frame(*sky.world(x, y)), options)
     kernels = np.array([sky.gaussian(*place) for place in zip(x, y, strict=True)])
     near = kernels >= 2.0 ** (-4 * 0.75**2)
-    own = np.where(near, kernels, 0.0).reshape(30, -1)
-    expected = np.linalg.solve(own @ kernels.reshape(30, -1).T, own @ image.astype(np.float32).ravel())
+    estimators = np.where(near, kernels, 0.0).reshape(30, -1)
+    expected = np.linalg.solve(estimators @ kernels.reshape(30, -1).T, estimators @ image.astype(np.float32).ravel())
     # Kernel geometry differs by 1e-5 (projection) and by pixels on the aperture's rim; the noise per source
     # is 1e-4.
     np.testing.assert_allclose(out["flux_jy"], expected, atol=2e-4 + 0.01 * 0.1)
@@ -252,7 +248,7 @@ def test_header_without_beam_is_refused(make_sky) -> None:
 
 @pytest.mark.alone
 def test_threads_change_nothing(make_sky) -> None:
-    """Blended and single sources, a hole, and more groups than a thread takes at once: the same to the last bit."""
+    """Blended and single sources, a hole, and more groups than a thread takes at once: results are the same to the last bit."""
     rng = np.random.default_rng(5)
     sky = make_sky((768, 768))
     image = sky.correlated_noise(rng, 1e-3)

@@ -1,4 +1,4 @@
-"""What measurements say about themselves: their tiles, doubts, history and times."""
+"""Figures and marks of an hour's measurements: their tiles, doubts, history and times."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from dsa110_assets_tests.mosaics.tiles import make_tiles
 
 def measured(n: int = 30, **columns: Any) -> pd.DataFrame:
     flux = np.linspace(0.2, 2.0, n)
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "source_id": [f"s{k}" for k in range(n)], "kind": "forced", "flux_jy": flux, "flux_err_jy": 0.004, "rms_jy": 0.004,
         "detected": True, "quality": 0, "catalogue_flux_jy": flux, "frequency_hz": 1.405e9, "ra_deg": 150.0, "dec_deg": 16.0,
     }  # fmt: skip
-    return pd.DataFrame(given | columns)
+    return pd.DataFrame(defaults | columns)
 
 
 def test_the_hours_flux_ratio_has_an_error_and_is_asked_of_expected_sources() -> None:
-    """All fluxes 12 % low, and half of them lost below 20 sigma by that: those are compared too, for the catalogue has them."""
+    """All fluxes are 12 % low, which puts half of them below 20 sigma. These are compared too, because the catalogue lists them."""
     rows = measured()
     rows = rows.assign(flux_jy=0.88 * rows["flux_jy"], rms_jy=0.05)
     figures = hourfigures.measurement_figures(rows, 0)
@@ -40,8 +40,8 @@ def test_the_hours_flux_ratio_has_an_error_and_is_asked_of_expected_sources() ->
 
 
 def test_an_hour_is_compared_with_its_history(tmp_path: Path) -> None:
-    """Three earlier hours, one of them 20 % off: their median counts; this hour is 6 % high. Marked rows and other
-    frequencies say nothing."""
+    """Of three earlier hours one is 20 % off: their median counts, and this hour is 6 % high. Marked rows and other
+    frequencies are not compared."""
     hours = []
     for k, factor in enumerate((1.0, 1.2, 1.001)):
         hours.append(tmp_path / f"{k}.parquet")
@@ -55,15 +55,15 @@ def test_an_hour_is_compared_with_its_history(tmp_path: Path) -> None:
     assert figures["history_flux_ratio_error"] < 0.01
     assert hourfigures.history_figures(now.assign(frequency_hz=1.3e9), hours)["history_count"] == 0
     assert hourfigures.history_figures(now.assign(quality=int(Quality.EDGE)), hours)["history_count"] == 0
-    alone = hourfigures.history_figures(now, [])
-    assert alone["history_count"] == 0
-    assert math.isnan(alone["history_flux_ratio"])
-    assert math.isnan(alone["history_flux_ratio_error"])
+    without_history = hourfigures.history_figures(now, [])
+    assert without_history["history_count"] == 0
+    assert math.isnan(without_history["history_flux_ratio"])
+    assert math.isnan(without_history["history_flux_ratio_error"])
 
 
 def test_rows_know_their_tiles_and_which_are_suspect(tmp_path: Path) -> None:
-    """Three tiles along a strip, the last suspect: rows near the first do not touch it, rows near it are marked; when its
-    files are gone every row is."""
+    """Of three tiles along a strip the last is suspect. Rows near the first tile do not touch it, and rows near it are marked; if its
+    files are gone, every row is marked."""
     tiles = make_tiles(tmp_path, [(150.0, 16.0), (150.4, 16.0), (150.8, 16.0)], [], noise_jy=[0.002] * 3, n_pixels=384)
     table = pd.DataFrame({"product_id": [t.product_id for t in tiles], "suspicion": ["", "", "rms: 1.9"]})
     rows = measured(3, ra_deg=[149.8, 150.4, 151.0], flux_jy=1.0)
@@ -83,8 +83,8 @@ def test_rows_know_their_tiles_and_which_are_suspect(tmp_path: Path) -> None:
     ("negative", "doubtful"), [([], []), ([6.0], []), ([6.0, 5.5], [0, 1]), ([20.0, 6.0, 5.0], [0, 1, 2]), ([5.1, 5.0], [0])]
 )
 def test_discoveries_like_the_negatives_are_doubtful(negative: list[float], doubtful: list[int]) -> None:
-    """Three new sources at 7, 9 and 30 sigma; one negative alone noise gives too, and up to 1.5 times the brightest of more
-    reach doubts. Known sources are not touched."""
+    """Three new sources at 7, 9 and 30 sigma. A single negative detection may be noise; with more of them, new sources up to 1.5 times
+    the brightest are doubtful. Known sources are not affected."""
     rows = measured(kind=["blind"] * 3 + ["forced"] * 27, snr=[7.0, 9.0, 30.0] + [5.5] * 27)
     out = hourrows.with_doubts(rows, np.array(negative), 0.05)
     assert np.flatnonzero(out["quality"] & int(Quality.DOUBTFUL_NEW)).tolist() == doubtful
@@ -93,8 +93,8 @@ def test_discoveries_like_the_negatives_are_doubtful(negative: list[float], doub
 
 
 def test_a_points_time_is_its_sources_transit() -> None:
-    """Hour angle 0 to a millisecond at the times given, for sources crossing during the hour; its ends for those before and
-    after; nights follow each other by a sidereal day."""
+    """Sources that cross the meridian during the hour get the time of hour angle 0, to a millisecond; those before and after get the
+    hour's ends. Successive nights differ by a sidereal day."""
     first, last = 61066.20, 61066.25
     ra = np.rad2deg(astrometry.apparent_lst_rad(np.array([61066.21, 61066.24]))) - 0.3
     mjd = transit_mjd(ra, np.array([16.0, 17.0]), first, last)

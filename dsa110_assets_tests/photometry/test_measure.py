@@ -1,4 +1,4 @@
-"""One mosaic on disk to rows: known, new, undetected, missing; the same names the next night."""
+"""From one mosaic on disk to rows: known, new, undetected, missing; the same names the next night."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ def test_rows_of_a_mosaic(night) -> None:
     write, catalogue, (new_x, new_y, new_flux), sky = night
     out = measure_mosaic(*write(1), catalogue, OPTIONS, "2026-01-25T22:00", 61065.9, "hour_mosaic-1")
     assert tuple(out.columns) == MEASUREMENT_COLUMNS
-    known = out[out["kind"] == "forced"].set_index("source_id")
-    # Outside the mosaic: no row. In its missing margin: no row either, being more than a beam from any data.
-    assert set(known.index) == {f"NVSS_{k}" for k in range(12)}
-    there = known.drop(index="NVSS_3")
-    assert there["detected"].all()
-    np.testing.assert_allclose(there["flux_jy"], 0.05, atol=5 * 1.2e-3)
-    assert there["limit_jy"].isna().all()
-    assert there["integrated_jy"].notna().all()
-    assert (there["ra_offset_arcsec"].abs() < 5).all()
-    absent = known.loc["NVSS_3"]
+    forced = out[out["kind"] == "forced"].set_index("source_id")
+    # No row outside the mosaic, and none in its missing margin, which is more than a beam from any data.
+    assert set(forced.index) == {f"NVSS_{k}" for k in range(12)}
+    present = forced.drop(index="NVSS_3")
+    assert present["detected"].all()
+    np.testing.assert_allclose(present["flux_jy"], 0.05, atol=5 * 1.2e-3)
+    assert present["limit_jy"].isna().all()
+    assert present["integrated_jy"].notna().all()
+    assert (present["ra_offset_arcsec"].abs() < 5).all()
+    absent = forced.loc["NVSS_3"]
     assert not absent["detected"]
     assert absent["limit_jy"] == pytest.approx(5 * absent["flux_err_jy"])
     assert np.isnan(absent["integrated_jy"])
@@ -81,11 +81,11 @@ def test_rows_of_a_mosaic(night) -> None:
     assert new["catalogue_flux_jy"].isna().all()
     assert (out["frequency_hz"] == 1.405e9).all()
     assert (out["n_tiles"] == 3).all()
-    assert known["catalogue_flux_jy"].iloc[0] == pytest.approx(0.05 * (1.405 / 1.4) ** -0.7, rel=1e-12)
+    assert forced["catalogue_flux_jy"].iloc[0] == pytest.approx(0.05 * (1.405 / 1.4) ** -0.7, rel=1e-12)
 
 
 def test_names_are_stable_when_discoveries_are_passed_on(night) -> None:
-    """Ten nights, each knowing the earlier discoveries: two new sources, not twenty."""
+    """In ten nights, each with the earlier discoveries, there are two new sources, not twenty."""
     write, catalogue, _, _ = night
     known, names = catalogue, set()
     for seed in range(2, 12):

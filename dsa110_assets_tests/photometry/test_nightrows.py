@@ -1,4 +1,4 @@
-"""A night's measurements: names, transits over midnight; and many nights read as one table."""
+"""A night's measurements: names and transits over midnight; and many nights read as one table."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def files(folder: Path, *tables: pd.DataFrame) -> list[Path]:
 
 
 def test_one_object_found_twice_has_its_earliest_name_for_good(tmp_path: Path) -> None:
-    """Two hours of a night find it apart; a third, on a later night, once more. Two in one mosaic are two sources, for good too."""
+    """Two hours of a night find the object separately; a third hour, on a later night, finds it again. Two sources of one mosaic also
+    keep separate names for good."""
     first = hour("2026-01-01T20:00", {"DSA_Ja": 10.0, "DSA_Jx": 20.0, "DSA_Jy": 20.0015}, MIDNIGHT - 0.16)
     second = hour("2026-01-01T21:00", {"DSA_Jb": 10.0}, MIDNIGHT - 0.12, offset_arcsec=2)
     rows, names = nightrows.measured(files(tmp_path, second, first), NIGHT, NO_NAMES, None, OPTIONS.merge_arcsec)
@@ -61,17 +62,17 @@ def test_one_object_found_twice_has_its_earliest_name_for_good(tmp_path: Path) -
 
 
 def test_a_transit_over_midnight_is_in_one_night(tmp_path: Path) -> None:
-    """The hours on both sides measure the same tiles: each transit is in the night that has it, once."""
+    """The hours on both sides of midnight measure the same tiles: each transit is in its own night, once."""
     before = hour("2026-01-01T23:00", {"S1": 1.0, "S2": 2.0, "S3": 3.0}, MIDNIGHT)
     before["mjd"] = MIDNIGHT + np.array([-0.01, 0.001, 0.006])
     after = hour("2026-01-02T00:00", {"S1": 1.0, "S2": 2.0, "S3": 3.0}, MIDNIGHT)
     after["mjd"] = np.maximum(before["mjd"], MIDNIGHT - 0.007)
-    one, _ = nightrows.measured(files(tmp_path, before), NIGHT, NO_NAMES, None, 10.0)
-    assert one["source_id"].tolist() == ["S1", "S2"], "S3 crosses the meridian 8.6 minutes after midnight: the next night's"
-    two, _ = nightrows.measured(files(tmp_path, after), "2026-01-02", NO_NAMES, one, 10.0)
-    assert two["source_id"].tolist() == ["S3"]
-    alone, _ = nightrows.measured(files(tmp_path, after), "2026-01-02", NO_NAMES, None, 10.0)
-    assert alone["source_id"].tolist() == ["S1", "S2", "S3"], "nobody else has them"
+    first_night, _ = nightrows.measured(files(tmp_path, before), NIGHT, NO_NAMES, None, 10.0)
+    assert first_night["source_id"].tolist() == ["S1", "S2"], "S3 crosses the meridian 8.6 minutes after midnight: the next night's"
+    second_night, _ = nightrows.measured(files(tmp_path, after), "2026-01-02", NO_NAMES, first_night, 10.0)
+    assert second_night["source_id"].tolist() == ["S3"]
+    without_first, _ = nightrows.measured(files(tmp_path, after), "2026-01-02", NO_NAMES, None, 10.0)
+    assert without_first["source_id"].tolist() == ["S1", "S2", "S3"], "nobody else has them"
 
 
 def many_nights(sources: int, number: int) -> pd.DataFrame:
@@ -84,13 +85,14 @@ def many_nights(sources: int, number: int) -> pd.DataFrame:
         names = {f"s{k:04d}": k * 0.05 for k in range(sources)}
         rows = hour(f"{day:%Y-%m-%d}T22:00", names, MIDNIGHT - 0.1 + n * 0.99727, error=0.005)
         scatter = 0.1 if n == 1 else 0.01
-        seen = flux * (1 + scatter * rng.standard_normal(sources)) + 0.005 * rng.standard_normal(sources)
-        tables.append(rows.assign(flux_jy=seen, limit_jy=np.where(seen > 0.025, np.nan, 0.025), catalogue_flux_jy=flux))
+        observed = flux * (1 + scatter * rng.standard_normal(sources)) + 0.005 * rng.standard_normal(sources)
+        tables.append(rows.assign(flux_jy=observed, limit_jy=np.where(observed > 0.025, np.nan, 0.025), catalogue_flux_jy=flux))
     return pd.concat(tables, ignore_index=True)
 
 
 def test_nights_on_disk_are_read_as_one_table_with_the_errors_of_the_last(tmp_path: Path) -> None:
-    """Made one from the other's files, as the asset does; read back, all rows are what one pass in memory gives, to the last bit."""
+    """Each night is made from the files of the one before, as the asset does. Read back, all rows equal one pass in memory to the last
+    bit."""
     measured = many_nights(120, 6)
     folders: list[Path] = []
     for night, tonight in measured.groupby(measured["epoch"].str[:10]):
@@ -105,23 +107,23 @@ def test_nights_on_disk_are_read_as_one_table_with_the_errors_of_the_last(tmp_pa
         folders.append(place)
     expected = light_curves_of(measured)
     expected.attrs = {}
-    found = Nights.of(folders)
-    assert list(found.errors.noisy.index) == ["2026-01-02T22:00"]
-    assert found.names() == sorted(measured["source_id"].unique())
-    whole = found.of_sources(found.names())
+    nights = Nights.of(folders)
+    assert list(nights.errors.noisy.index) == ["2026-01-02T22:00"]
+    assert nights.names() == sorted(measured["source_id"].unique())
+    whole = nights.of_sources(nights.names())
     pd.testing.assert_frame_equal(whole, expected[whole.columns], check_exact=True, check_dtype=False)
-    one = found.of_sources(["s0007"])
-    pd.testing.assert_frame_equal(one, whole[whole["source_id"] == "s0007"].reset_index(drop=True), check_exact=True)
+    single_source = nights.of_sources(["s0007"])
+    pd.testing.assert_frame_equal(single_source, whole[whole["source_id"] == "s0007"].reset_index(drop=True), check_exact=True)
     columns = ("mjd", "flux_jy", "flux_err_jy")
     tables = [
-        pd.DataFrame({"source_id": np.repeat(names, np.diff(starts)), **values}) for names, starts, values in found.parts(columns, 100)
+        pd.DataFrame({"source_id": np.repeat(names, np.diff(starts)), **values}) for names, starts, values in nights.parts(columns, 100)
     ]
     assert len(tables) == 8, "720 rows"
     parts = pd.concat(tables).sort_values(["source_id", "mjd"], ignore_index=True)
     pd.testing.assert_frame_equal(parts, whole[["source_id", *columns]], check_exact=True, check_dtype=False)
     early = Nights.of(folders[:2]).of_sources(["s0007"])
-    assert early["flux_jy"].tolist() == one["flux_jy"].tolist()[:2]
-    assert early["correction"].tolist() == one["correction"].tolist()[:2]
+    assert early["flux_jy"].tolist() == single_source["flux_jy"].tolist()[:2]
+    assert early["correction"].tolist() == single_source["correction"].tolist()[:2]
 
 
 def test_sources_are_named_by_whichever_nights_have_them(tmp_path: Path) -> None:
@@ -130,8 +132,8 @@ def test_sources_are_named_by_whichever_nights_have_them(tmp_path: Path) -> None
         (tmp_path / str(n)).mkdir()
         nightrows.write(hour(str(n), {}, MIDNIGHT).reindex(range(len(names))).assign(source_id=names), tmp_path / str(n))
     files = tuple(tmp_path / str(n) / nightrows.FILE for n in range(len(nights)))
-    found = Nights(files, NightErrors.before_any(0.02)).by_source("count(*) AS n")
-    assert dict(zip(found["source_id"], found["n"], strict=True)) == {"s1": 2, "s2": 3, "s3": 1}
+    counts = Nights(files, NightErrors.before_any(0.02)).by_source("count(*) AS n")
+    assert dict(zip(counts["source_id"], counts["n"], strict=True)) == {"s1": 2, "s2": 3, "s3": 1}
 
 
 def test_light_curves_of_an_earlier_version_are_refused_by_name(tmp_path: Path) -> None:
@@ -140,25 +142,26 @@ def test_light_curves_of_an_earlier_version_are_refused_by_name(tmp_path: Path) 
 
 
 def test_errors_are_those_of_the_formula(tmp_path: Path) -> None:
-    """sigma'^2 = (k k_e sigma / C)^2 + F^2 (sigma_C^2 + f^2 + f_e^2), by hand for a row of a noisy epoch and one of another."""
+    """sigma'^2 = (k k_e sigma / C)^2 + F^2 (sigma_C^2 + f^2 + f_e^2), computed by hand for a row of a noisy epoch and one of another
+    epoch."""
     noisy = pd.DataFrame({"scale": [3.0], "fraction": [0.2], "rows": [9.0]}, index=pd.Index(["e1"], name="epoch"))
     errors = NightErrors(ErrorModel(1.5, 0.02), ErrorModel(1.5, 0.05), noisy)
     rows = pd.DataFrame(
         {"epoch": ["e0", "e1"], "flux_jy": 2.0, "raw_flux_err_jy": 0.1, "correction": 0.5, "correction_err": 0.005, "limit_jy": 1.0,
          "noise_scale": 1.0}
     )  # fmt: skip
-    told = errors.with_errors(rows)
+    corrected = errors.with_errors(rows)
     expected = [np.sqrt((1.5 * 0.2) ** 2 + 4 * (0.01**2 + 0.02**2)), np.sqrt((4.5 * 0.2) ** 2 + 4 * (0.01**2 + 0.02**2 + 0.2**2))]
-    np.testing.assert_allclose(told["flux_err_jy"], expected, rtol=1e-12)
-    np.testing.assert_allclose(told["absolute_err_jy"].iloc[0], np.sqrt((1.5 * 0.2) ** 2 + 4 * (0.01**2 + 0.05**2)), rtol=1e-12)
-    np.testing.assert_allclose(told["limit_jy"], [1.5, 4.5], rtol=1e-12)
-    np.testing.assert_allclose(errors.with_errors(told)["limit_jy"], [1.5, 4.5], rtol=1e-12)
+    np.testing.assert_allclose(corrected["flux_err_jy"], expected, rtol=1e-12)
+    np.testing.assert_allclose(corrected["absolute_err_jy"].iloc[0], np.sqrt((1.5 * 0.2) ** 2 + 4 * (0.01**2 + 0.05**2)), rtol=1e-12)
+    np.testing.assert_allclose(corrected["limit_jy"], [1.5, 4.5], rtol=1e-12)
+    np.testing.assert_allclose(errors.with_errors(corrected)["limit_jy"], [1.5, 4.5], rtol=1e-12)
     stored(rows.assign(source_id="s", mjd=1.0, flux_err_jy=0.1), tmp_path, noisy)
     pd.testing.assert_frame_equal(NightErrors.read(tmp_path).noisy, noisy)
 
 
 def test_the_sample_of_faint_sources_is_bounded() -> None:
-    """4000 sources of 5 sigma, no references, and 10 of 100 sigma: all of the bright ones, and at most 1000 rows of others."""
+    """Of 4000 sources of 5 sigma, which are no references, and 10 of 100 sigma, the sample has all bright ones and at most 1000 others."""
     rows = pd.DataFrame({"source_id": [f"s{k:04d}" for k in range(4010)], "epoch": "2026-01-01T22:00", "mjd": MIDNIGHT - 0.1})
     rows = rows.assign(flux_jy=0.05, raw_flux_err_jy=0.01, correction=1.0, correction_err=0.0, quality=0, catalogue_flux_jy=0.05)
     rows.loc[4000:, "flux_jy"] = 1.0
@@ -168,7 +171,7 @@ def test_the_sample_of_faint_sources_is_bounded() -> None:
 
 
 def test_a_sample_is_of_whole_sources_and_knows_no_order() -> None:
-    """At most as many rows as asked for, and at least half as many but for chance: 200 sources chosen of 2000 are 200 +- 14."""
+    """The sample has at most the requested rows, and except for chance at least half of them: 200 sources chosen of 2000 are 200 +- 14."""
     rows = pd.DataFrame({"source_id": [f"s{k:04d}" for k in np.repeat(np.arange(2000), 5)], "value": np.arange(10_000)})
     whole, parts = SourceSample(1500), SourceSample(1500)
     whole.add(rows)

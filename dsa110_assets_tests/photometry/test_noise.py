@@ -1,4 +1,4 @@
-"""The clipped statistics of a box, against the same by definition."""
+"""The clipped statistics of a box against their definition."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsa110_assets.photometry import noise
 
 
 def by_definition(values: NDArray[np.float64]) -> tuple[float, float, int]:
-    """Median, 1.4826 MAD and number of what is left within 3 sigma of the median, clipped again and again."""
+    """Median, 1.4826 MAD and number of the values within 3 sigma of the median, clipped repeatedly."""
     for _ in range(10):
         median = float(np.median(values))
         sigma = 1.482602 * float(np.median(np.abs(values - median)))
@@ -25,7 +25,7 @@ def by_definition(values: NDArray[np.float64]) -> tuple[float, float, int]:
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 40, 41, 3600])
 @pytest.mark.parametrize("kind", ["noise", "sources", "ties", "all the same", "skewed"])
 def test_clipped_statistics_are_those_of_the_definition(n: int, kind: str) -> None:
-    """To the last bit: the same numbers are subtracted and halved."""
+    """They agree to the last bit, because the same numbers are subtracted and halved."""
     rng = np.random.default_rng(n)
     values = {
         "noise": rng.normal(0.3, 1.0, n),
@@ -43,7 +43,7 @@ FORM = np.array([8 * np.log(2) / 36.0, 0.0, 8 * np.log(2) / 36.0])
 
 
 def smooth_noise(shape: tuple[int, int], seed: int) -> NDArray[np.float32]:
-    """Unit noise as correlated as the beam."""
+    """Unit noise correlated like the beam."""
     white = np.random.default_rng(seed).standard_normal(shape)
     image = gaussian_filter(white, 6 / np.sqrt(8 * np.log(2)), mode="wrap")
     return (image / image.std()).astype(np.float32)
@@ -54,7 +54,7 @@ def measured(image: NDArray[np.float32]) -> noise.LocalNoise:
 
 
 def test_noise_alone_is_its_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """20,000 beams: 3e-7 of them below 5 sigma. The scatter of 800 pixels' squares averages to 1 as 20,000 beams' do: 1 %."""
+    """Of 20,000 beams a fraction of 3e-7 is below -5 sigma. The scatter over a square of 800 pixels averages 20,000 beams: 1 to 1 %."""
     image = smooth_noise((800, 800), 4)
     scale = measured(image).scale
     assert abs(float(scale.mean()) - 1) < 0.03
@@ -63,7 +63,7 @@ def test_noise_alone_is_its_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_troughs_say_how_high_peaks_are_that_are_no_sources() -> None:
-    """Peaks of both signs, 12 sigma at most, in one box: the noise there is a fifth of the deepest, elsewhere it is its scatter."""
+    """One box has peaks of both signs, at most 12 sigma: its noise is a fifth of the deepest trough, and elsewhere it is the scatter."""
     image = smooth_noise((800, 800), 5)
     rng = np.random.default_rng(6)
     for sign in (1, -1) * 6:
@@ -76,6 +76,6 @@ def test_troughs_say_how_high_peaks_are_that_are_no_sources() -> None:
     x, y = (grid.ravel().astype(float) for grid in np.meshgrid(np.arange(390, 470), np.arange(390, 470)))
     background, scale = local.at(x, y)
     assert scale.min() == pytest.approx((deepest + float(np.median(background))) / 5, rel=0.02)
-    assert (image[390:470, 390:470].ravel() / scale).max() < 5 * 12 / 8  # the highest over the deepest
+    assert (image[390:470, 390:470].ravel() / scale).max() < 5 * 12 / 8  # the highest peak over the deepest trough
     far = np.array([100.0, 700.0])
     np.testing.assert_allclose(local.at(far, far)[1], 1, atol=4 * 0.045)

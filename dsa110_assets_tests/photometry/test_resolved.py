@@ -1,4 +1,4 @@
-"""Resolved sources and blends against injected truth: called so only where they are, with their flux, in every hour the same."""
+"""Resolved sources and blends against injected truth: only resolved sources are called so, and flux and size agree in every hour."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RMS = 1e-3
 
 
 def seen(size, beam=(35.0, 21.0), pa_deg=100.0):
-    """(major, minor, pa) of an ellipse as the beam shows it, and its solid angle over the beam's: covariances add."""
+    """(major, minor, pa) of an ellipse convolved with the beam, and its solid angle over the beam's: covariances add."""
     total = np.zeros((2, 2))
     for major, minor, pa in (size, (*beam, pa_deg)):
         angle = np.deg2rad(pa)
@@ -41,7 +41,7 @@ def grid(rng, size, step):
 
 
 def found_at(sky, out, x, y, apart_arcsec=40.0):
-    """Rows of `out` that belong to places, in their order; NaN rows where none does."""
+    """The row of `out` that belongs to each place, in their order; a NaN row where there is none."""
     ra, dec = sky.world(x, y)
     match = associate(
         out, pd.DataFrame({"ra_deg": ra, "dec_deg": dec}), de_ruiter=10.0, systematic_arcsec=4.0, max_separation_arcsec=apart_arcsec
@@ -53,7 +53,7 @@ def test_point_sources_are_hardly_ever_called_resolved(make_sky) -> None:
     """1,620 points at 8 to 1,000 sigma: the significance of their extent is normal, at most 1 % is resolved.
 
     Standard errors: 0.025 of the mean, 0.018 of the sd, to which the noise's correlation, measured per image, adds 2 %; the
-    threshold of 3 sigma expects 0.13 %, two in 1,620, and more than 16 by chance never.
+    threshold of 3 sigma expects 0.13 %, two in 1,620; more than 16 never occur by chance.
     """
     rng = np.random.default_rng(31)
     extents, called = [], 0
@@ -78,9 +78,9 @@ def test_point_sources_are_hardly_ever_called_resolved(make_sky) -> None:
 def test_pulls_of_integrated_fluxes(make_sky, size, snr) -> None:
     """600 resolved sources of each kind, 1,800 in all: pulls of the flux, blind and with the known size, have mean 0, sd 1.
 
-    The noise has none, so no background is taken off: from a field as full as this of wide sources it would be too high by
-    what their wings add to its median. Standard errors 0.041 and 0.029, with the noise's correlation, measured per image,
-    0.035: the demanded 0.1 is 2.5 and 3 of them, with fixed seeds.
+    The noise has no background, so none is subtracted: in a field so full of wide sources it would be too high, because their
+    wings raise the median. Standard errors are 0.041 and 0.029, with the noise's correlation, measured per image,
+    0.035: the required 0.1 is 2.5 and 3 of them, with fixed seeds.
     The median flux is within 1 % (error at most 12 % / sqrt(600) = 0.5 %); deconvolved axes within 3 standard errors.
     """
     rng = np.random.default_rng(7)
@@ -108,7 +108,7 @@ def test_pulls_of_integrated_fluxes(make_sky, size, snr) -> None:
     table = pd.concat(sizes)
     assert np.median(table["flux_jy"]) == pytest.approx(truth, rel=0.01)
     for name, true in zip(("major", "minor"), size, strict=False):
-        # The longer axis is called major: noise sets nearly equal ones apart, here by at most half their errors.
+        # The longer axis is called major, so noise separates nearly equal axes, here by at most half their errors.
         error = np.median(table[f"deconvolved_{name}_err_arcsec"])
         margin = 3 * error / np.sqrt(len(table)) + (0.5 if size[0] < 1.2 * size[1] else 0.15) * error
         assert abs(np.median(table[f"deconvolved_{name}_arcsec"]) - true) < margin
@@ -116,9 +116,9 @@ def test_pulls_of_integrated_fluxes(make_sky, size, snr) -> None:
 
 @pytest.mark.parametrize("size", [(60.0, 60.0, 0.0), (60.0, 30.0, 20.0)])
 def test_a_source_that_clean_broke_up_is_one_source(make_sky, size) -> None:
-    """A source made of points 1.2 beams apart, as CLEAN leaves it: one row, its flux within 2 % and its size within 2 arcsec.
+    """A source made of points 1.2 beams apart, as CLEAN leaves it, is one row, its flux within 2 % and its size within 2 arcsec.
 
-    The rows of points undersample the source: what they add up to is its flux to 1e-4, the rest is the ripple that is fitted.
+    The points undersample the source: their sum is its flux to 1e-4; the rest of the error is from the ripple in the fit.
     """
     sky = make_sky((512, 512), **BEAM)
     image = sky.correlated_noise(np.random.default_rng(4), RMS)
@@ -143,7 +143,7 @@ def test_a_source_that_clean_broke_up_is_one_source(make_sky, size) -> None:
 
 
 def test_a_point_beside_a_resolved_source_keeps_its_own_flux(make_sky) -> None:
-    """Two beams from a resolved source of eight times its flux, known with its size or not: both fluxes within 4 errors."""
+    """A point is two beams from a resolved source of eight times its flux, whose size is known or not: both fluxes within 4 errors."""
     sky = make_sky((400, 400), **BEAM)
     size = (60.0, 40.0, 10.0)
     shape, area = seen(size)
@@ -158,14 +158,14 @@ def test_a_point_beside_a_resolved_source_keeps_its_own_flux(make_sky) -> None:
     sized = measure_forced(image, noise, sky.header, positions, OPTIONS)
     assert (np.abs(sized["flux_jy"] - [0.8, 0.1]) < 4 * sized["flux_err_jy"]).all()
     assert list(sized["quality"] & int(Quality.RESOLVED) > 0) == [True, False]
-    # As points, the resolved source is too faint and its light counts as the point's.
+    # Measured as points, the resolved source is too faint, and part of its flux counts as the point's.
     points = measure_forced(image, noise, sky.header, positions[["ra_deg", "dec_deg"]], OPTIONS)
     np.testing.assert_array_equal(points["flux_jy"], sized["peak_jy"])
     assert points["flux_jy"][0] < 0.6
 
 
 def test_shaped_solution_without_sizes_is_the_forced_one(make_sky) -> None:
-    """A size of a tenth of a pixel is a point: the slow system gives the fast one's fluxes and errors, neighbours too."""
+    """A size of a tenth of a pixel is a point: the slow system gives the fast one's fluxes and errors, also for neighbours."""
     rng = np.random.default_rng(9)
     sky = make_sky((512, 512), **BEAM)
     image = sky.correlated_noise(rng, RMS)
@@ -179,14 +179,15 @@ def test_shaped_solution_without_sizes_is_the_forced_one(make_sky) -> None:
     same = PhotometryOptions(resolved_radius_beams=OPTIONS.fit_radius_beams)
     slow = measure_forced(image, noise, sky.header, positions.assign(**dict(zip(SIZES, (0.3, 0.3, 0.0), strict=True))), same)
     far = np.isfinite(fast["flux_jy"]) & (fast["quality"] & int(Quality.EDGE) == 0)
-    # The joint reach in the beam's metric at each place, not the centre's, and no cut of the kernels' tails: 1 % of the noise.
+    # They differ because the joint solution uses the beam's metric at each place, not the centre's, and does not cut the kernels'
+    # tails: 1 % of the noise.
     np.testing.assert_allclose(slow["flux_jy"][far], fast["flux_jy"][far], atol=0.1 * RMS)
     np.testing.assert_allclose(slow["flux_err_jy"][far], fast["flux_err_jy"][far], rtol=0.03)
 
 
 def test_no_source_is_dropped_in_a_crowd(make_sky) -> None:
-    """180 sources of 10 to 100 sigma at random places, many of them blended: a component at every one that is a maximum of the
-    sky without noise, within a beam or the resolved source that it is part of.
+    """180 sources of 10 to 100 sigma at random places, many of them blended. Every source that is a maximum of the noise-free sky has a
+    component within a beam or within the resolved source that it is part of.
     """
     rng = np.random.default_rng(12)
     sky = make_sky((700, 700), **BEAM)
@@ -211,7 +212,8 @@ def test_no_source_is_dropped_in_a_crowd(make_sky) -> None:
 
 @pytest.fixture
 def hour(make_sky, tmp_path):
-    """Writes an hour with a catalogued resolved source of a flux [Jy], an unknown one and points; returns rows."""
+    """write(seed, known, flux [Jy]): write an hour with a catalogued resolved source of this flux, an unknown one and points; return its
+    rows."""
     sky = make_sky((512, 512), **BEAM)
     x, y = np.array([120.0, 380.0, 130.0, 300.0]), np.array([120.0, 130.0, 390.0, 400.0])
     ra, dec = sky.world(x, y)
@@ -235,7 +237,7 @@ def hour(make_sky, tmp_path):
 
 
 def test_resolved_sources_keep_flux_and_size_from_hour_to_hour(hour) -> None:
-    """The first hour finds the sizes; later ones use them: same flux within errors, at 500 sigma and at 15 sigma."""
+    """The first hour finds the sizes and later ones use them: the flux agrees within errors, at 500 sigma and at 15 sigma."""
     write, catalogue = hour
     first = write(1, catalogue)
     assert len(first) == 4
@@ -257,12 +259,12 @@ def test_resolved_sources_keep_flux_and_size_from_hour_to_hour(hour) -> None:
         np.testing.assert_array_equal(later["deconvolved_major_arcsec"], first["deconvolved_major_arcsec"])
         np.testing.assert_array_equal(later["quality"] & int(Quality.RESOLVED), first["quality"] & int(Quality.RESOLVED))
         assert (np.abs(later["flux_jy"] - flux) < 4 * later["flux_err_jy"]).all()
-        # The size itself is good to a part in 500 or so, and is common to all later hours.
+        # The size has an error of about a part in 500, and is common to all later hours.
 
 
 def test_two_known_points_in_one_beam_are_no_resolved_source(make_sky, tmp_path) -> None:
-    """A fifth of the flux 20 arcsec off: together they look wide, and one ellipse would have both fluxes. Jointly as points they
-    have their own, within 4 of their errors."""
+    """One point has a fifth of the other's flux, 20 arcsec away: together they look wide, and a single ellipse would have the flux of both.
+    Fitted jointly as points, each has its own flux within 4 errors."""
     sky = make_sky((256, 256), **BEAM)
     flux, x, y = np.array([0.5, 0.1]), np.array([120.0, 120.0]), np.array([120.0, 120.0])
     ra, dec = sky.world(x, y)
@@ -283,8 +285,8 @@ def test_two_known_points_in_one_beam_are_no_resolved_source(make_sky, tmp_path)
 def test_completeness_of_the_blind_search(make_sky) -> None:
     """Points in noise: half are found at the limit of 5 sigma, 16 % one error below, 84 % one above; 4 binomial errors of 150.
 
-    The fit's error is 1.10 rms (fitted over 0.75 beams). Peaks must stand above 5 sigma as well, which the fit's noise and
-    the peak's, almost the same, mostly agree on: 6 % less at the limit.
+    The fit's error is 1.10 rms (fitted over 0.75 beams). Peaks must be above 5 sigma as well; the noise of the fit and that of
+    the peak are almost the same, so this removes only 6 % at the limit.
     """
     sky = make_sky((768, 768), **BEAM)
     image = sky.correlated_noise(np.random.default_rng(2), RMS)

@@ -55,7 +55,7 @@ def tile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, pd.DataF
 
 @pytest.mark.parametrize("known", [True, False], ids=["catalogued", "blind"])
 def test_resolved_sources_have_their_flux(tile, known) -> None:
-    """2 Jy each within 2 %, whether or not a catalogue has them: the beam is 103 x 59 arcsec, so that as points they lose 6 to 28 %."""
+    """2 Jy each within 2 %, whether or not a catalogue has them. The beam is 103 x 59 arcsec; as points they would lose 6 to 28 %."""
     mosaic, noise, catalogue = tile
     rows = measure_mosaic(mosaic, noise, catalogue if known else catalogue.iloc[:0], PhotometryOptions(), "e", 61000.0, "m")
     for k, source in enumerate(catalogue.itertuples()):
@@ -68,7 +68,7 @@ def test_resolved_sources_have_their_flux(tile, known) -> None:
         assert bool(int(row["quality"]) & Quality.RESOLVED) == (major > 0)
         if major:
             assert row["peak_jy"] < 0.95 * row["flux_jy"]
-            # 1 % of the beam's width, which calibration and CLEAN leave, is 2 arcsec of a source half as wide.
+            # Calibration and CLEAN leave errors of 1 % of the beam's width, which are 2 arcsec for a source half as wide.
             assert row["deconvolved_major_arcsec"] == pytest.approx(major, abs=2)
             assert row["deconvolved_minor_arcsec"] == pytest.approx(minor, abs=2)
         else:

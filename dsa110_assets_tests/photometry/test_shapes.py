@@ -1,4 +1,4 @@
-"""Sizes: convolving and deconvolving ellipses, and the errors of what is left, against analytic cases and injected noise."""
+"""Sizes: convolving and deconvolving ellipses, and the errors of deconvolved sizes, against analytic cases and injected noise."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ def test_aligned_ellipses_add_in_squares(geometry) -> None:
 def test_deconvolving_undoes_convolving(geometry, size) -> None:
     jacobians = geometry.pixels_per_rad(150.1, 15.9)
     form = seen_forms(geometry, jacobians, sky_covariance(*size))[0]
-    found = deconvolved(geometry, form, np.zeros((3, 3)), jacobians[0])
-    np.testing.assert_allclose([found.major_arcsec, found.minor_arcsec, found.pa_deg], size, rtol=1e-6)
-    assert found.major_err_arcsec == found.minor_err_arcsec == found.pa_err_deg == 0
+    size_found = deconvolved(geometry, form, np.zeros((3, 3)), jacobians[0])
+    np.testing.assert_allclose([size_found.major_arcsec, size_found.minor_arcsec, size_found.pa_deg], size, rtol=1e-6)
+    assert size_found.major_err_arcsec == size_found.minor_err_arcsec == size_found.pa_err_deg == 0
 
 
 def test_an_axis_narrower_than_the_beam_is_zero_with_a_limit(geometry) -> None:
-    """A fitted minor axis at the beam's own: 0, with the error sqrt(s) for the error s of its square."""
+    """A fitted minor axis equal to the beam's deconvolves to 0, with the error sqrt(s), where s is the error of its square."""
     jacobians = geometry.pixels_per_rad(150.0, 16.0)
     form = seen_forms(geometry, jacobians, sky_covariance(40.0, 0.0, 30.0))[0]
-    found = deconvolved(geometry, form * 1.0001, np.diag(form[[0, 0, 2]] ** 2) * 1e-4, jacobians[0])
-    assert found.minor_arcsec == 0
-    assert 1 < found.minor_err_arcsec < 10
-    assert found.major_arcsec == pytest.approx(40, rel=1e-3)
+    size = deconvolved(geometry, form * 1.0001, np.diag(form[[0, 0, 2]] ** 2) * 1e-4, jacobians[0])
+    assert size.minor_arcsec == 0
+    assert 1 < size.minor_err_arcsec < 10
+    assert size.major_arcsec == pytest.approx(40, rel=1e-3)
 
 
 def test_size_errors_are_the_scatter_of_noisy_forms(geometry) -> None:

@@ -26,12 +26,12 @@ SUBBANDS = 8
 
 
 def observed(sources: list[tuple[float, float, float, float]], noise_jy: float = NOISE_JY) -> Visibilities:
-    """Sources with power laws, each summed directly, dimmed by the beam as it drifts over them."""
+    """Sources with power laws, each summed directly, attenuated by the beam as it drifts over them."""
     total = synthetic.observe([], n_subbands=SUBBANDS, n_channels=2, primary_beam=True, noise_jy=noise_jy)
     data = total.data.astype(np.complex128)
     for east, north, flux, index in sources:
-        one = synthetic.observe([(east, north, flux)], n_subbands=SUBBANDS, n_channels=2, primary_beam=True, smeared=True)
-        data += one.data * ((one.frequencies_hz / 1.4e9) ** index)[None, None, :, None]
+        source = synthetic.observe([(east, north, flux)], n_subbands=SUBBANDS, n_channels=2, primary_beam=True, smeared=True)
+        data += source.data * ((source.frequencies_hz / 1.4e9) ** index)[None, None, :, None]
     return replace(total, data=data.astype(np.complex64))
 
 
@@ -41,7 +41,7 @@ def place_deg(vis: Visibilities, east_deg: float, north_deg: float) -> tuple[flo
 
 
 def catalogue(vis: Visibilities, factor: float = 1.0) -> SkyModel:
-    """The others, and the source itself, as a survey lists them: fluxes off by a factor, and no spectra."""
+    """The source and the others as a survey lists them: fluxes off by a factor, and no spectra."""
     rows = [(*place_deg(vis, east, north), factor * flux) for east, north, flux, _ in (*OTHERS, (*PLACE, FLUX_JY, INDEX))]
     frame = pd.DataFrame(rows, columns=["ra_deg", "dec_deg", "flux_jy"]).assign(frequency_hz=1.4e9, spectral_index=-0.7)
     return from_frame(frame.assign(name=[f"S{k}" for k in range(len(frame))]))
@@ -58,35 +58,35 @@ def measured(vis: Visibilities, sky: SkyModel, place: Path) -> subbands.Spectrum
 
 
 def test_every_subband_is_measured_within_its_error_and_the_index_is_found(tmp_path: Path) -> None:
-    """Off the axis, among others whose fluxes the catalogue has 30 % too high.
+    """A source off the axis, among others whose catalogue fluxes are 30 % too high.
 
-    chi^2 of the eight subbands about the truth is of 8 degrees of freedom: beyond 26 once in a thousand seeds, and this is one seed.
+    chi^2 of the eight subbands about the truth has 8 degrees of freedom: it exceeds 26 for one seed in a thousand, and this is one seed.
     """
     vis = observed([*OTHERS, (*PLACE, FLUX_JY, INDEX)])
-    found = measured(vis, catalogue(vis, 1.3), tmp_path)
-    assert len(found.subbands) == SUBBANDS
+    spectrum = measured(vis, catalogue(vis, 1.3), tmp_path)
+    assert len(spectrum.subbands) == SUBBANDS
     frequency, flux, error = (
-        np.array([getattr(one, name) for one in found.subbands]) for name in ("frequency_hz", "flux_jy", "flux_err_jy")
+        np.array([getattr(one, name) for one in spectrum.subbands]) for name in ("frequency_hz", "flux_jy", "flux_err_jy")
     )
     assert np.all(np.diff(frequency) > 0)
-    assert [band.subband_of(one.frequency_hz) for one in found.subbands] == [one.subband for one in found.subbands]
+    assert [band.subband_of(one.frequency_hz) for one in spectrum.subbands] == [one.subband for one in spectrum.subbands]
     truth = FLUX_JY * (frequency / 1.4e9) ** INDEX
     assert float((((flux - truth) / error) ** 2).sum()) < 26
-    assert found.index == pytest.approx(INDEX, abs=3.3 * found.index_err)
-    assert found.flux_jy == pytest.approx(FLUX_JY * (found.frequency_hz / 1.4e9) ** INDEX, abs=3.3 * found.flux_err_jy)
+    assert spectrum.index == pytest.approx(INDEX, abs=3.3 * spectrum.index_err)
+    assert spectrum.flux_jy == pytest.approx(FLUX_JY * (spectrum.frequency_hz / 1.4e9) ** INDEX, abs=3.3 * spectrum.flux_err_jy)
 
 
 def test_errors_are_those_of_the_noise(tmp_path: Path) -> None:
-    """A single source's error is sigma / sqrt(sum of |A|^2): sigma of I is NOISE_JY / sqrt(2), and of each visibility two reals count.
+    """A single source's error is sigma / sqrt(sum of |A|^2): sigma of I is NOISE_JY / sqrt(2), and each visibility counts as two reals.
 
-    A is the beam's response, whose mean of squares over the track is within 2 % of the square of its mean here; the residuals' scatter is
-    known to 1 / sqrt(2 x 13,248 visibilities) = 0.6 %.
+    A is the beam's response, whose mean square over the track is within 2 % of the square of its mean here; the residuals' scatter is
+    measured to 1 / sqrt(2 x 13,248 visibilities) = 0.6 %.
     """
     vis = observed([(*PLACE, FLUX_JY, INDEX)])
-    found = measured(vis, nothing(vis), tmp_path)
-    for one in found.subbands:
-        expected = NOISE_JY / np.sqrt(2) / np.sqrt(one.n_visibilities) / found.response
-        assert one.flux_err_jy == pytest.approx(expected, rel=0.05)
+    spectrum = measured(vis, nothing(vis), tmp_path)
+    for subband in spectrum.subbands:
+        expected = NOISE_JY / np.sqrt(2) / np.sqrt(subband.n_visibilities) / spectrum.response
+        assert subband.flux_err_jy == pytest.approx(expected, rel=0.05)
 
 
 def test_a_flagged_subband_is_left_out_and_one_receptor_is_enough(tmp_path: Path) -> None:
@@ -94,18 +94,18 @@ def test_a_flagged_subband_is_left_out_and_one_receptor_is_enough(tmp_path: Path
     flags = vis.flags.copy()
     flags[:, :, :2] = True
     flags[:, :, 2:4, 0] = True
-    found = measured(replace(vis, flags=flags), nothing(vis), tmp_path)
-    assert len(found.subbands) == SUBBANDS - 1
-    lone, whole = found.subbands[0], found.subbands[1]
-    assert lone.flux_err_jy / whole.flux_err_jy == pytest.approx(np.sqrt(2), rel=0.05)
-    assert lone.flux_jy == pytest.approx(FLUX_JY * (lone.frequency_hz / 1.4e9) ** INDEX, abs=4 * lone.flux_err_jy)
+    spectrum = measured(replace(vis, flags=flags), nothing(vis), tmp_path)
+    assert len(spectrum.subbands) == SUBBANDS - 1
+    one_receptor, both_receptors = spectrum.subbands[0], spectrum.subbands[1]
+    assert one_receptor.flux_err_jy / both_receptors.flux_err_jy == pytest.approx(np.sqrt(2), rel=0.05)
+    assert one_receptor.flux_jy == pytest.approx(FLUX_JY * (one_receptor.frequency_hz / 1.4e9) ** INDEX, abs=4 * one_receptor.flux_err_jy)
 
 
 def test_of_noise_alone_no_index_is_told(tmp_path: Path) -> None:
     vis = observed([])
-    found = measured(vis, nothing(vis), tmp_path)
-    assert np.isnan(found.index)
-    assert abs(found.flux_jy) < 4 * found.flux_err_jy
+    spectrum = measured(vis, nothing(vis), tmp_path)
+    assert np.isnan(spectrum.index)
+    assert abs(spectrum.flux_jy) < 4 * spectrum.flux_err_jy
 
 
 def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
@@ -123,10 +123,10 @@ def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_archives_spectrum_is_the_simulators(finished_run: tuple[Any, Any]) -> None:
-    """3C454.3 through the whole pipeline, by name: S ~ nu^-0.7 and 10 Jy at the calibrators' 1.4 GHz, in the simulator's own account.
+    """3C454.3 through the whole pipeline, by name: S ~ nu^-0.7 and 10 Jy at the calibrators' 1.4 GHz, as the simulator records it.
 
-    Its index is told to 0.07 from four of sixteen subbands and eight antennas; the errors of the bandpass, solved on this very source, are
-    as large again and not in that: hence four of them.
+    Its index is measured to 0.07 from four of sixteen subbands and eight antennas. The errors of the bandpass, solved on this same source,
+    are as large again and not included, so four times the error is allowed.
     """
     from dsa110_assets.analyst import open_archive
 

@@ -20,7 +20,7 @@ from dsa110_assets_tests.portal.small_archive import SmallArchive
 
 @dataclass(frozen=True)
 class Answer:
-    """What the application sent."""
+    """The response of the application."""
 
     status: int
     headers: dict[str, str]
@@ -46,7 +46,7 @@ def ask(
     headers: tuple[tuple[bytes, bytes], ...] = (),
     body: Any = None,
 ) -> Answer:
-    """One request through the whole application, as a server hands it over: with the path unquoted. A `body` is sent as JSON."""
+    """Send one request through the whole application as a server does, with the path unquoted. A `body` is sent as JSON."""
     parts = urlsplit(url)
     sent_body = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     if body is not None:
@@ -59,21 +59,21 @@ def ask(
     }  # fmt: skip
     sent: list[dict[str, Any]] = []
 
-    asked = False
+    is_sent = False
 
     async def receive() -> dict[str, Any]:
-        nonlocal asked
-        if asked:  # the client stays until it has its answer
+        nonlocal is_sent
+        if is_sent:  # the client stays connected until it has its answer
             await asyncio.Event().wait()
-        asked = True
+        is_sent = True
         return {"type": "http.request", "body": sent_body, "more_body": False}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     asyncio.run(app(scope, receive, send))
-    told = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
-    return Answer(sent[0]["status"], told, b"".join(part.get("body", b"") for part in sent[1:]))
+    answer_headers = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return Answer(sent[0]["status"], answer_headers, b"".join(part.get("body", b"") for part in sent[1:]))
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +93,7 @@ def get(small: SmallArchive) -> Get:
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Get:
-    """A portal over an archive in which nothing was published yet."""
+    """A portal over an archive without products."""
     from dsa110_assets.archive.store import Archive
 
     Archive.create(tmp_path / "archive").close()

@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {"imaging": {"robust": 0.5}}
 
 @dataclass(frozen=True)
 class SmallArchive:
-    """The archive's place, its inbox, and the products by id."""
+    """The archive's root, its inbox, and its products by id."""
 
     root: Path
     inbox: Path
@@ -47,12 +47,12 @@ class SmallArchive:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which the commands find it."""
+        """The environment variables with which commands find the archive."""
         return {"DSA110_ARCHIVE": str(self.root), "DSA110_INBOX": str(self.inbox)}
 
 
 def build(directory: Path, url: str | None = None) -> SmallArchive:
-    """Make the archive and its inbox below `directory`; its index in the database of `url`, or SQLite's own."""
+    """Make the archive and its inbox below `directory`, with its index in the database `url` or in SQLite."""
     inbox, root = directory / "inbox", directory / "archive"
     inbox.mkdir()
     made: dict[str, Product] = {}
@@ -99,7 +99,7 @@ class _Publisher:
 
 
 def light_curves_again(archive: Archive, night: str) -> Product:
-    """A night's light curves once more, as a new version with other fluxes."""
+    """Publish a night's light curves again, as a new version with other fluxes."""
     frame = _points(night).assign(flux_jy=0.2)
     (before,) = [product for product in archive.products("light_curves") if product.partition == night]
     inputs = [archive.find(one) for one in before.inputs]
@@ -129,7 +129,7 @@ def _observations(publisher: _Publisher, inbox: Path, night: str) -> Product:
 
 
 def _span(key: str) -> dict[str, float]:
-    """When an observation begins and ends, MJD."""
+    """Start and end of an observation [MJD]."""
     start = timegrid.datetime_to_mjd(timegrid.parse_key(key))
     return {"mjd_start": start, "mjd_end": start + timegrid.GROUP_S / 86400}
 
@@ -156,7 +156,7 @@ def _directory(name: str) -> Any:
 
 
 def later_transit(small: SmallArchive) -> str:
-    """A transit 6 h after the last observation, which is 6 h and 5 minutes after the one before it: its set's id."""
+    """Publish tables of a transit 6 h after the last observation, which is 6 h 5 min after the transit before it; return their set id."""
     with Archive(small.root) as archive:
         publisher = _Publisher(archive, small.products)
         tables = publisher.publish("caltables", "2026-01-27", (), _tables(NIGHTS[-1] + OBSERVATIONS[-1], 0.25))
@@ -164,7 +164,7 @@ def later_transit(small: SmallArchive) -> str:
 
 
 def failed_check(small: SmallArchive, key: str = NIGHTS[-1] + OBSERVATIONS[0]) -> str:
-    """A tile nine times as noisy as its radiometer, as the rules judge it: an ERROR that does not hold it. Its product's id."""
+    """Publish a tile nine times as noisy as the radiometer, which fails a check of severity ERROR but is not held; return its id."""
     figures = {"rms_jy": 9 * RMS_JY, "rms_over_radiometer": 8.8, "n_bright": 0, **_span(key)}
     judged = rules.to_metadata(rules.judge("tile_image", figures, Thresholds()))
 
@@ -175,7 +175,7 @@ def failed_check(small: SmallArchive, key: str = NIGHTS[-1] + OBSERVATIONS[0]) -
 
 
 def sky_of(small: SmallArchive, night: str = NIGHTS[0]) -> str:
-    """The night's mosaic, as HiPS and coverage too: its product's id."""
+    """Publish the night's mosaic with HiPS and coverage, and return its product id."""
 
     def write(draft: Any) -> None:
         _image("mosaic.fits")(draft)
@@ -201,7 +201,7 @@ def _tables(key: str, after_d: float = -0.25) -> Any:
 
 
 def header() -> fits.Header:
-    """A SIN projection centred on the first source, with a beam."""
+    """Header of a SIN projection centred on the first source, with a beam."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---SIN", "DEC--SIN"]
     wcs.wcs.crval, wcs.wcs.crpix = [RA_DEG, DEC_DEG], [SIDE / 2 + 1, SIDE / 2 + 1]
@@ -213,7 +213,7 @@ def header() -> fits.Header:
 
 
 def pixels() -> np.ndarray:
-    """A point of PEAK_JY at the reference pixel on noise of RMS_JY; one corner is blank."""
+    """An image with a point of PEAK_JY at the reference pixel on noise of RMS_JY, and one blank corner."""
     image = np.random.default_rng(110).normal(0, RMS_JY, (SIDE, SIDE)).astype(np.float32)
     image[SIDE // 2, SIDE // 2] = PEAK_JY
     image[:4, :4] = np.nan

@@ -1,4 +1,4 @@
-"""Every page in Chromium, at two widths and in both colour schemes: drawn, whole, readable, and with nothing to say on the console."""
+"""Every page in Chromium, at two widths and in both colour schemes: drawn, complete, readable, and without console messages."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ const done = arguments[arguments.length - 1], part = {include: [["body"]], exclu
 axe.run(part, {resultTypes: ["violations"]}).then(({violations}) => done(violations.flatMap((rule) =>
   rule.nodes.map((node) => `${rule.id}: ${node.html.slice(0, 100)}: ${node.failureSummary}`))));
 """
-"""What axe finds on a page outside what others draw: Bokeh's plots, Aladin's view."""
+"""The findings of axe on a page, except in parts drawn by others: Bokeh's plots and Aladin's view."""
 SETTLED = """
 const canvas = document.getElementById("sky");
 return document.readyState === "complete" && (!canvas || canvas.dataset.lacking === "0")
   && [...document.querySelectorAll("[data-chart]")].every((one) => one.dataset.drawn);
 """
 FITS = "return document.documentElement.scrollWidth <= innerWidth"
-"""Nothing sticks out to the right, once plots have taken the new width."""
+"""Whether nothing extends beyond the right edge, once plots have taken the new width."""
 
 
 @pytest.fixture(scope="module")
 def address(small: SmallArchive) -> Iterator[str]:
-    with served(create_app(small.root, inbox=small.inbox)) as there:
-        yield there
+    with served(create_app(small.root, inbox=small.inbox)) as opened_at:
+        yield opened_at
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def until(browser: Any, script: str, *arguments: Any) -> Any:
-    """Wait for a script to return something true."""
+    """Wait until a script returns a true value, and return it."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     return WebDriverWait(browser, PATIENCE_S, poll_frequency=0.05).until(lambda opened: opened.execute_script(script, *arguments))
 
 
 def shown(browser: Any, width: int, *, dark: bool) -> None:
-    """The window as wide as that, tall enough that every plot is drawn, and the reader's scheme."""
+    """Set the width of the window, a height at which every plot is drawn, and the colour scheme."""
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
     size = {"width": width, "height": 9000, "deviceScaleFactor": 1, "mobile": False}
@@ -77,7 +77,7 @@ def shown(browser: Any, width: int, *, dark: bool) -> None:
 
 
 def violations(browser: Any) -> list[str]:
-    """What axe finds wrong with the page for those who cannot see it well, or at all."""
+    """Accessibility violations that axe finds on the page."""
     browser.execute_script(AXE)
     found: list[str] = browser.execute_async_script(VIOLATIONS)
     return found
@@ -93,10 +93,10 @@ def test_a_page_is_whole_and_readable_at_both_widths_and_in_both_schemes(browser
         until(browser, SETTLED)
         until(browser, FITS)
         found = browser.execute_script(LOOK)
-        where = f"{page} at {width} px, {'dark' if dark else 'light'}"
+        situation = f"{page} at {width} px, {'dark' if dark else 'light'}"
         for name in ("broken", "undrawn"):
-            assert found[name] == [], f"{name}: {where}"
-        assert violations(browser) == [], where
+            assert found[name] == [], f"{name}: {situation}"
+        assert violations(browser) == [], situation
     log = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     assert log == [], page
 
@@ -107,8 +107,8 @@ def test_a_faint_text_is_found(browser: Any, address: str) -> None:
     browser.execute_script(
         "const p = document.createElement('p'); p.textContent = 'faint'; p.style.color = '#aaa'; document.body.append(p)"
     )
-    (told,) = [one for one in violations(browser) if one.startswith("color-contrast")]
-    assert "contrast of 2.32" in told  # (1 + 0.05)/(0.402 + 0.05), of #aaaaaa on white by WCAG's formula
+    (violation,) = [one for one in violations(browser) if one.startswith("color-contrast")]
+    assert "contrast of 2.32" in violation  # (1 + 0.05)/(0.402 + 0.05), of #aaaaaa on white by WCAG's formula
 
 
 def test_the_viewer_tells_position_and_flux_and_shows_the_source_where_it_is(browser: Any, address: str) -> None:
@@ -119,7 +119,7 @@ def test_the_viewer_tells_position_and_flux_and_shows_the_source_where_it_is(bro
     const c = document.getElementById("sky");
     return [...c.getContext("2d").getImageData(c.width / 2 + arguments[0], c.height / 2, 1, 1).data];
     """
-    assert browser.execute_script(grey, 0) == [0, 0, 0, 255]  # far above 15 rms: the darkest of its scale
+    assert browser.execute_script(grey, 0) == [0, 0, 0, 255]  # far above 15 rms, hence the darkest of the scale
     assert browser.execute_script(grey, 40)[0] > 60  # 13 pixels away is noise
     middle = """
     const c = document.getElementById("sky"), box = c.getBoundingClientRect();
@@ -127,13 +127,13 @@ def test_the_viewer_tells_position_and_flux_and_shows_the_source_where_it_is(bro
     """
     browser.execute_script(middle)
     until(browser, "return document.getElementById('told').textContent.includes('mJy')")
-    told = browser.execute_script("return document.getElementById('told').textContent")
-    ra, dec = SkyCoord(" ".join(told.split()[:2])).ra.deg, SkyCoord(" ".join(told.split()[:2])).dec.deg
-    half_a_screen_pixel_deg = made.PIXEL_DEG / 3 / 2  # at the scale the viewer opens a position with; the middle lies between two
+    readout = browser.execute_script("return document.getElementById('told').textContent")
+    ra, dec = SkyCoord(" ".join(readout.split()[:2])).ra.deg, SkyCoord(" ".join(readout.split()[:2])).dec.deg
+    half_a_screen_pixel_deg = made.PIXEL_DEG / 3 / 2  # at the scale of the opened viewer; the middle lies between two pixels
     assert dec == pytest.approx(made.DEC_DEG, abs=1.01 * half_a_screen_pixel_deg)
     assert ra == pytest.approx(made.RA_DEG, abs=1.01 * half_a_screen_pixel_deg / np.cos(np.deg2rad(made.DEC_DEG)))
-    assert "500.0 mJy/beam" in told
-    assert f"pixel {made.SIDE // 2}, {made.SIDE // 2}" in told
+    assert "500.0 mJy/beam" in readout
+    assert f"pixel {made.SIDE // 2}, {made.SIDE // 2}" in readout
 
 
 def test_the_viewer_marks_blinks_and_goes_to_a_place(browser: Any, address: str) -> None:
@@ -162,7 +162,7 @@ def test_a_click_on_a_point_leads_to_its_observation(browser: Any, address: str)
     from selenium.webdriver.common.action_chains import ActionChains
 
     shown(browser, WIDE, dark=False)
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # clicks reach the window itself
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})  # because clicks go to the real window
     browser.get(address + "/timeline?since=2026-01-25&until=2026-01-25")
     until(browser, SETTLED)
     place = """
@@ -196,7 +196,7 @@ def test_the_front_page_renews_itself_and_says_when_it_cannot(browser: Any, addr
 
 
 def test_no_page_asks_for_more_than_it_may(browser: Any, address: str) -> None:
-    """All that a page loads, scripts and pictures included: 2 MB at most."""
+    """A page loads at most 2 MB, scripts and pictures included."""
     for page in ("/", "/timeline", f"/sources/{SOURCE}", f"/view/{MOSAIC}", "/calibration"):
         browser.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})
         browser.get(address + page)

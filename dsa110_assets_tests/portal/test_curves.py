@@ -1,4 +1,4 @@
-"""Light curves between requests: read once while the nights are the same, and candidates' thumbnails drawn together."""
+"""Light curves are kept between requests while the nights do not change, and candidates' thumbnails are drawn together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dsa110_assets_tests.portal.small_archive import FAINT, NIGHTS, SOURCES
 
 
 class Counted(AnalystArchive):
-    """Notes what is read of the nights' files."""
+    """An archive that records its reads of the nights' files."""
 
     def __init__(self, store: Archive) -> None:
         super().__init__(store)
@@ -58,7 +58,7 @@ def test_what_is_read_stays_until_a_night_is_new(archive: Counted) -> None:
 
 
 def test_what_a_night_was_left_out_of_is_read_again(archive: Counted) -> None:
-    """The damaged file may be whole again, and no digest tells."""
+    """A damaged file may be repaired, which changes no digest."""
     (first, _) = archive.store.products("light_curves")
     (file,) = first.path.glob("*.parquet")
     whole = file.read_bytes()
@@ -76,17 +76,17 @@ def test_thumbnails_of_candidates_are_drawn_together_and_as_alone(archive: Count
     assert archive.read == ["1 together", steady]
     for name, answer in drawn.items():
         curve = AnalystArchive(archive.store).light_curve(name)
-        seen = curve[np.asarray(curve["detected"])]
-        alone = thumbnails.sparkline(name, seen.time.mjd, seen["flux"].to_value("mJy"), seen["error"].to_value("mJy"))
-        assert answer.body == alone
+        detections = curve[np.asarray(curve["detected"])]
+        single = thumbnails.sparkline(name, detections.time.mjd, detections["flux"].to_value("mJy"), detections["error"].to_value("mJy"))
+        assert answer.body == single
 
 
 def test_a_thumbnail_of_many_nights_shows_what_stands_out() -> None:
-    """Of 3000 epochs: the flare at the first, the dip at the last, and no more points than fit."""
+    """Of 3000 epochs it shows the flare at the first, the dip at the last, and no more points than fit."""
     flux = np.full(3000, 50.0)
     flux[[0, -1]] = 90.0, 10.0
     drawn = thumbnails.sparkline("a", np.arange(3000.0), flux, np.ones(3000)).decode()
     heights = [float(place) for place in re.findall(r"M[0-9.]+ ([0-9.]+)h0", drawn)]
     assert thumbnails.POINTS / 2 <= len(heights) <= thumbnails.POINTS
-    assert len(drawn) < 5000  # a page has two hundred of them
+    assert len(drawn) < 5000  # because a page has two hundred of them
     assert heights[0] == min(heights) < heights[1] == heights[-2] < heights[-1] == max(heights)

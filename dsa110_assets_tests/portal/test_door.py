@@ -1,4 +1,4 @@
-"""The door: nothing is written, no file outside current products is read, strangers are sent away."""
+"""Access to the portal: nothing is written, no file outside current products is read, and unknown hosts are refused."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_nothing_can_be_written(get: Get, method: str) -> None:
 
 
 def test_strange_hosts_are_refused(get: Get, small: SmallArchive) -> None:
-    """A page elsewhere cannot reach the portal by pointing its own name to 127.0.0.1 (DNS rebinding)."""
+    """A foreign page cannot reach the portal by pointing its own host name to 127.0.0.1 (DNS rebinding)."""
     assert get("/", host="evil.example").status == 400
     assert ask(create_app(small.root, hosts=("dsa110.example",)), "/", host="dsa110.example").status == 200
 
@@ -90,9 +90,9 @@ def test_no_archive_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_server_starts_answers_and_ends(tmp_path: Path) -> None:
-    small, port = build(tmp_path), free_port()  # an archive of its own: others leave alerts, whose end it would log
+    small, port = build(tmp_path), free_port()  # a separate archive, because other tests leave alerts whose end the server would log
     command = [sys.executable, "-m", "dsa110_assets.portal", "--port", str(port)]
-    environment = {**os.environ, **small.environment, "DSA110_THRESHOLDS": str(SMALL_DISK)}  # the machine's own disk may be nearly full
+    environment = {**os.environ, **small.environment, "DSA110_THRESHOLDS": str(SMALL_DISK)}  # this machine's disk may be nearly full
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
@@ -106,7 +106,7 @@ def test_the_server_starts_answers_and_ends(tmp_path: Path) -> None:
 
 
 def _answered(server: subprocess.Popen[bytes], port: int, path: str) -> bytes:
-    """The body of a raw request, asked until the server listens or is dead."""
+    """The response body of a raw request, repeated until the server listens. Raises AssertionError if it has ended."""
     while server.poll() is None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         try:

@@ -1,4 +1,4 @@
-"""A failed check as people see it: said on every page that leads to the product, with figure and limit, in Chromium and in the API."""
+"""A failed check is shown with figure and limit on every page that leads to the product, in Chromium and in the API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_failed_check_is_seen_wherever_its_product_is(tmp_path: Path, no_setti
     assert (row["product_id"], row["passed"], row["severity"], row["stops"]) == (tile, False, "ERROR", False)
     assert SAID in row["reason"]
     with served(app) as address, chromium(tmp_path / "profile", "--hide-scrollbars") as browser:
-        for page, said in (
+        for page, text in (
             ("/", SAID), (f"/products/{tile}", SAID), ("/gallery?checks=failed", "checks failed"), (f"/observations/{KEY}", tile),
             (f"/timeline?since={KEY[:10]}&until={KEY[:10]}&checks=failed", KEY), (f"/nights/{KEY[:10]}", tile),
         ):  # fmt: skip
@@ -33,7 +33,7 @@ def test_a_failed_check_is_seen_wherever_its_product_is(tmp_path: Path, no_setti
                 browser.get(address + page)
                 until(browser, SETTLED)
                 until(browser, FITS)
-                assert said in browser.execute_script("return document.body.textContent"), page
+                assert text in browser.execute_script("return document.body.textContent"), page
                 assert violations(browser) == [], page
         assert "Attention" in ask(app, "/").text or "Trouble" in ask(app, "/").text
         severe = [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]

@@ -1,4 +1,4 @@
-"""The front page: one line that is right about each state, ages against the clock, and figures against what was put in."""
+"""The front page: its one-line summary of each state, ages compared with the clock, and figures compared with the input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ROOMY = disks.Disk("/archive", int(5e12), int(2e13), 1e11, 50.0)
 
 @pytest.fixture
 def status(small: SmallArchive) -> overview.Status:
-    """How things stood two hours after the last observation, with nothing wrong and room enough."""
+    """The status two hours after the last observation, without troubles and with enough disk space."""
     from dsa110_assets.analyst import open_archive
 
     found = overview.status(open_archive(small.root), small.inbox, NOW)
@@ -89,7 +89,7 @@ def test_staleness_is_the_checks_own(small: SmallArchive, status: overview.Statu
 
 
 def test_latency_is_from_the_last_file_to_the_image(tmp_path: Path) -> None:
-    """Images published now of files that are 300 s and 900 s old; the median and the late ones follow."""
+    """Images are published now from files that are 300 s and 900 s old, which fixes the median and the number of late ones."""
     now = datetime.now(UTC)
     with Archive.create(tmp_path / "a") as archive:
         for key, age_s in (("2026-01-25T22:05", 300), ("2026-01-25T22:10", 900)):
@@ -99,10 +99,10 @@ def test_latency_is_from_the_last_file_to_the_image(tmp_path: Path) -> None:
                 with archive.publish(asset, key, [], settings=settings, code_version="1", run_id="r") as draft:
                     (draft.path / "x").write_text("x")
         found = front.latencies(archive, "2026-01-25", "2026-01-25")
-        told = front.latency_of(archive, "2026-01-25")
+        latency = front.latency_of(archive, "2026-01-25")
         assert found == {"2026-01-25T22:05": pytest.approx(300, abs=30), "2026-01-25T22:10": pytest.approx(900, abs=30)}
-        assert told is not None
-        assert (told.number, told.late, told.median_s) == (2, 1, pytest.approx(600, abs=30))
+        assert latency is not None
+        assert (latency.number, latency.late, latency.median_s) == (2, 1, pytest.approx(600, abs=30))
         assert front.latency_of(archive, "2026-01-24") is None
         flow = front.flows(archive, datetime.now(UTC))
         assert [(one.arrived_per_h, one.imaged_per_h) for one in flow] == [(2.0, 2.0), (pytest.approx(2 / 24), pytest.approx(2 / 24))]
@@ -117,7 +117,7 @@ def test_the_page_says_how_old_the_data_are_and_no_number_is_without_its_unit(ge
     assert "Tonight" not in text
     for fact in re.findall(r"<dd[^>]*>(.*?)<small>", text, re.DOTALL):
         plain = re.sub(r"<[^>]+>", "", fact).strip()
-        assert not re.fullmatch(r"[\d.,]+", plain) or plain.isdigit(), plain  # whole numbers are counts, of what the heading says
+        assert not re.fullmatch(r"[\d.,]+", plain) or plain.isdigit(), plain  # whole numbers are counts, whose unit is in the heading
 
 
 def test_a_home_that_cannot_be_read_is_told_and_hides_nothing(small: SmallArchive, tmp_path: Path) -> None:
@@ -140,17 +140,17 @@ def test_disks_that_are_one_are_told_together(tmp_path: Path, monkeypatch: pytes
 
 
 def test_every_host_is_told_and_a_silent_one_with_its_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two others told of themselves, one of them ten minutes ago; what is no host's file hides none."""
+    """Two other hosts reported, one of them ten minutes ago. Files that are not host reports hide none of them."""
     with Archive.create(tmp_path / "a") as archive:
         root = archive.root
     for name in ("lxd110h03", "lxd110h04"):
-        with monkeypatch.context() as there:
-            there.setattr(hosts.os, "uname", lambda name=name: os.uname_result(("Linux", name, "6", "1", "x86_64")))
+        with monkeypatch.context() as patch:
+            patch.setattr(hosts.os, "uname", lambda name=name: os.uname_result(("Linux", name, "6", "1", "x86_64")))
             hosts.tell(root)
-    told = root / hosts.FOLDER / "lxd110h04"
+    report = root / hosts.FOLDER / "lxd110h04"
     beats.end(root, "lxd110h04", hosts.FOLDER)
-    told.write_text(json.dumps(asdict(hosts.here()) | {"load": 7.25, "processors": 16}))
-    os.utime(told, (time.time() - 600, time.time() - 600))
+    report.write_text(json.dumps(asdict(hosts.here()) | {"load": 7.25, "processors": 16}))
+    os.utime(report, (time.time() - 600, time.time() - 600))
     (root / hosts.FOLDER / "torn").write_text('{"load"')
     (root / hosts.FOLDER / "other").write_text('{"something": 1}')
     (root / hosts.FOLDER / "wrong").write_text(json.dumps(asdict(hosts.here()) | {"load": "high"}))

@@ -1,4 +1,4 @@
-"""The guard of both servers, request by request: our own pages and programs pass, other sites' pages do not."""
+"""The guard of both servers, request by request: our own pages and programs pass, pages of other sites do not."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def guarded(url: str, method: str = "GET", host: str = "127.0.0.1:3000", headers
         return PlainTextResponse("inside")
 
     routes = [Route("/{path:path}", inside, methods=["GET", "HEAD", "POST", "DELETE", "OPTIONS"])]
-    told = tuple((name.encode(), value.encode()) for name, value in (headers or {}).items())
-    return ask(Guard(Starlette(routes=routes), ("dsa110.example",)), url, method=method, host=host, headers=told)
+    encoded = tuple((name.encode(), value.encode()) for name, value in (headers or {}).items())
+    return ask(Guard(Starlette(routes=routes), ("dsa110.example",)), url, method=method, host=host, headers=encoded)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_no_other_site_can_frame_our_pages() -> None:
                             ({"host": "127.0.0.1:3000", "origin": "http://evil.example"}, 1008), ({"host": "evil.example"}, 1008)],
 )  # fmt: skip
 def test_websockets_too(headers: dict[str, str], status: int | None) -> None:
-    """A browser lets any page open one anywhere."""
+    """Browsers let any page open a WebSocket to any host."""
     passed: list[str] = []
     sent: list[Any] = []
 
@@ -126,14 +126,14 @@ def test_websockets_too(headers: dict[str, str], status: int | None) -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "websocket.connect"}
 
-    told = [(name.encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(Guard(inside)({"type": "websocket", "path": "/graphql", "headers": told, "query_string": b""}, receive, send))
+    encoded = [(name.encode(), value.encode()) for name, value in headers.items()]
+    asyncio.run(Guard(inside)({"type": "websocket", "path": "/graphql", "headers": encoded, "query_string": b""}, receive, send))
     assert passed == ([] if status else ["websocket"])
     assert [message["code"] for message in sent] == ([status] if status else [])
 
 
 def test_every_way_to_run_it_starts_the_guarded_server() -> None:
-    """Dagster's own command is started nowhere: units and compose go through the door, or `dsa110 up`, which does."""
+    """Nothing starts Dagster's own web server command: units and compose use the door, or `dsa110 up`, which uses it."""
     compose = yaml.safe_load((OPS / "docker" / "compose.yaml").read_text())
     assert "command" not in compose["services"]["platform"]
     assert 'CMD ["dsa110", "up"]' in (OPS / "docker" / "Dockerfile").read_text()

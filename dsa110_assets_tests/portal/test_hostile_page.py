@@ -1,6 +1,6 @@
-"""A hostile page open in the operator's browser, against both servers: it changes nothing, and reads nothing.
+"""A hostile page open in the operator's browser can neither change nor read anything on either server.
 
-It is served under another name, which also leads to our servers, as a name whose owner makes it do so would.
+It is served under another host name that also resolves to our servers, as an attacker can arrange for a name of his own.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @contextmanager
 def serving(page: str) -> Iterator[str]:
-    """The address of a server of the attacker's with this page."""
+    """Run the attacker's server with this page and yield its address."""
 
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -110,14 +110,14 @@ def running(command: tuple[str, ...], ready: str, environment: dict[str, str], l
 
 
 def visit(browser: Any, address: str) -> dict[str, Any]:
-    """What the hostile page at an address has found out."""
+    """Open the hostile page at an address and return its findings."""
     from selenium.webdriver.support.ui import WebDriverWait
 
     browser.get(address)
     WebDriverWait(browser, DONE_S, poll_frequency=0.1).until(lambda opened: opened.title != "busy")
     assert browser.title == "done"
-    told: dict[str, Any] = browser.execute_script("return window.told")
-    return told
+    findings: dict[str, Any] = browser.execute_script("return window.told")
+    return findings
 
 
 DOOR = ("dsa110_assets.portal.door", "--local", "--host", "127.0.0.1")
@@ -128,7 +128,7 @@ DOOR = ("dsa110_assets.portal.door", "--local", "--host", "127.0.0.1")
 def test_a_hostile_page_cannot_use_dagsters_server(
     browser: Any, small: SmallArchive, tmp_path: Path, server: tuple[str, ...], guarded: bool
 ) -> None:
-    """Dagster's own server is asked first what the page can do: it deletes a run, or this test would be blind."""
+    """Against Dagster's unguarded server the page deletes a run, which shows that the attack works."""
     from dagster._core.test_utils import create_run_for_test
 
     home, port = tmp_path / "home", free_port()
@@ -140,11 +140,11 @@ def test_a_hostile_page_cannot_use_dagsters_server(
     command = (*server, "--port", str(port), "--workspace", str(tmp_path / "workspace.yaml"))
     facts = {"ADDRESS": address, "PICTURE": f"{address}/favicon.png", "READ": f"{address}/server_info", "MUTATION": DELETE % run_id}
     with running(command, f"{address}/server_info", environment, tmp_path / "log"), serving(filled(facts)) as page:
-        told = visit(browser, page)
+        findings = visit(browser, page)
     with open_instance(home) as instance:
         assert (instance.get_run_by_id(run_id) is not None) == guarded
-    assert told["read"] == "refused"  # no server of ours lets other origins read
-    assert told["socket"] == ("refused" if guarded else "open")
+    assert findings["read"] == "refused"  # neither server lets other origins read
+    assert findings["socket"] == ("refused" if guarded else "open")
 
 
 @pytest.mark.slow
@@ -157,15 +157,15 @@ def test_a_hostile_page_sees_nothing_of_the_portal(browser: Any, small: SmallArc
     environment = {**os.environ, **small.environment}
     command = ("dsa110_assets.portal", "--port", str(port))
     with running(command, f"{address}/health", environment, tmp_path / "log"), serving(filled(facts)) as page:
-        told = visit(browser, page)
-        browser.get(address)  # the operator's own visit: everything is there
+        findings = visit(browser, page)
+        browser.get(address)  # on the operator's own visit everything is there
         assert "tile_image" in browser.execute_script("return document.body.innerText")
         browser.get(f"http://{EVIL}:{port}/")
         assert "host name" in browser.execute_script("return document.body.innerText")
-    assert told["read"] == "refused"
-    assert told["picture"] == 0
-    assert told["socket"] == "refused"
-    assert "product_id" not in told["rebound"]
+    assert findings["read"] == "refused"
+    assert findings["picture"] == 0
+    assert findings["socket"] == "refused"
+    assert "product_id" not in findings["rebound"]
 
 
 TOKEN = "a-token-of-some-length"
@@ -195,7 +195,7 @@ fetch("/api/v1/" + path, {method: "POST", headers: {"content-type": "application
 
 @pytest.mark.slow
 def test_a_hostile_page_orders_nothing_of_the_portal(browser: Any, small: SmallArchive, tmp_path: Path) -> None:
-    """Though the operator is logged in in the same browser; his own page orders the same."""
+    """The page can give no order although the operator is logged in in the same browser; his own page can give the same order."""
     root, port = tmp_path / "archive", free_port()
     shutil.copytree(small.root, root)
     address = f"http://127.0.0.1:{port}"
@@ -206,7 +206,7 @@ def test_a_hostile_page_orders_nothing_of_the_portal(browser: Any, small: SmallA
         status, text = browser.execute_async_script(OWN, "session", json.dumps({"token": TOKEN, "name": "Ada"}), "")
         assert status == 201
         assert "dsa110_session" not in browser.execute_script("return document.cookie")
-        told = visit(browser, evil)
+        findings = visit(browser, evil)
         assert pausing.paused(root) is None
         assert audit.lines(root, 1) == []
         browser.get(address)
@@ -215,7 +215,7 @@ def test_a_hostile_page_orders_nothing_of_the_portal(browser: Any, small: SmallA
     assert own == [403, 200]
     assert paused is not None
     assert paused.by == "Ada"
-    assert (told["json"], told["bearer"]) == ("refused", "refused")
+    assert (findings["json"], findings["bearer"]) == ("refused", "refused")
     assert TOKEN not in (tmp_path / "log").read_text()
 
 

@@ -1,4 +1,4 @@
-"""The portal's memory: what it remembers is bounded by bytes, and every page looked at again and again adds nothing in the end."""
+"""The portal's memory: its caches are limited in bytes, and viewing every page repeatedly stops adding memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dsa110_assets_tests.portal import small_archive
 
 ROUNDS = 8
 LIMIT_MB, GROWTH_MB = 450.0, 12.0
-"""Of memory that is no file's, libraries included: the figure of docs/portal.md. Growth is that of the last half of the rounds: what is
-left is gathered by garbage collections that come when they come."""
+"""Limit of anonymous memory, libraries included, as in docs/portal.md, and of its growth in the last half of the rounds. The remaining
+growth is freed by garbage collections at unpredictable times."""
 _LOOKED_AT = """
 import json, sys
 sys.path.insert(0, sys.argv[3])
@@ -72,18 +72,18 @@ def test_what_was_used_longest_ago_is_forgotten_first() -> None:
 
 
 def test_a_function_is_asked_once_while_there_is_room_and_its_errors_are_not_remembered() -> None:
-    asked = []
+    calls = []
 
     @remembered(10, len)
     def twice(text: str) -> str:
-        asked.append(text)
+        calls.append(text)
         if not text:
             raise ValueError(text)
         return text * 2
 
     assert [twice("abc"), twice("abc"), twice("defg"), twice("abc")] == ["abcabc", "abcabc", "defgdefg", "abcabc"]
-    assert asked == ["abc", "defg", "abc"]
+    assert calls == ["abc", "defg", "abc"]
     for _ in range(2):
         with pytest.raises(ValueError, match=r"^$"):
             twice("")
-    assert asked[3:] == ["", ""]
+    assert calls[3:] == ["", ""]

@@ -1,4 +1,4 @@
-"""The metrics and the health probe: what the status says, and complete."""
+"""The metrics and the health probe are complete and agree with the status."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_metrics_are_prometheus_text(get: Get) -> None:
     assert all(math.isfinite(value) for value in values.values())
     assert values['dsa110_products{asset="tile_image"}'] == 4
     assert values["dsa110_image_noise_jy"] == made.RMS_JY
-    assert values["dsa110_flagged_fraction"] == made.FLAGGED  # the number of the observations' page
+    assert values["dsa110_flagged_fraction"] == made.FLAGGED  # the figure on the observations page
     assert values["dsa110_flagged_fraction_calibrated"] == made.FLAGGED_CALIBRATED
     assert values["dsa110_quarantined"] == 1
 
 
 def test_requests_are_counted_by_route(tmp_path: Path) -> None:
-    """Not by address, of which there are as many as anybody likes to ask for; the API's routes are told with where it is mounted."""
+    """Requests are counted by route and not by address, of which clients can make up any number. API routes include the mount point."""
     small = made.build(tmp_path)
     app = create_app(small.root, inbox=small.inbox)
     product = next(iter(small.products))
@@ -52,13 +52,13 @@ def test_requests_are_counted_by_route(tmp_path: Path) -> None:
     assert totals[f'{name}/api/v1/products/{{product_id}}",status="200"}}'] == 1
     assert totals[f'{name}other",status="404"}}'] == 2
     assert sum(totals.values()) == 5
-    assert "dsa110_http_requests_in_progress 1.0" in lines  # this one
+    assert "dsa110_http_requests_in_progress 1.0" in lines  # this request
     assert 'dsa110_http_request_seconds_count{route="/health"} 1.0' in lines
     assert not any("nowhere" in line or product in line for line in lines)
 
 
 def test_the_portal_tells_what_lies_in_the_inbox_and_looks_seldom(tmp_path: Path, no_settings_of_this_machine: None) -> None:
-    """Its status, its front page and its metrics agree; a look that fails is told and takes nothing else with it."""
+    """Status, front page and metrics agree. A failed look is reported and hides nothing else."""
     small, looks = made.build(tmp_path), list[int]()
     configured = settings.load(inbox=small.inbox, archive=small.root)
     (small.inbox / "2026-01-26T23:00:00_sb01.uvh5").write_bytes(b"x")

@@ -1,4 +1,4 @@
-"""The platform operated in Chromium by who has the token: every form that gives an order, and what is seen without a token."""
+"""A holder of the token operates the platform in Chromium: every form that gives an order, and the pages seen without a token."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ TILE = "tile_image-20260125T2205-v1"
 
 
 def portal(small: SmallArchive, place: Path, token: str | None) -> ASGIApp:
-    """The portal of a platform that has this token, or none."""
+    """A portal whose platform has this token, or none."""
     configured = settings.load(inbox=small.inbox, archive=small.root, DAGSTER_HOME=place / "home", token=token)
     return create_app(small.root, inbox=small.inbox, settings=configured)
 
 
 @pytest.fixture
 def own(small: SmallArchive, tmp_path: Path, no_settings_of_this_machine: None) -> SmallArchive:
-    """An archive of this test's own, and a Dagster that was started once."""
+    """A private archive of this test, and a Dagster home that was used once."""
     shutil.copytree(small.root, tmp_path / "archive")
     with instances.open_instance(tmp_path / "home"):
         return SmallArchive(tmp_path / "archive", small.inbox, small.products)
 
 
 class Person:
-    """Somebody at a browser."""
+    """A person at a browser."""
 
     def __init__(self, browser: Any, address: str) -> None:
         self.browser, self.address = browser, address
@@ -58,7 +58,7 @@ class Person:
         self.browser.find_element(By.CSS_SELECTOR, "#sign-in button").click()
 
     def order(self, resource: str, *, confirmed: bool = False, label: str = "", **values: str) -> str:
-        """Fill a form, send it and say what its answer is."""
+        """Fill in a form, send it, confirm it if requested, and return the answer that is shown."""
         chosen = f'form[data-order="{resource}"]' + (f'[aria-label="{label}"]' if label else "")
         form = self.browser.find_element(By.CSS_SELECTOR, chosen)
         assert form.is_displayed(), resource
@@ -67,13 +67,13 @@ class Person:
             self.browser.execute_script("arguments[0].value = arguments[1]", field, value)
         form.find_element(By.CSS_SELECTOR, "button").click()
         ended = "const o = document.querySelector(arguments[0] + ' output'); return o.className !== 'soft' && o.textContent"
-        said = str(until(self.browser, ended, chosen))
+        answer = str(until(self.browser, ended, chosen))
         if confirmed:
-            assert said.startswith("This would "), said
+            assert answer.startswith("This would "), answer
             form.find_element(By.CSS_SELECTOR, "output button").click()
             again = "const o = document.querySelector(arguments[0] + ' output'); return o.className === 'good' && o.textContent"
-            said = str(until(self.browser, again, chosen))
-        return said
+            answer = str(until(self.browser, again, chosen))
+        return answer
 
 
 def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Pa
 
         ada.go(f"/sources/{quote(small_archive.FAINT)}")
         ada.order("judgements", verdict="artefact", note="<b>beside</b> a bright one")
-        (said,) = judgements.judgements(archive)
-        assert (said.name, said.verdict, said.note) == ("Ada", "artefact", "<b>beside</b> a bright one")
+        (judgement,) = judgements.judgements(archive)
+        assert (judgement.name, judgement.verdict, judgement.note) == ("Ada", "artefact", "<b>beside</b> a bright one")
         ada.go(f"/products/{TILE}")
         ada.order(f"products/{TILE}/pin", reason="in the paper")
         assert archive.get(TILE).pinned

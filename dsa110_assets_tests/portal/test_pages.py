@@ -1,4 +1,4 @@
-"""The pages: they say what the archive holds, are well-formed, and every link leads somewhere."""
+"""The pages show the contents of the archive and are well-formed, and every link works."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ START_PAGES = {
     "/trials": "No trial yet. dsa110 trial make makes one, and so does the launchpad.",
     "/nights": "No night yet. dsa110 process makes them from the inbox.",
 }
-"""Pages to begin with, and what each says while there is nothing to show."""
+"""Pages from which links are followed, and the text of each in an empty archive."""
 QUESTIONS = 4
-"""How many links of one page's spans and choices are followed: others are like them."""
+"""How many links that differ only in the query are followed per page; the others are similar."""
 VOID = {"meta", "link", "img", "input", "br"}
 
 
 class Page(HTMLParser):
-    """Collects links and images; raises AssertionError for a tag that is closed wrongly."""
+    """A parser that collects links and images. Raises AssertionError for a tag that is closed wrongly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -85,15 +85,15 @@ def test_both_sets_in_force_are_named(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_every_link_of_every_page_leads_somewhere(get: Get) -> None:
     seen: set[str] = set()
-    queue, asked = list(START_PAGES), Counter[str]()
+    queue, requests = list(START_PAGES), Counter[str]()
     while queue:
         url = queue.pop()
-        if url in seen or not url.startswith("/") or asked[url.partition("?")[0]] == QUESTIONS:
+        if url in seen or not url.startswith("/") or requests[url.partition("?")[0]] == QUESTIONS:
             continue
         seen.add(url)
-        asked[url.partition("?")[0]] += 1
+        requests[url.partition("?")[0]] += 1
         answer = get(url)
-        if url.endswith("/spectrum"):  # measured when it is asked for; what that needs is not in this archive
+        if url.endswith("/spectrum"):  # measured on request, which needs products that this archive lacks
             assert (answer.status, "there is no sky model" in answer.text) == (404, True), url
             continue
         assert answer.status in (200, 303), (url, answer.status)
@@ -141,14 +141,14 @@ def test_light_curve_plot_has_title_axes_and_units(get: Get) -> None:
 
 
 def test_image_plot_shows_the_source_where_it_is(get: Get) -> None:
-    """Black (above 15 rms) within the axes is the one bright pixel; its place is the picture's middle."""
+    """The only black area (above 15 rms) within the axes is the bright pixel, in the middle of the picture."""
     answer = get(f"/products/{TILE}/plot.png")
     assert answer.headers["content-type"] == "image/png"
     picture = imread(io.BytesIO(answer.body), format="png")[..., :3].sum(axis=2)
     height, width = picture.shape
     inside = picture[int(0.25 * height) : int(0.75 * height), int(0.25 * width) : int(0.65 * width)]
     rows, columns = np.nonzero(inside < 0.1)
-    # the reference pixel is half a pixel of 64 off the middle; axes take about 0.7 of the picture
+    # the reference pixel is half a pixel of 64 from the middle; the axes cover about 0.7 of the picture
     assert abs(rows.mean() / inside.shape[0] - 0.5) < 0.1
     assert np.ptp(rows) < 0.05 * height
     assert np.ptp(columns) < 0.05 * width
@@ -166,10 +166,10 @@ def test_trials_and_requests_are_listed_and_a_trial_says_what_it_is(tmp_path: Pa
         tile = archive.get(TILE)
         trial, _ = trials.opened(archive, "robust_0", {"imaging.robust": 0.0})
         since = timegrid.parse_key("2026-01-25T22:00")
-        asked = requested.Request("virgo", since, since + timegrid.HOUR, "ann", since)
+        request = requested.Request("virgo", since, since + timegrid.HOUR, "ann", since)
         for store, asset, key, inputs in (
             (trial, "tile_image", tile.partition, tile.inputs),
-            (archive, requested.ASSET, requested.keep(archive, asked).partition, (tile.id,)),
+            (archive, requested.ASSET, requested.keep(archive, request).partition, (tile.id,)),
         ):
             with store.publish(asset, key, inputs, settings={}, code_version="1", run_id="r") as draft:
                 shutil.copytree(tile.path, draft.path, dirs_exist_ok=True)
@@ -212,12 +212,12 @@ def test_binning_keeps_the_mean_and_a_source_and_blanks() -> None:
     small = binned(image, 4)
     assert small.shape == (2, 2)
     assert np.isnan(small[0, 0])
-    assert small[1, 1] == 1.0  # 16 over 4 x 4 pixels
+    assert small[1, 1] == 1.0  # 16 divided by 4 x 4 pixels
     np.testing.assert_array_equal(binned(image, 1), image)
 
 
 def test_a_name_that_holds_what_ends_a_path_leads_to_its_own_page(tmp_path: Path) -> None:
-    """'S#1' led to the page of 'S'; names are looked up as they are written."""
+    """'S#1' once led to the page of 'S'. Names are looked up exactly as written."""
     names = ["S", "S#1", "S?1", "S%231", "s"]
     rows = [
         dict.fromkeys(LIGHT_CURVE_COLUMNS, 1.0)
@@ -248,9 +248,9 @@ def test_a_nights_damaged_light_curves_hide_no_other_nights(tmp_path: Path, dama
         page = ask(app, f"/sources/{quote(made.FAINT)}")
     assert "Without 2026-01-25, whose light curves are cut short" in page.text
     with pytest.warns(UserWarning, match="left out"):
-        told = ask(app, "/api/v1/sources").json
-    assert told["left_out"] == ["2026-01-25"]
-    assert {row["n_epochs"] for row in told["items"]} == {2}
+        body = ask(app, "/api/v1/sources").json
+    assert body["left_out"] == ["2026-01-25"]
+    assert {row["n_epochs"] for row in body["items"]} == {2}
     last.write_bytes(last.read_bytes()[:9])
     nothing = ask(app, "/api/v1/sources")
     assert nothing.status == 503

@@ -1,4 +1,4 @@
-"""What interactive plots, timelines, galleries and cards hold, against what the small archive was given."""
+"""Contents of interactive plots, timelines, galleries and cards, compared with those of the small archive."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KEYS = [night + suffix for night in made.NIGHTS for suffix in made.OBSERVATIONS]
 
 
 def columns(item: Any) -> Iterator[dict[str, Any]]:
-    """The data of every source of points in Bokeh's description of a plot."""
+    """The columns of every data source in Bokeh's description of a plot."""
     if isinstance(item, dict):
         if item.get("name") == "ColumnDataSource" and "attributes" in item:
             yield {name: _values(values) for name, values in item["attributes"]["data"]["entries"]}
@@ -56,7 +56,7 @@ def test_a_light_curve_holds_every_point_detections_and_limits_apart(get: Get) -
     assert detected["epoch"] == [KEYS[0], KEYS[2]]
     assert limits["epoch"] == [KEYS[1], KEYS[3]]
     assert detected["flux"] == pytest.approx([100, 100], rel=1e-6)
-    error_mjy = np.hypot(2.0, 100 / 1.02 * 0.001)  # the rms, and the correction's error of the flux before it
+    error_mjy = np.hypot(2.0, 100 / 1.02 * 0.001)  # the rms, and the correction's error times the uncorrected flux
     assert [high - low for high, low in zip(detected["high"], detected["low"], strict=True)] == pytest.approx([2 * error_mjy] * 2, rel=1e-6)
     assert limits["limit"] == pytest.approx([10, 10], rel=1e-6)
     assert detected["at"] == pytest.approx([milliseconds(KEYS[0]), milliseconds(KEYS[2])], abs=1)
@@ -81,8 +81,8 @@ def test_the_timeline_has_every_observation_with_its_figures_and_chooses(get: Ge
     assert "1 observations" in text
     assert "/observations/2026-01-25T22:05" in text
     assert "/observations/2026-01-25T22:10" not in text
-    for wanted, number in (("state=failed", 0), ("state=completed", 4), ("strip=16", 4), ("strip=40", 0), ("checks=failed", 0)):
-        assert f"{number} observations" in get(f"/timeline?since=2026-01-25&until=2026-01-26&{wanted}").text
+    for query, number in (("state=failed", 0), ("state=completed", 4), ("strip=16", 4), ("strip=40", 0), ("checks=failed", 0)):
+        assert f"{number} observations" in get(f"/timeline?since=2026-01-25&until=2026-01-26&{query}").text
 
 
 def test_the_timeline_chooses_by_calibrator(tmp_path: Path) -> None:
@@ -118,24 +118,24 @@ def test_why_a_point_is_odd_tells_flux_tiles_and_what_else_moved(get: Get) -> No
     assert "Reference sources 12" in text
     assert "Of 1 sources within 3°, 0 %" in text  # the other source is constant
     assert f"tile_image-{KEYS[0].replace('-', '').replace(':', '')}-v1" in text
-    assert "0.25" in text  # degrees from the tile's middle: 0.25 deg of RA at 16 deg, and 0.06 of declination
+    assert "0.25" in text  # degrees from the centre of the tile: 0.25 deg of RA at 16 deg, and 0.06 deg of declination
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Get:
-    """An archive of 60 tiles, one a night, of two strips, some noisy, with the MJDs at which they were observed."""
+    """A portal over 60 tiles, one per night, of two strips, some noisy, with the MJDs of their observations."""
     with Archive.create(tmp_path / "a") as archive:
         for number in range(60):
             night = f"2026-0{1 + number // 30}-{1 + number % 28:02d}" if number % 30 < 28 else f"2025-12-{number // 30 + 1:02d}"
             start = timegrid.datetime_to_mjd(timegrid.parse_key(f"{night}T{number % 24:02d}:00"))
-            told = {
+            figures = {
                 "rms_jy": 0.001 * (1 + number % 3),
                 "pointing_dec_deg": 16.27 if number % 2 else 54.57,
                 "mjd_start": start,
                 "mjd_end": start + 0.00358,
             }
             with archive.publish("tile_image", f"{night}T{number % 24:02d}:00", [], settings={}, code_version="1", run_id="r") as draft:
-                draft.metadata.update(told)
+                draft.metadata.update(figures)
                 (draft.path / "preview.png").write_bytes(b"x")
     app = create_app(tmp_path / "a")
     return lambda url, **options: ask(app, url, **options)
@@ -160,7 +160,7 @@ def test_a_gallery_pages_back_to_the_first_and_shows_each_once(many: Get) -> Non
 def test_a_gallery_shows_what_fits(many: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gallery, "PAGE", 100)
     everything = partitions(many("/gallery").text)
-    few, north, both = (partitions(many(f"/gallery?{wanted}").text) for wanted in ("max_rms=1.5", "strip=54.5", "max_rms=1.5&strip=54.5"))
+    few, north, both = (partitions(many(f"/gallery?{query}").text) for query in ("max_rms=1.5", "strip=54.5", "max_rms=1.5&strip=54.5"))
     assert 0 < len(both) < min(len(few), len(north)) < len(everything)
     assert set(both) == set(few) & set(north)
     span = partitions(many("/gallery?since=2026-01-10&until=2026-01-12").text)
@@ -173,7 +173,7 @@ def test_a_gallery_shows_what_fits(many: Get, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_an_antennas_panel_has_its_amplitudes_where_they_belong() -> None:
-    """Half the median is a quarter of the way up from 0 to twice the median; a phase of 90 degrees three quarters of -180 to 180."""
+    """Half the median lies a quarter of the way from 0 to twice the median; a phase of 90 degrees three quarters from -180 to 180."""
     values = np.ones((1, 3, 8, 2), np.complex128)
     values[:, 1] = 0.5j
     flags = np.zeros(values.shape, np.bool_)
@@ -197,7 +197,7 @@ def test_an_antennas_panel_has_its_amplitudes_where_they_belong() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "read", lambda paths: (table, table))
         found = known(())
-    # bandpass and gains alike: 1 squared at 0 degrees, and half a turn a quarter as strong at twice 90 degrees
+    # bandpass and gains are the same table: 1 squared at 0 degrees, and 0.5 squared at twice 90 degrees
     np.testing.assert_allclose(found["1"], [[1, 1], [0, 0]], atol=1e-12)
     np.testing.assert_allclose(found["2"], [[0.25, np.nan], [-180, np.nan]], atol=1e-12)
     lines = dict(second["parts"][0]["lines"])

@@ -1,4 +1,4 @@
-"""Pages, resources and orders of a portal whose archive's index is PostgreSQL's: the same as over SQLite."""
+"""Pages, resources and orders of a portal with its index in PostgreSQL are the same as with SQLite."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Portal:
 
 
 def portal(place: Path, url: str | None) -> Portal:
-    """Over an archive of its own, with a token and a Dagster that was started once."""
+    """A portal over a private archive, with a token and a Dagster home that was used once."""
     place.mkdir()
     small = made.build(place, url)
     instances.open_instance(place / "home").dispose()
@@ -64,7 +64,7 @@ def both(postgres_database: str, tmp_path: Path, no_settings_of_this_machine: No
 
 
 def resources(app: ASGIApp) -> list[str]:
-    """Every resource that can be read, with something that is there, or might be, in the place of each parameter."""
+    """The paths of all readable resources, with an existing or possible value for each parameter."""
     paths = ask(app, "/api/v1/openapi.json").json["paths"]
     found = []
     for path, methods in paths.items():
@@ -76,25 +76,25 @@ def resources(app: ASGIApp) -> list[str]:
 
 
 def identities(answer: Answer) -> Any:
-    """What a list's items, or a resource, are called: times and places differ between two archives."""
-    told = answer.json
-    items = told.get("items", [told]) if isinstance(told, dict) else told
+    """Identifying fields of the items of a list, or of one resource. Times and paths differ between two archives and are left out."""
+    body = answer.json
+    items = body.get("items", [body]) if isinstance(body, dict) else body
     names = ("product_id", "partition", "source_id", "set_id", "observation", "check", "state", "n_epochs", "flux_jy", "kind")
     return [{name: one[name] for name in names if isinstance(one, dict) and name in one} for one in items]
 
 
 def test_pages_and_resources_are_those_of_sqlite(both: tuple[Portal, Portal]) -> None:
-    plain, ours = both
-    assert (plain.small.root / "index.sqlite").exists()
-    assert not (ours.small.root / "index.sqlite").exists()
+    sqlite, postgres = both
+    assert (sqlite.small.root / "index.sqlite").exists()
+    assert not (postgres.small.root / "index.sqlite").exists()
     for page in (*PAGES, *PLOTS):
-        first, second = plain.ask(page), ours.ask(page)
+        first, second = sqlite.ask(page), postgres.ask(page)
         assert (first.status, first.headers["content-type"]) == (second.status, second.headers["content-type"]), page
         assert second.status in (200, 303) or page in ("/status", "/trends/nothing.json"), (page, second.text[:500])
-    asked = resources(ours.app)
-    assert len(asked) > 35
-    for resource in asked:
-        first, second = plain.ask(resource), ours.ask(resource)
+    paths = resources(postgres.app)
+    assert len(paths) > 35
+    for resource in paths:
+        first, second = sqlite.ask(resource), postgres.ask(resource)
         assert first.status == second.status < 500, (resource, second.text[:500])
         if second.status == 200 and second.headers["content-type"] == "application/json":
             assert identities(first) == identities(second), resource
@@ -103,10 +103,10 @@ def test_pages_and_resources_are_those_of_sqlite(both: tuple[Portal, Portal]) ->
 def test_lists_come_in_pages_that_hold_still(both: tuple[Portal, Portal]) -> None:
     for sort in ("partition", "-created_at"):
         listed = []
-        for one in both:
+        for opened in both:
             cursor, found = "", []
             while cursor is not None:
-                page = one.ask(f"/api/v1/products?limit=3&sort={sort}{f'&cursor={quote(cursor)}' if cursor else ''}").json
+                page = opened.ask(f"/api/v1/products?limit=3&sort={sort}{f'&cursor={quote(cursor)}' if cursor else ''}").json
                 found += [row["product_id"] for row in page["items"]]
                 cursor = page["next"]
             assert len(found) == len(set(found))
@@ -115,8 +115,8 @@ def test_lists_come_in_pages_that_hold_still(both: tuple[Portal, Portal]) -> Non
 
 
 def test_orders_are_carried_out(both: tuple[Portal, Portal]) -> None:
-    ours = both[1]
-    with Archive(ours.small.root, ours.url) as archive:
+    postgres = both[1]
+    with Archive(postgres.small.root, postgres.url) as archive:
         (record,) = quarantine.quarantined(archive)
         for resource, body in (
             (f"products/{TILE}/pin", {"reason": "in the paper"}), ("ingest/pause", {"reason": "service"}), ("ingest/resume", {}),
@@ -126,17 +126,17 @@ def test_orders_are_carried_out(both: tuple[Portal, Portal]) -> None:
             ("runs", {"asset": "tile_image", "partitions": ["2026-01-25T22:05"]}),
             ("silences", {"what": "disk", "reason": "it is known"}),
         ):  # fmt: skip
-            answer = ours.ask(resource, order=body)
+            answer = postgres.ask(resource, order=body)
             assert answer.status in (200, 201, 202), (resource, answer.text)
         for resource, body in ((f"caltables/{SET}/reject", {"reason": "bad phases"}), ("retention", {}), (f"products/{TILE}/unpin", {})):
-            rehearsal = ours.ask(resource, order=body).json
+            rehearsal = postgres.ask(resource, order=body).json
             assert rehearsal["done"] is False, rehearsal
-            assert ours.ask(resource, order={**body, "confirm": rehearsal["confirm"]}).json["done"] is True
+            assert postgres.ask(resource, order={**body, "confirm": rehearsal["confirm"]}).json["done"] is True
         assert not archive.get(TILE).pinned
         assert caltable_registry.get(archive, SET).status == caltable_registry.REJECTED
-        assert pausing.paused(ours.small.root) is None
-        assert [one.verdict for one in judgements.judgements(archive)] == ["artefact"]
+        assert pausing.paused(postgres.small.root) is None
+        assert [judgement.verdict for judgement in judgements.judgements(archive)] == ["artefact"]
         assert requested.read(archive, "virgo") is not None
         assert quarantine.quarantined(archive) == []
-    assert {line.state for line in audit.lines(ours.small.root, 100)} == {"begun", "done"}
-    assert f"/calibration/{SET}" in ours.ask("/calibration").text
+    assert {line.state for line in audit.lines(postgres.small.root, 100)} == {"begun", "done"}
+    assert f"/calibration/{SET}" in postgres.ask("/calibration").text

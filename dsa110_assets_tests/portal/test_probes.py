@@ -1,4 +1,4 @@
-"""What the probes say while the daemon lives, is frozen, never ran; while ingest fails; and while the index is away."""
+"""Answers of the probes while the daemon lives, is frozen or never ran, while ingest fails, and while the index is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dsa110_assets_tests.portal.conftest import ask
 
 @pytest.fixture
 def told(settings: Settings) -> Callable[[], dict[str, tuple[int, str]]]:
-    """Status and body's word of each probe, and of the API's."""
+    """A function that returns HTTP status and status word of each probe, including the API's."""
     Archive.create(settings.archive).close()
     app = create_app(settings.archive, settings=settings)
 
@@ -40,7 +40,7 @@ def beat(instance: dg.DagsterInstance, age: timedelta) -> None:
 
 
 def tick(instance: dg.DagsterInstance, status: TickStatus, age: timedelta) -> None:
-    """An evaluation of the inbox's sensor, as the daemon records it."""
+    """Record a tick of the inbox sensor as the daemon does."""
     origin = _origin()
     if not instance.all_instigator_state():
         state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.DECLARED_IN_CODE, SensorInstigatorData())
@@ -72,14 +72,14 @@ def test_a_platform_at_work_is_ok_and_one_frozen_is_not(settings: Settings, told
         beat(instance, timedelta())
         tick(instance, TickStatus.SKIPPED, MINUTE)
         assert told() == {"/health": OK, "/ready": OK, "/status": OK, "/api/v1/health": OK}
-        beat(instance, timedelta(seconds=Thresholds().daemon_silent_s) + MINUTE)  # as of a process that is stopped
+        beat(instance, timedelta(seconds=Thresholds().daemon_silent_s) + MINUTE)  # as if the process were stopped
         assert told() == never
 
 
 def test_ingest_may_fail_for_an_hour(settings: Settings, told: Callable[[], dict[str, tuple[int, str]]]) -> None:
     with instances.open_instance(settings.home_path) as instance:
         beat(instance, timedelta())
-        assert told()["/status"] == FAILING  # it was never looked
+        assert told()["/status"] == FAILING  # the inbox was never looked at
         tick(instance, TickStatus.SUCCESS, 50 * MINUTE)
         for age in range(49, 0, -1):
             tick(instance, TickStatus.FAILURE, age * MINUTE)

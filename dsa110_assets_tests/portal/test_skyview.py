@@ -1,4 +1,4 @@
-"""The sky of a night: in a picture of the portal's own, and in Aladin Lite as npm installs it, with nothing of another origin."""
+"""The sky of a night, in the portal's own picture and in Aladin Lite as npm installs it, without requests to other origins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SWIFTSHADER = ("--enable-unsafe-swiftshader", "--use-angle=swiftshader", "--hide
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[SmallArchive, str]:
-    """A small archive of its own with the mosaic of a night, and that product's id."""
+    """A private small archive with the mosaic of a night, and the id of the mosaic."""
     small = made.build(tmp_path_factory.mktemp("sky"))
     return small, made.sky_of(small)
 
@@ -47,7 +47,7 @@ def get(archive: tuple[SmallArchive, str]) -> Get:
 
 @pytest.fixture(scope="module")
 def aladin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Aladin Lite, installed as an operator does; where npm or its registry cannot be had, what needs it is skipped."""
+    """The folder of Aladin Lite, installed as an operator would. Tests that need it are skipped if npm or its registry is not available."""
     place = tmp_path_factory.mktemp("npm")
     if shutil.which("npm") is None:
         pytest.skip("no npm: Aladin Lite is not tried (Debian: npm)")
@@ -66,7 +66,7 @@ def test_the_page_has_the_nights_picture_coverage_and_sources(get: Get, archive:
     for name in made.SOURCES:
         assert f'<a href="/sources/{quote(name)}" aria-label="{name}"><circle' in answer.text
     assert f"/files/{archive[1]}/coverage.moc.fits" in answer.text
-    assert "+16.4°" in answer.text  # a line of the graticule with its unit
+    assert "+16.4°" in answer.text  # label of a line of the graticule
     assert "02h40m" in answer.text  # 40 degrees of right ascension
     (centre,) = re.findall(rf'aria-label="{re.escape(SOURCE)}"><circle class="" cx="([\d.]+)" cy="([\d.]+)"', answer.text)
     assert [float(value) for value in centre] == pytest.approx([(skyview.WIDTH - 1) / 2, (skyview.HEIGHT - 1) / 2], abs=0.06)
@@ -81,8 +81,8 @@ def test_the_picture_is_brightest_at_the_source_and_blank_off_the_coverage(get: 
     levels = picture(get(f"/sky/{archive[1]}/window.png?{PLACE}&fov=1"))
     assert levels.shape == (skyview.HEIGHT, skyview.WIDTH)
     middle = levels[skyview.HEIGHT // 2 - 8 : skyview.HEIGHT // 2 + 8, skyview.WIDTH // 2 - 8 : skyview.WIDTH // 2 + 8]
-    assert middle.max() == skyview.EDGE  # 250 times the noise: the palette's last
-    assert levels[:, 0].max() == 0  # half a degree from the centre of 0.64 degrees of data
+    assert middle.max() == skyview.EDGE  # 250 times the noise, hence the last colour of the palette
+    assert levels[:, 0].max() == 0  # half a degree from the centre, outside the 0.64 degrees of data
     assert picture(get(f"/sky/{archive[1]}/window.png?ra=220&dec=-16&fov=1")).max() == 0
 
 
@@ -119,8 +119,8 @@ def test_the_hips_is_served_with_blank_tiles_where_it_has_none(get: Get, archive
     assert picture(get(f"{base}/Norder3/Dir0/Npix1.png")).max() == 0
     assert picture(get(f"{base}/Norder3/Allsky.png")).shape == (29 * 64, 27 * 64)
     assert get(f"{base}/Moc.fits").body[:6] == b"SIMPLE"
-    told = get(f"/sky/{archive[1]}/sources.json").json["sources"]
-    assert [(one["source_id"], one["flux_jy"]) for one in told] == [(name, flux) for name, (_, _, flux) in made.SOURCES.items()]
+    sources = get(f"/sky/{archive[1]}/sources.json").json["sources"]
+    assert [(one["source_id"], one["flux_jy"]) for one in sources] == [(name, flux) for name, (_, _, flux) in made.SOURCES.items()]
 
 
 def test_before_there_is_a_night_the_page_says_so(empty: Get) -> None:
@@ -148,7 +148,7 @@ def around(screen: np.ndarray, x: float, y: float) -> np.ndarray:
 
 
 def complaints(browser: Any) -> list[str]:
-    """What stands on the console, but for the software renderer's word on its own speed."""
+    """Warnings and errors on the console, except the software renderer's message about its own speed."""
     entries = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
     return [entry["message"] for entry in entries if "GPU stall due to ReadPixels" not in entry["message"]]
 
@@ -179,18 +179,18 @@ def test_without_aladin_the_sky_is_whole_readable_and_leads_to_the_source(
 def test_aladin_shows_the_night_under_our_policy_and_asks_nobody_else(
     archive: tuple[SmallArchive, str], aladin: Path, tmp_path: Path, no_settings_of_this_machine: None
 ) -> None:
-    """The package as it is on npm: drawn, at the place, with coverage and sources; a click on one opens its page. Every request is
-    of our origin, and the console has nothing to say."""
+    """The npm package draws the night at the given position with coverage and sources, and a click on a source opens its page. Every
+    request goes to our origin, and the console is empty."""
     with opened(archive, aladin, tmp_path) as (browser, address):
         shown(browser, WIDE, dark=True)
-        window = {"width": WIDE, "height": 1400, "deviceScaleFactor": 1, "mobile": False}  # WebGL's surfaces end at 8192 pixels
+        window = {"width": WIDE, "height": 1400, "deviceScaleFactor": 1, "mobile": False}  # WebGL surfaces are limited to 8192 pixels
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
         browser.get(f"{address}/sky?night={NIGHT}&{PLACE}&fov=1")
         until(browser, "return document.getElementById('aladin').dataset.drawn")
         assert browser.execute_script("return document.getElementById('aladin').dataset.drawn") == "yes"
-        asked = "return performance.getEntriesByType('resource').map((one) => one.name)"
-        until(browser, f"{asked}.some((one) => one.includes('/hips/Norder3/Dir0/'))")
-        assert [name for name in browser.execute_script(asked) if not name.startswith((f"{address}/", "data:", "blob:"))] == []
+        requested = "return performance.getEntriesByType('resource').map((one) => one.name)"
+        until(browser, f"{requested}.some((one) => one.includes('/hips/Norder3/Dir0/'))")
+        assert [name for name in browser.execute_script(requested) if not name.startswith((f"{address}/", "data:", "blob:"))] == []
         place = "const [ra, dec] = globalThis.sky.aladin.getRaDec(); return [ra, dec, globalThis.sky.aladin.getFov()[0]]"
         assert browser.execute_script(place) == pytest.approx([made.RA_DEG, made.DEC_DEG, 1.0], abs=1e-3)
         names = "return globalThis.sky.marks.getSources().map((one) => one.data.name)"

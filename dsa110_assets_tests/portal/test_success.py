@@ -1,4 +1,4 @@
-"""Success measured on a night whose truth is known: every observation, run and file of it was chosen here."""
+"""Success figures of a night whose truth is known, because every observation, run and file was chosen here."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOBODY_LEFT = Inbox((), (), (), 0, 0, False)
 
 @dataclass
 class Truth:
-    """The archive, its inbox and Dagster's home, and what was seen while they were made."""
+    """The archive, its inbox and Dagster's home, with the recovery time and the lost files of the scene."""
 
     archive: Archive
     inbox: Path
@@ -58,7 +58,7 @@ class Scene:
         return draft.product.created_at
 
     def take_up(self, key: str, written_ago_s: float) -> Path:
-        """An observation's one file in the inbox, written so long ago, and its manifest."""
+        """Put the single file of an observation, written `written_ago_s` ago, into the inbox, and publish its manifest."""
         raw = self.inbox / f"{key}:00_sb00.hdf5"
         raw.write_bytes(key.encode())
         at_ns = int((time.time() - written_ago_s) * 1e9)
@@ -71,7 +71,7 @@ class Scene:
         return raw
 
     def run(self, key: str, asset: str, lane: str | None, *, fails: bool = False, makes: str | None = None) -> datetime:
-        """A run that has ended, and of two assets made the first if it `makes` one; when it ended."""
+        """Record an ended run of an asset and return its end. With `makes` it has two assets, and made that one before it ended."""
         tags = {"dagster/partition": key, **({instances.LANE_TAG: lane} if lane else {})}
         run = self.instance.create_run_for_job(dg.JobDefinition(graph_def=dg.GraphDefinition("observations")), tags=tags)
         self.instance.delete_run(run.run_id)
@@ -119,7 +119,7 @@ def truth(tmp_path: Path) -> Iterator[Truth]:
 
 
 def test_every_share_is_that_of_the_truth(truth: Truth) -> None:
-    told = truth.figures()
+    figures = truth.figures()
     shares = {
         "zero touch": {FAR, ASIDE, BY_HAND, GONE},
         "converted": {ASIDE, GONE},
@@ -128,30 +128,30 @@ def test_every_share_is_that_of_the_truth(truth: Truth) -> None:
         "calibrated within 6 h": {ASIDE, BY_HAND, GONE},
     }
     for name, against in shares.items():
-        assert set(told[name].cases) == against, name
-        assert told[name].number == 6
-        assert told[name].value == pytest.approx(1 - len(against) / 6)
-    assert told["zero touch"].kept is False
-    assert told["runs succeeded"].value == pytest.approx(2 / 5)
-    assert all(one.definition for one in told.values())
+        assert set(figures[name].cases) == against, name
+        assert figures[name].number == 6
+        assert figures[name].value == pytest.approx(1 - len(against) / 6)
+    assert figures["zero touch"].kept is False
+    assert figures["runs succeeded"].value == pytest.approx(2 / 5)
+    assert all(one.definition for one in figures.values())
 
 
 def test_times_are_those_of_the_truth(truth: Truth) -> None:
-    told = truth.figures()
+    figures = truth.figures()
     latencies = [(truth.archive.current("tile_image", key), ago) for key, ago in ((GOOD, 100.0), (AGAIN, 200.0), (BY_HAND, 7 * 3600.0))]
     assert all(product is not None for product, _ in latencies)
-    assert told["latency, median"].value == pytest.approx(200.0, abs=60.0)  # the fixture takes seconds
-    assert told["latency, 95th percentile"].kept is False
-    assert told["latency, 95th percentile"].cases == (BY_HAND,)
-    assert told["recovery, median"].number == 1
-    assert told["recovery, longest"].value == pytest.approx(truth.recovery_s, abs=1e-3)
-    assert told["not recovered"].value == 1
-    assert told["not recovered"].cases == (f"tile_image {FAR}",)
-    assert told["queue, 95th percentile"].number == 4
+    assert figures["latency, median"].value == pytest.approx(200.0, abs=60.0)  # because the fixture takes seconds
+    assert figures["latency, 95th percentile"].kept is False
+    assert figures["latency, 95th percentile"].cases == (BY_HAND,)
+    assert figures["recovery, median"].number == 1
+    assert figures["recovery, longest"].value == pytest.approx(truth.recovery_s, abs=1e-3)
+    assert figures["not recovered"].value == 1
+    assert figures["not recovered"].cases == (f"tile_image {FAR}",)
+    assert figures["queue, 95th percentile"].number == 4
 
 
 def test_what_a_run_made_before_it_failed_has_nothing_to_recover_from(tmp_path: Path) -> None:
-    """Of two assets, the first was made when the run was ended; the second is made by another run."""
+    """A failed run of two assets had made the first; only the second has to recover, and another run makes it."""
     (tmp_path / "inbox").mkdir()
     home = tmp_path / "archive" / "dagster"
     with Archive.create(tmp_path / "archive") as archive, instances.open_instance(home) as instance:
@@ -161,8 +161,8 @@ def test_what_a_run_made_before_it_failed_has_nothing_to_recover_from(tmp_path: 
         truth = Truth(archive, scene.inbox, home, 0.0, ())
         assert truth.figures()["not recovered"].cases == (f"tile_image {GOOD}",)
         scene.publish("tile_image", GOOD)
-        told = truth.figures()
-    assert (told["not recovered"].value, told["not recovered"].number, told["recovery, median"].number) == (0, 1, 1)
+        figures = truth.figures()
+    assert (figures["not recovered"].value, figures["not recovered"].number, figures["recovery, median"].number) == (0, 1, 1)
 
 
 def test_files_that_are_nowhere_are_lost_and_those_with_a_reason_are_not(truth: Truth) -> None:
@@ -198,11 +198,11 @@ def test_command_and_page_tell_the_same(truth: Truth, monkeypatch: pytest.Monkey
     monkeypatch.setenv("DSA110_ARCHIVE", str(truth.archive.root))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     assert main(["report", "--since", NIGHT, "--json"]) == 0
-    told = {one["name"]: one for one in json.loads(capsys.readouterr().out)["figures"]}
-    assert told["imaged"]["value"] == pytest.approx(0.5)
-    assert told["files lost"]["cases"] == [truth.lost[0]], "the other has a reason, once somebody looks: it cannot be read"
+    figures = {one["name"]: one for one in json.loads(capsys.readouterr().out)["figures"]}
+    assert figures["imaged"]["value"] == pytest.approx(0.5)
+    assert figures["files lost"]["cases"] == [truth.lost[0]], "the other has a reason, once somebody looks: it cannot be read"
     assert main(["report", "--since", NIGHT]) == 0
     assert "not kept: zero touch" in capsys.readouterr().err
     page = ask(create_app(truth.archive.root, inbox=truth.inbox), "/success?days=400").text
     assert "50.00 %" in page
-    assert told["imaged"]["definition"] in page
+    assert figures["imaged"]["definition"] in page

@@ -1,4 +1,4 @@
-"""Dagster's web interface where others reach it: nothing without the token, read-only when there is none."""
+"""Dagster's web interface where other machines reach it: closed without the token, read-only if no token is set."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_websocket_needs_it_too() -> None:
 
 @pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.5", False)])
 def test_up_puts_the_door_before_what_others_can_reach(tmp_path: Path, host: str, local: bool) -> None:
-    """And the guard, which the door always is, before what only this machine reaches."""
+    """The door always guards against other sites. Where other machines reach the server, it also requires the token."""
     (server,) = [one for one in up._services(tmp_path, host, 3000, 3001) if one.name == "web server"]
     assert server.command[2] == "dsa110_assets.portal.door"
     assert ("--local" in server.command) == local
@@ -140,7 +140,7 @@ def _get(port: int, path: str) -> tuple[int, str] | None:
 
 
 def _open(request: urllib.request.Request) -> tuple[int, str] | None:
-    """(status, body); None while nobody listens."""
+    """(status, body), or None while no server listens."""
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.read().decode()

@@ -1,6 +1,6 @@
-"""Every state of trouble, produced and shown in Chromium at two widths and in two schemes: said, readable, and nothing sticks out.
+"""Every state of trouble is produced and shown in Chromium at two widths and in two schemes: reported, readable, and without overflow.
 
-The pictures stay in the test's directory, to be looked at: `pytest --basetemp DIRECTORY`.
+Screenshots stay in the test's directory for inspection: `pytest --basetemp DIRECTORY`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KEY = made.NIGHTS[-1] + made.OBSERVATIONS[0]
 
 @dataclass(frozen=True)
 class Place:
-    """A small platform of one's own, to be brought into a state."""
+    """A private small platform that a test can bring into a state."""
 
     small: SmallArchive
     settings: Settings
@@ -47,7 +47,7 @@ class Place:
         self.settings.thresholds_path.write_text(text)
 
     def dagster(self, age_s: float) -> None:
-        """A daemon that gave its last sign of life so long ago."""
+        """Record a sign of life of the daemon `age_s` seconds ago."""
         with instances.open_instance(self.settings.home_path) as dagster:
             dagster.add_daemon_heartbeat(DaemonHeartbeat(time.time() - age_s, "SENSOR", "x", []))
 
@@ -63,7 +63,7 @@ def stale_calibration(place: Place) -> None:
 
 
 def disk_full(place: Place) -> None:
-    place.patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(*FULL))  # no test fills this machine's disk
+    place.patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(*FULL))  # because no test may fill this machine's disk
 
 
 def daemon_dead(place: Place) -> None:
@@ -86,7 +86,7 @@ def quarantined(place: Place) -> None:
 
 
 def old_data(place: Place) -> None:
-    """As it is: the archive's last observation is of January."""
+    """Change nothing: the last observation of the archive is of January."""
 
 
 STATES: dict[str, tuple[Callable[[Place], None], str, dict[str, str]]] = {
@@ -108,7 +108,7 @@ STATES: dict[str, tuple[Callable[[Place], None], str, dict[str, str]]] = {
     "quarantined": (quarantined, "2 files or groups are quarantined", {"/control": "not readable as HDF5", "/alerts": "quarantined"}),
     "old-data": (old_data, "the last data are", {"/timeline": KEY, "/nights": "2026-01-26"}),
 }
-"""By name: what brings it about, what the first page says then, and what the pages say to which it leads."""
+"""By name: the function that produces the state, the text on the front page, and the text on each of the pages linked there."""
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_settings_of_this_m
 
 
 def alarmed(configured: Settings) -> None:
-    """Have the portal's own eye look once."""
+    """Let the portal's watch look for alerts once."""
     limits, refused = load_thresholds(configured.thresholds_path), refused_thresholds(configured.thresholds_path)
     with Archive(configured.archive) as archive:
         watch.look(archive, configured, limits, refused, "portal", always=True)
@@ -135,39 +135,39 @@ EACH = ((WIDE, False), (NARROW, False), (NARROW, True), (WIDE, True))
 
 
 def look_at(browser: Any, address: str, page: str, said: str, picture: Path, forms: Sequence[tuple[int, bool]] = EACH[::2]) -> None:
-    """Open a page at these widths and in these schemes; it says so, is whole and accessible. A picture of each is kept."""
+    """Open a page at these widths and schemes, and check that it has the text, fits and is accessible. A screenshot of each is kept."""
     for width, dark in forms:
         shown(browser, width, dark=dark)
         browser.get(address + page)
         until(browser, SETTLED)
         until(browser, FITS)
-        where = f"{picture.stem}-{width}-{'dark' if dark else 'light'}"
-        assert said in browser.find_element("tag name", "body").text, where
-        assert violations(browser) == [], where
+        situation = f"{picture.stem}-{width}-{'dark' if dark else 'light'}"
+        assert said in browser.find_element("tag name", "body").text, situation
+        assert violations(browser) == [], situation
         height = browser.execute_script("return document.body.scrollHeight")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
-        picture.with_name(f"{where}.png").write_bytes(base64.b64decode(shot["data"]))
+        picture.with_name(f"{situation}.png").write_bytes(base64.b64decode(shot["data"]))
     assert [one["message"] for one in browser.get_log("browser") if one["level"] in ("SEVERE", "WARNING")] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_of_trouble_is_said_and_readable(browser: Any, place: Place, tmp_path: Path, state: str) -> None:
-    bring_about, said, further = STATES[state]
-    alarmed(place.settings)  # what was there before anybody watched is no news
+    bring_about, summary, further = STATES[state]
+    alarmed(place.settings)  # conditions present at the first look are not reported as new
     bring_about(place)
     alarmed(place.settings)
     app = create_app(place.small.root, inbox=place.small.inbox, settings=place.settings)
     with served(app) as address:
-        look_at(browser, address, "/", said, tmp_path / f"{state}-front", EACH)
+        look_at(browser, address, "/", summary, tmp_path / f"{state}-front", EACH)
         for number, (page, words) in enumerate(further.items()):
             look_at(browser, address, page, words, tmp_path / f"{state}-{number}")
         browser.get("about:blank")
 
 
 def test_a_name_that_looks_like_another_is_written_out(place: Place) -> None:
-    """Its override of the direction of writing would have it end in .png; what runs in it is text."""
+    """The name has a direction override that would make it seem to end in .png, and code, which is shown as text."""
     quarantined(place)
     app = create_app(place.small.root, inbox=place.small.inbox, settings=place.settings)
     for page in ("/", "/control"):
@@ -183,12 +183,12 @@ def test_an_empty_archive_says_what_to_do(browser: Any, tmp_path: Path, no_setti
     (tmp_path / "inbox").mkdir()
     configured = settings.load(inbox=tmp_path / "inbox", archive=tmp_path / "archive", DAGSTER_HOME=tmp_path / "home")
     with served(create_app(tmp_path / "archive", inbox=tmp_path / "inbox", settings=configured)) as address:
-        for page, said in (
+        for page, text in (
             ("/", "there are no data yet"),
             ("/timeline", ""),
             ("/gallery", ""),
             ("/sources", ""),
             ("/candidates", "No night"),
         ):
-            look_at(browser, address, page, said, tmp_path / f"empty{page.replace('/', '-')}")
+            look_at(browser, address, page, text, tmp_path / f"empty{page.replace('/', '-')}")
         browser.get("about:blank")

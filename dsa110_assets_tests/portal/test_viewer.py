@@ -1,4 +1,4 @@
-"""Tiles, windows and cutouts against the pixels they are made of, and what the viewer is refused."""
+"""Tiles, windows and cutouts compared with the pixels they are made of, and requests that the viewer refuses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOSAIC = "hour_mosaic-20260125T2200-v1"
 
 @pytest.mark.parametrize("level", [0, 1, 3])
 def test_a_window_is_the_mean_of_its_pixels_that_are_not_blank(level: int) -> None:
-    """Against numpy's nanmean of every block, also of those that the image's edge cuts; float32 sums of 64: to 1e-6."""
+    """Compared with the mean of the finite pixels of every block, also at the image's edge, to 1e-6 for float32 sums of 64 values."""
     data = np.random.default_rng(3).normal(size=(300, 530)).astype(np.float32)
     data[:20, :33] = np.nan
     step, side = 1 << level, viewer.TILE << level
@@ -36,8 +36,8 @@ def test_a_window_is_the_mean_of_its_pixels_that_are_not_blank(level: int) -> No
             for row in range(0, got.shape[0], 7):
                 for column in range(got.shape[1]):
                     block = part[row * step : (row + 1) * step, column * step : (column + 1) * step]
-                    wanted = block[np.isfinite(block)].mean() if np.isfinite(block).any() else np.nan
-                    assert got[row, column] == pytest.approx(wanted, abs=1e-6, nan_ok=True)
+                    expected = block[np.isfinite(block)].mean() if np.isfinite(block).any() else np.nan
+                    assert got[row, column] == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 def test_there_is_no_tile_outside_the_image() -> None:
@@ -50,7 +50,7 @@ def test_levels_rise_from_low_to_high_and_are_0_where_blank(stretch: str) -> Non
     got = viewer.levels(np.array([np.nan, -5.0, -1.0, 0.0, 1.0, 3.0, 9.0]), -1.0, 3.0, stretch)
     assert (got[0], got[1], got[2], got[5], got[6]) == (0, 1, 1, 255, 255)
     assert 1 < got[3] < got[4] < 255
-    # a quarter of the way, by each stretch's formula
+    # a quarter of the range, by the formula of each stretch
     quarter = {"linear": 0.25, "sqrt": 0.5, "asinh": np.arcsinh(2.5) / np.arcsinh(10), "log": np.log(251) / np.log(1001)}[stretch]
     assert got[3] == 1 + round(254 * quarter)
 
@@ -68,11 +68,11 @@ def test_a_tile_has_north_up_and_the_source_at_its_place(get: Get) -> None:
 def test_positions_are_astropys(get: Get) -> None:
     wcs = WCS(made.header())
     for x, y in ((0, 0), (10.25, 50.5), (made.SIDE // 2, made.SIDE // 2)):
-        told = get(f"/view/{TILE}/at.json?x={x}&y={y}").json
-        wanted = wcs.pixel_to_world(x, y)
-        assert (told["ra_deg"], told["dec_deg"]) == pytest.approx((wanted.ra.deg, wanted.dec.deg), abs=1e-10)
-        assert SkyCoord(told["text"].replace("\N{NO-BREAK SPACE}", " ")).separation(wanted).arcsec < 0.1  # 0.01 s of RA, 0.1 arcsec
-        back = get(f"/view/{TILE}/place.json?ra={float(wanted.ra.deg)!r}&dec={float(wanted.dec.deg)!r}").json
+        position = get(f"/view/{TILE}/at.json?x={x}&y={y}").json
+        expected = wcs.pixel_to_world(x, y)
+        assert (position["ra_deg"], position["dec_deg"]) == pytest.approx((expected.ra.deg, expected.dec.deg), abs=1e-10)
+        assert SkyCoord(position["text"].replace("\N{NO-BREAK SPACE}", " ")).separation(expected).arcsec < 0.1  # 0.01 s of RA, 0.1 arcsec
+        back = get(f"/view/{TILE}/place.json?ra={float(expected.ra.deg)!r}&dec={float(expected.dec.deg)!r}").json
         assert (back["x"], back["y"], back["inside"]) == (pytest.approx(x, abs=1e-6), pytest.approx(y, abs=1e-6), True)
     assert get(f"/view/{TILE}/at.json?x=32&y=32").json["value"] == pytest.approx(made.PEAK_JY)
     assert get(f"/view/{TILE}/at.json?x=1&y=1").json["value"] is None, "blank"
@@ -81,7 +81,7 @@ def test_positions_are_astropys(get: Get) -> None:
 
 
 def test_a_cutout_shows_the_source_in_its_middle(get: Get) -> None:
-    """20 arcmin of pixels of 36 arcsec: the one of the source is 4.8 of 160 pixels wide, and black."""
+    """In 20 arcmin with pixels of 36 arcsec, the pixel of the source is 4.8 of the 160 pixels wide, and black."""
     picture = np.asarray(Image.open(io.BytesIO(get(f"/cutout/{MOSAIC}.png?ra={made.RA_DEG}&dec={made.DEC_DEG}&size=20").body)))
     assert picture.shape == (viewer.CUTOUT, viewer.CUTOUT)
     rows, columns = np.nonzero(picture == 0)
@@ -131,25 +131,25 @@ def test_what_cannot_be_asked_is_refused_with_a_sentence(get: Get, url: str, sta
 
 
 def test_carta_is_linked_where_the_settings_say_it_is(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:
-    there = load(archive=small.root, inbox=small.inbox, carta_url="http://carta.example:3002/")
-    text = ask(create_app(small.root, inbox=small.inbox, settings=there), f"/view/{TILE}").text
+    configured = load(archive=small.root, inbox=small.inbox, carta_url="http://carta.example:3002/")
+    text = ask(create_app(small.root, inbox=small.inbox, settings=configured), f"/view/{TILE}").text
     path = small.products[TILE].path
     assert f'href="http://carta.example:3002/?folder={quote(str(path))}&amp;file=image.fits"' in text
     assert "CARTA" not in ask(create_app(small.root, inbox=small.inbox), f"/view/{TILE}").text
 
 
 def test_a_gallery_of_a_source_is_that_of_its_place(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[float, float]] = []
-    monkeypatch.setattr(gallery, "_holds", lambda product, ra, dec: not asked.append((ra, dec)))
+    positions: list[tuple[float, float]] = []
+    monkeypatch.setattr(gallery, "_holds", lambda product, ra, dec: not positions.append((ra, dec)))
     ra, dec, _ = made.SOURCES[made.FAINT]
     assert 'data-choice="tile"' in get(f"/gallery?source={quote(made.FAINT)}").text
-    assert asked == [pytest.approx((ra, dec))] * len(asked) != []
+    assert positions == [pytest.approx((ra, dec))] * len(positions) != []
     assert get("/gallery?source=nobody").status == 404
 
 
 def test_a_page_holds_carta_and_lets_no_other_site_into_it(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:
-    there = load(archive=small.root, inbox=small.inbox, carta_url="http://carta.example:3002/")
-    app = create_app(small.root, inbox=small.inbox, settings=there)
+    configured = load(archive=small.root, inbox=small.inbox, carta_url="http://carta.example:3002/")
+    app = create_app(small.root, inbox=small.inbox, settings=configured)
     page = ask(app, f"/carta/{TILE}?file=image.fits")
     folder = quote(str(small.products[TILE].path))
     assert f'<iframe src="http://carta.example:3002/?folder={folder}&amp;file=image.fits"' in page.text

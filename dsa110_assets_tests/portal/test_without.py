@@ -1,4 +1,4 @@
-"""Epochs left out of a source's page: plots and statistics are computed without them, by the address alone."""
+"""Epochs left out of a source's page: plots and statistics are computed without them, and only the address records this."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ QUERY = f"?without={quote(LEFT_OUT)}"
 
 
 def words(page: str) -> dict[str, str]:
-    """The figures of a source's page by what they are."""
+    """The figures of a source's page by label."""
     return dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', page))
 
 
 def test_statistics_are_those_of_what_is_left(get: Get) -> None:
-    """Of the points 0.1, 0.001 (a limit), 0.1 and 0.001 Jy, each ± 2 mJy, one limit is left out; the formulae are spelt out here."""
+    """One limit is left out of the points 0.1, 0.001 (a limit), 0.1 and 0.001 Jy, each ± 2 mJy. The formulae are written out here."""
     all_, some = words(get(HERE).text), words(get(HERE + QUERY).text)
     assert (all_["Epochs"], some["Epochs"]) == ("4, detected in 2", "3, detected in 2")
     flux = np.array([0.1, 0.1, 0.001])
     eta = ((flux - flux.mean()) ** 2).sum() / made.RMS_JY**2 / 2
     assert float(some["η"]) == pytest.approx(eta, rel=5e-3), "three digits are shown"
     assert float(some["V"].split()[0]) == pytest.approx(100 * flux.std(ddof=1) / flux.mean(), rel=5e-3)
-    off = (0.001 - 0.1) / (made.RMS_JY * 1.5**0.5)  # its own error, and that of the mean of the two others
+    off = (0.001 - 0.1) / (made.RMS_JY * 1.5**0.5)  # the error of the point and that of the mean of the two others
     assert float(some["Largest deviation"].split()[0]) == pytest.approx(off, rel=5e-3)
     assert some["q"] == "not known without these epochs"
     assert all_["q"] == "1e-06"
@@ -91,13 +91,13 @@ def test_plots_table_and_api_are_without_them(get: Get, small: SmallArchive) -> 
     assert len(rows) == 3
     assert "3 epochs" in get(f"{HERE}/plot.svg{QUERY}").text
     api = f"/api/v1/light-curves/{quote(made.FAINT)}"
-    told = get(api + QUERY).json
-    assert (told["without"], [point["epoch"] for point in told["points"]]) == ([LEFT_OUT], [row["epoch"] for row in rows])
+    curve = get(api + QUERY).json
+    assert (curve["without"], [point["epoch"] for point in curve["points"]]) == ([LEFT_OUT], [row["epoch"] for row in rows])
     assert (get(api).json["without"], len(get(api).json["points"])) == ([], 4)
     assert get(f"{api}?without=x").status == 404
-    every = "&".join(f"without={quote(night + suffix)}" for night in made.NIGHTS for suffix in made.OBSERVATIONS)
-    assert words(get(f"{HERE}?{every}").text)["Epochs"] == "0, detected in 0"
-    assert get(f"{HERE}/chart.json?{every}").json is None
+    all_epochs = "&".join(f"without={quote(night + suffix)}" for night in made.NIGHTS for suffix in made.OBSERVATIONS)
+    assert words(get(f"{HERE}?{all_epochs}").text)["Epochs"] == "0, detected in 0"
+    assert get(f"{HERE}/chart.json?{all_epochs}").json is None
 
 
 def test_a_person_leaves_an_epoch_out_and_brings_it_back(small: SmallArchive, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_person_leaves_an_epoch_out_and_brings_it_back(small: SmallArchive, tm
 
 
 def test_of_all_points_they_are_those_of_a_search(small: SmallArchive) -> None:
-    """Of known sources and of new ones, whose first point was selected for its height, with points that the search leaves out."""
+    """For known sources and for new ones, whose first point was selected because it was bright, with points that the search leaves out."""
     random, rows = np.random.default_rng(17), []
     for number in range(12):
         name = f"{NEW_PREFIX}{number:02d}" if number % 3 == 0 else f"S{number:02d}"
@@ -136,8 +136,8 @@ def test_of_all_points_they_are_those_of_a_search(small: SmallArchive) -> None:
     frame, archive = pd.DataFrame(rows), open_archive(small.root)
     searched = find_variables(frame, VariabilityOptions()).set_index("source_id")
     assert len(searched) == 12
-    for name, own in frame.rename(columns={"flux_err_jy": "error_jy", "quality": "flags"}).groupby("source_id"):
-        points = own.to_dict("records")
+    for name, rows_of_source in frame.rename(columns={"flux_err_jy": "error_jy", "quality": "flags"}).groupby("source_id"):
+        points = rows_of_source.to_dict("records")
         found = statistics.recomputed(archive, {"source_id": name, "points": points}, points)
         for figure in ("eta", "v", "deviation", "deviation_mjd"):
             assert found[figure] == pytest.approx(searched.loc[name, figure], rel=1e-12), (name, figure)
@@ -146,7 +146,7 @@ def test_of_all_points_they_are_those_of_a_search(small: SmallArchive) -> None:
 def test_without_its_discovery_no_point_of_a_new_source_is_taken_for_selected(small: SmallArchive) -> None:
     archive = open_archive(small.root)
     points = [{"mjd": 61041.0 + k, "flux_jy": flux, "error_jy": 0.001, "flags": 0} for k, flux in enumerate((0.03, 0.012, 0.010, 0.011))]
-    told = {name: {"source_id": f"{name}01", "points": points} for name in (NEW_PREFIX, "S")}
-    new, known = (statistics.recomputed(archive, curve, points[1:]) for curve in told.values())
+    curves = {name: {"source_id": f"{name}01", "points": points} for name in (NEW_PREFIX, "S")}
+    new, known = (statistics.recomputed(archive, curve, points[1:]) for curve in curves.values())
     assert new == known
-    assert statistics.recomputed(archive, told[NEW_PREFIX], points) != statistics.recomputed(archive, told["S"], points)
+    assert statistics.recomputed(archive, curves[NEW_PREFIX], points) != statistics.recomputed(archive, curves["S"], points)

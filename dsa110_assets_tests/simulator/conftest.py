@@ -1,4 +1,4 @@
-"""Written runs, read back as plain arrays."""
+"""Simulated runs, read back from their files as plain arrays."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from dsa110_assets.simulator.simulate import simulate
 
 @dataclass(frozen=True)
 class Run:
-    """A run's files: `data` (group, time, row, channel of all subbands in file order, pol); stations (1 to 117) per
-    row."""
+    """A run's files: `data` (group, time, row, channel of all subbands in file order, pol); stations (1 to 117) per row."""
 
     out: Path
     truth: dict[str, Any]
@@ -32,7 +31,7 @@ class Run:
     positions_m: NDArray[np.float64]
 
     def with_any(self, *stations: int) -> NDArray[np.bool_]:
-        """Rows that have one of these stations at either end."""
+        """Rows with one of these stations at either end."""
         return np.isin(self.station1, stations) | np.isin(self.station2, stations)
 
     @property

@@ -1,4 +1,4 @@
-"""Faults of the instrument against their definitions, on the written files."""
+"""Faults of the instrument against their definitions, in the written files."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ NOISY = perfect(
     start="2026-01-25T22:25:00", groups=2, antennas=6, channels=2, subbands=3, integrations=3, fixed_sources=(SOURCE,),
     gain_amplitude=0.068, gain_scatter=1.0, noise_scale=1.0,
 )  # fmt: skip
-"""Stations 2, 12, 48, 87, 102 and 103; gains and noise as they are."""
+"""Stations 2, 12, 48, 87, 102 and 103, with the usual gains and noise."""
 SILENT = replace(NOISY, noise_scale=0.0)
 ROUNDING = 5e-7
-"""Of a ratio of two complex64 values: each part is rounded to 2^-24 of the modulus at most, in both; times 4."""
+"""Tolerance of a ratio of two complex64 values: in both, each part is rounded to at most 2^-24 of the modulus; times 4."""
 
 
 def factors(run: Run, values: dict[int, np.ndarray]) -> np.ndarray:
-    """(row, channel, pol): h_1 conj(h_2) of factors (channel, pol) by station, 1 for the others."""
-    one = np.ones((run.frequencies_hz.size, 2))
-    ends = [np.array([values.get(int(s), one) for s in side]) for side in (run.station1, run.station2)]
+    """h_1 conj(h_2) (row, channel, pol) of factors (channel, pol) by station, 1 for the others."""
+    unity = np.ones((run.frequencies_hz.size, 2))
+    ends = [np.array([values.get(int(s), unity) for s in side]) for side in (run.station1, run.station2)]
     return ends[0] * np.conj(ends[1])
 
 
 def gains(options: SimulationOptions, run: Run) -> dict[int, np.ndarray]:
-    """(channel, pol) by station at the first time: the healthy instrument's gains."""
+    """The healthy instrument's gains (channel, pol) at the first time, by station."""
     box = instrument.build(options, array.build(options))
-    found = box.gains(run.truth["groups"][0]["night"], run.times_mjd[:1], run.frequencies_hz)[0]
-    return {int(number) + 1: found[i] for i, number in enumerate(box.array.numbers)}
+    values = box.gains(run.truth["groups"][0]["night"], run.times_mjd[:1], run.frequencies_hz)[0]
+    return {int(number) + 1: values[i] for i, number in enumerate(box.array.numbers)}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def gains(options: SimulationOptions, run: Run) -> dict[int, np.ndarray]:
     ],
 )  # fmt: skip
 def test_only_the_faulty_groups_and_antennas_differ(written: Written, fault: str) -> None:
-    """Noise and all else stay as they are, bit by bit, where a fault does not act; where it acts, all changes."""
+    """Where a fault does not act, noise and everything else are the same bit by bit; where it acts, all data change."""
     clean, faulty = written(NOISY), written(NOISY, fault)
     np.testing.assert_array_equal(faulty.data[0], clean.data[0])
     everywhere = fault.startswith(("gain", "power_down", "receptor"))
@@ -55,7 +55,7 @@ def test_only_the_faulty_groups_and_antennas_differ(written: Written, fault: str
     np.testing.assert_array_equal(faulty.data[1][:, ~rows], clean.data[1][:, ~rows])
     products = slice(1, None) if fault.startswith("receptor") else slice(None)
     if fault.startswith(("delay", "deaf")):
-        rows = rows & ~clean.auto  # a phase is not in the autocorrelation; the sky is 40 Jy there beside 6500
+        rows = rows & ~clean.auto  # autocorrelations have no phase, and their sky is 40 Jy beside 6500
     assert np.all(faulty.data[1][:, rows][..., products] != clean.data[1][:, rows][..., products])
     observations = [g["observation"] for g in faulty.truth["groups"]]
     assert {tuple(f["observations"]) for f in faulty.truth["faults"]} == {(observations[1],)}
@@ -68,10 +68,10 @@ def test_power_is_lost_by_db(written: Written) -> None:
     expected = factors(clean, {12: half, 48: half})
     ratio = faulty.data / clean.data
     np.testing.assert_allclose(ratio[0], np.broadcast_to(expected, ratio[0].shape), rtol=ROUNDING)
-    # two faults in one group multiply; power, of sky and noise, is what every product is proportional to
+    # two faults in one group multiply; every product is proportional to the power of sky and noise
     np.testing.assert_allclose(ratio[1], np.broadcast_to(0.5 * expected, ratio[1].shape), rtol=ROUNDING)
-    own = np.flatnonzero(clean.auto & (clean.station1 == 12))
-    np.testing.assert_allclose(ratio[0][:, own].real, 10 ** (-3 / 10), rtol=ROUNDING)
+    autos = np.flatnonzero(clean.auto & (clean.station1 == 12))
+    np.testing.assert_allclose(ratio[0][:, autos].real, 10 ** (-3 / 10), rtol=ROUNDING)
 
 
 def test_a_delay_turns_phases_about_the_bands_centre(written: Written) -> None:
@@ -82,7 +82,7 @@ def test_a_delay_turns_phases_about_the_bands_centre(written: Written) -> None:
     slopes = {s: np.exp(2j * np.pi * t * offset)[:, None].repeat(2, 1) for s, t in ((12, 2e-9), (102, -4e-9))}
     ratio = faulty.data[0, 0] / clean.data[0, 0]
     np.testing.assert_allclose(ratio, factors(clean, slopes), rtol=ROUNDING)
-    # of one antenna and a healthy one: 2 ns turn 187.5 MHz, here less one channel of 5.9 MHz, by 131 degrees
+    # between a faulty and a healthy antenna: over 187.5 MHz, here less one channel of 5.9 MHz, 2 ns turn the phase by 131 degrees
     row = int(np.flatnonzero((clean.station1 == 12) & (clean.station2 == 103))[0])
     turn = np.unwrap(np.angle(ratio[row, :, 0]))
     assert np.rad2deg(turn[0] - turn[-1]) == pytest.approx(360 * 2e-9 * (187.5e6 - 5.859375e6), abs=1e-3)
@@ -100,9 +100,9 @@ def test_drifted_gains_are_those_of_the_truth_and_normal(written: Written) -> No
     for group in range(2):  # one draw for all its groups
         ratio = faulty.data[group] / clean.data[group]
         np.testing.assert_allclose(ratio, np.broadcast_to(expected, ratio.shape), rtol=ROUNDING)
-    whole = SimulationOptions(antennas=96)
+    full_array = SimulationOptions(antennas=96)
     for text in ("gain_drift:*", "gain_drift:1-"):
-        errors = instrument_faults.truth_details(parse_fault(text), whole, array.build(whole))["errors"]
+        errors = instrument_faults.truth_details(parse_fault(text), full_array, array.build(full_array))["errors"]
         for name, size in (("ln_amplitude", 0.1), ("phase_deg", 30.0)):
             drawn = np.ravel([e[name] for e in errors])
             # 192 draws: 4 standard errors of a mean, and of a standard deviation
@@ -115,19 +115,19 @@ def test_drifted_gains_are_those_of_the_truth_and_normal(written: Written) -> No
 def test_a_deaf_antenna_has_its_noise_and_no_sky(written: Written, receptor: str, products: list[int]) -> None:
     deaf = written(NOISY, f"deaf_antenna:*:antenna=12+48,receptor={receptor}")
     clean, empty = written(NOISY), written(NOISY, fixed_sources=())
-    mine = clean.with_any(12, 48)
+    rows = clean.with_any(12, 48)
     for p in range(2):
         like = empty if p in products else clean
-        np.testing.assert_array_equal(deaf.data[:, :, mine, :, p], like.data[:, :, mine, :, p])
+        np.testing.assert_array_equal(deaf.data[:, :, rows, :, p], like.data[:, :, rows, :, p])
     assert [(f["antenna"], f["receptor"]) for f in deaf.truth["faults"]] == [(12, receptor), (48, receptor)]
 
 
 def test_a_quiet_antenna_is_deaf_and_has_less_noise(written: Written) -> None:
     quiet, empty = written(NOISY, "quiet_antenna:*:antenna=12,db=10"), written(NOISY, fixed_sources=())
-    mine = quiet.with_any(12)
-    ratio = quiet.data[:, :, mine] / empty.data[:, :, mine]
-    # its power is down by 10 dB; that of its products with healthy antennas, as a product of voltages, by 5
-    expected = np.where(quiet.auto[mine], 10**-1.0, 10**-0.5)[:, None, None]
+    rows = quiet.with_any(12)
+    ratio = quiet.data[:, :, rows] / empty.data[:, :, rows]
+    # its power is down by 10 dB; its products with healthy antennas, as products of voltages, are down by 5 dB
+    expected = np.where(quiet.auto[rows], 10**-1.0, 10**-0.5)[:, None, None]
     np.testing.assert_allclose(ratio, np.broadcast_to(expected, ratio.shape), rtol=ROUNDING)
 
 
@@ -152,33 +152,33 @@ def test_noise_rises_and_the_sky_stays(written: Written, fault: str) -> None:
     sample = np.concatenate([more[:, :, raised, :, 1].real.ravel(), more[:, :, raised, :, 1].imag.ravel()])
     assert np.std(sample) == pytest.approx(sigma, rel=4 / np.sqrt(2 * sample.size))
     # autocorrelations: the system's power and its fluctuation are higher, 6500 Jy in complex64
-    own = (noisier.data - silent.data)[:, :, clean.auto] / scale[clean.auto]
+    autos = (noisier.data - silent.data)[:, :, clean.auto] / scale[clean.auto]
     was = (clean.data - silent.data)[:, :, clean.auto] / scale[clean.auto]
     expected = was * power[clean.auto] + 6500 * (power[clean.auto] - 1)
-    np.testing.assert_allclose(own, expected, atol=4 * 2**-24 * 4 * 6600)
+    np.testing.assert_allclose(autos, expected, atol=4 * 2**-24 * 4 * 6600)
 
 
 def test_exchanged_cables_lose_the_sky_to_all_but_their_like(written: Written) -> None:
     clean = written(SILENT)
     swapped = written(SILENT, "swapped_feeds:*:antenna=12+48")
-    one = clean.with_any(12) ^ clean.with_any(48)
+    exactly_one = clean.with_any(12) ^ clean.with_any(48)
     both = clean.with_any(12) & clean.with_any(48) | clean.auto & clean.with_any(12, 48)
-    assert np.all(swapped.data[:, :, one & ~clean.auto] == 0)
-    # X of one is X of the other: their product is what was in the other, gains and all
+    assert np.all(swapped.data[:, :, exactly_one & ~clean.auto] == 0)
+    # X of one antenna is now X of the other: their product is the one of the other polarisation, with its gains
     np.testing.assert_array_equal(swapped.data[:, :, both], clean.data[:, :, both][..., ::-1])
     empty, noisy = written(NOISY, fixed_sources=()), written(NOISY, "swapped_feeds:*:antenna=12")
     g = gains(NOISY, clean)
     others = {12: g[12][:, ::-1] / g[12]}
-    mine = clean.with_any(12) & ~clean.auto
-    ratio = noisy.data[:, :, mine] / empty.data[:, :, mine]
-    # what is left there is the noise, through the other gains
-    np.testing.assert_allclose(ratio, np.broadcast_to(factors(clean, others)[mine], ratio.shape), rtol=ROUNDING)
+    rows = clean.with_any(12) & ~clean.auto
+    ratio = noisy.data[:, :, rows] / empty.data[:, :, rows]
+    # only the noise is left there, with the other receptor's gains
+    np.testing.assert_allclose(ratio, np.broadcast_to(factors(clean, others)[rows], ratio.shape), rtol=ROUNDING)
 
 
 def test_exchanged_labels_and_exchanged_gains(written: Written) -> None:
     clean, labels = written(NOISY), written(NOISY, "swapped_feeds:*:antenna=12+48,how=labels")
-    mine = clean.with_any(12, 48)
-    np.testing.assert_array_equal(labels.data[:, :, mine], clean.data[:, :, mine][..., ::-1])
+    rows = clean.with_any(12, 48)
+    np.testing.assert_array_equal(labels.data[:, :, rows], clean.data[:, :, rows][..., ::-1])
     only = written(NOISY, "swapped_feeds:*:antenna=12,how=gains")
     g = gains(NOISY, clean)
     ratio = only.data / clean.data
@@ -187,7 +187,7 @@ def test_exchanged_labels_and_exchanged_gains(written: Written) -> None:
 
 
 def test_several_faults_of_one_group_act_together(written: Written) -> None:
-    """On a feed first, whatever the order in which they are written; the cables last."""
+    """Faults of a feed act first, in whatever order they are written, and exchanged cables last."""
     faults = ["power_loss:*:antenna=12,db=6", "deaf_antenna:*:antenna=12,receptor=x", "swapped_feeds:*:antenna=12+48"]
     clean = written(SILENT)
     for order in (faults, faults[::-1]):
@@ -217,5 +217,5 @@ def test_the_bands_centre_is_that_of_all_subbands() -> None:
         replace(NOISY, faults=(parse_fault("delay_jump:*:antenna=12"),)), array.build(NOISY), 0, table
     )
     turn = np.unwrap(np.angle(disturbed.gain[1, :, 0]))
-    assert abs(np.mean(turn)) < 1e-6  # of phases of +-1.1 rad, of frequencies in doubles: 1e-16 x 1.4e9 x 2 pi x 2e-9
+    assert abs(np.mean(turn)) < 1e-6  # phases are within +-1.1 rad, frequencies are doubles: 1e-16 x 1.4e9 x 2 pi x 2e-9
     assert np.all(np.diff(turn) > 0)

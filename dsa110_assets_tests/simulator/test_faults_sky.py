@@ -1,4 +1,4 @@
-"""Faults of the sky against vectors in the Earth's frame and their definitions, on the written files."""
+"""Faults of the sky against vectors in the Earth's frame and against their definitions, in the written files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ POINT = FixedSource("s", 343.12, 16.25, 10.0, -0.7)
 SILENT = perfect(start="2026-01-25T22:25:00", groups=1, antennas=24, channels=384, subbands=1, integrations=2, fixed_sources=(POINT,))
 PLACE = SkyCoord(POINT.ra_deg * u.deg, POINT.dec_deg * u.deg)
 STRIP = SimulationOptions(start="2026-01-26T04:45:00", groups=2, antennas=3, channels=1, subbands=1, noise_scale=0)
-"""3C138, 0521+166 of the VLA list, transits in it."""
+"""3C138, 0521+166 of the VLA list, transits in this strip."""
 
 
 def phases(run: Run, places: SkyCoord, about: SkyCoord) -> NDArray[np.complex128]:
-    """(time, row, channel, place): phasors of places relative to that of `about`, from vectors in ITRF."""
+    """Phasors (time, row, channel, place) of places relative to that of `about`, from vectors in ITRF."""
     site = EarthLocation.from_geodetic(-118.2830 * u.deg, 37.2334051 * u.deg, 1188.0519 * u.m)
     baselines = run.positions_m[run.station2 - 1] - run.positions_m[run.station1 - 1]
-    found = []
+    phasors = []
     for mjd in run.times_mjd:
         time = Time(mjd, format="mjd", scale="utc", location=site)
         turned = erfa.era00(time.ut1.jd1, time.ut1.jd2)
@@ -44,12 +44,12 @@ def phases(run: Run, places: SkyCoord, about: SkyCoord) -> NDArray[np.complex128
             longitude, dec = cirs.ra.to_value(u.rad) - turned, cirs.dec.to_value(u.rad)
             vectors.append(np.stack([np.cos(dec) * np.cos(longitude), np.cos(dec) * np.sin(longitude), np.sin(dec)], -1))
         delay = baselines @ (vectors[0] - vectors[1]).T / C
-        found.append(np.exp(2j * np.pi * delay[:, None, :] * run.frequencies_hz[:, None]))
-    return np.array(found)
+        phasors.append(np.exp(2j * np.pi * delay[:, None, :] * run.frequencies_hz[:, None]))
+    return np.array(phasors)
 
 
 def strip(*faults: str, previous: dict | None = None) -> tuple[sky.SimulatedSky, sky.SimulatedSky, list[dict]]:
-    """The 3C138 strip's sky without and with faults, and what those chose."""
+    """The 3C138 strip's sky without and with faults, and the parameters that the faults chose."""
     options = replace(STRIP, faults=tuple(map(parse_fault, faults)))
     groups = schedule.schedule(options)
     plain = sky.build_sky(options, groups)
@@ -59,7 +59,7 @@ def strip(*faults: str, previous: dict | None = None) -> tuple[sky.SimulatedSky,
 
 @pytest.mark.parametrize(("major", "minor", "pa_deg"), [(30.0, 20.0, 30.0), (60.0, 0.0, -50.0), (20.0, 40.0, 0.0)])
 def test_a_gaussian_is_the_sum_of_its_parts(written: Written, major: float, minor: float, pa_deg: float) -> None:
-    """Against points on a grid over the Gaussian, weighted by its brightness; the position angle is that on the sky."""
+    """Against points on a grid over the Gaussian, weighted by its brightness; the position angle is on the sky."""
     options = replace(SILENT, antennas=96, integrations=1)
     point = written(options)
     shape = {"major_arcsec": major, "minor_arcsec": minor, "pa_deg": pa_deg}
@@ -77,9 +77,9 @@ def test_a_gaussian_is_the_sum_of_its_parts(written: Written, major: float, mino
     places = PLACE.directional_offset_by((np.arctan2(across, along) + np.deg2rad(pa_deg)) * u.rad, np.hypot(along, across) * u.arcsec)
     expected = phases(part, places, PLACE) @ weight
     ratio = part.data[0][..., 0] / point.data[0][:, rows][:, :, channels, 0]
-    # what the transform leaves out: the sky's curvature over the Gaussian, a phase of pi w sigma^2 at one sigma, for
-    # w = 4400 wavelengths and 60 arcsec 2e-4; and smearing, sinc(0.03), that changes over it by 3e-4 at 2.6 km, where
-    # nothing is left of the visibility
+    # The transform neglects the sky's curvature over the Gaussian, a phase of pi w sigma^2 at one sigma: 2e-4 for
+    # w = 4400 wavelengths and 60 arcsec. It also neglects smearing, sinc(0.03), which changes over the Gaussian by 3e-4
+    # at 2.6 km, where the visibility is practically zero.
     np.testing.assert_allclose(ratio, expected, atol=2.2e-4)
     assert np.min(np.abs(ratio)) < 0.1
     assert ratio[0, 0, 0] == pytest.approx(1.0, abs=1e-6)
@@ -89,7 +89,7 @@ def test_a_gaussian_is_the_sum_of_its_parts(written: Written, major: float, mino
 
 
 def test_a_gaussian_on_the_meridian_is_the_published_transform(written: Written) -> None:
-    """exp[-(pi theta q)^2 / (4 ln 2)] with q from uvw in the header, at the phase centre where its axes are the sky's."""
+    """exp[-(pi theta q)^2 / (4 ln 2)] with q from uvw in the header, at the phase centre, where the axes of uvw are the sky's."""
     group = schedule.schedule(SILENT)[0]
     ra, dec = astrometry.meridian_icrs_rad([group.times_mjd[0]], np.deg2rad(SILENT.dec_deg))[0]
     angle = float(np.rad2deg(astrometry.frame_angle_rad(ra, dec, group.times_mjd[0])))
@@ -106,15 +106,15 @@ def test_a_gaussian_on_the_meridian_is_the_published_transform(written: Written)
         (np.pi * np.deg2rad(theta / 3600) * q[:, None] * wavelengths) ** 2 / (4 * np.log(2))
         for theta, q in ((40.0, u_m * sin + v_m * cos), (25.0, u_m * cos - v_m * sin))
     )
-    # aberration magnifies the sky by v / c = 1e-4 at most, which the simulator knows and this formula does not: an
-    # exponent x by 2e-4 x, and x exp(-x) is 0.37 at most
+    # aberration magnifies the sky by at most v / c = 1e-4, which the simulator includes and this formula does not. This
+    # changes an exponent x by 2e-4 x, and x exp(-x) is at most 0.37
     np.testing.assert_allclose(ratio, np.exp(-exponent), atol=7.4e-5)
     assert exponent.max() > 0.5
 
 
 def test_a_calibrators_flux_is_not_what_the_catalogue_says(written: Written) -> None:
     clean, run = written(SILENT), written(SILENT, "calibrator_flux:*:calibrator=s,factor=1.15")
-    cross = ~run.auto  # the others are the system's power too
+    cross = ~run.auto  # autocorrelations include the system's power
     np.testing.assert_allclose((run.data / clean.data)[:, :, cross], 1.15, rtol=5e-7)  # complex64
     (source,) = run.truth["sources"]
     assert source["flux_jy"] == pytest.approx(11.5)
@@ -135,7 +135,7 @@ def test_the_brightest_calibrator_is_meant_unless_one_is_named() -> None:
         assert chosen == {"calibrator": "0521+166"}
         i = plain.model.names.index("0521+166")
         ratio = changed.model.flux_at(frequencies) / plain.model.flux_at(frequencies)
-        # the standard's polynomial too, and nothing else
+        # the standard's polynomial is scaled too, and nothing else
         np.testing.assert_allclose(ratio[i], 2.0, rtol=1e-12)
         np.testing.assert_array_equal(np.delete(ratio, i, axis=0), 1.0)
     with pytest.raises(ConfigurationError, match=r"calibrator=3C286 is not in the sky; the brightest there: 0521\+166"):
@@ -156,8 +156,8 @@ def test_a_double_has_the_listed_centroid_and_total(written: Written) -> None:
     assert PLACE.separation(a).arcsec == pytest.approx(25 / 4, abs=1e-6)
     expected = phases(run, SkyCoord([a, b]), PLACE) @ np.array([0.75, 0.25])
     ratio = (run.data / clean.data)[0, ..., 0]
-    # the beam (FWHM 2.55 deg here) falls by 8 ln 2 x 0.16 / 2.55^2 = 0.136 per degree: by 7e-4 over 19 arcsec of a
-    # quarter of the flux, by 2.4e-4 over 6 arcsec of the rest
+    # the beam (FWHM 2.55 deg here) falls by 8 ln 2 x 0.16 / 2.55^2 = 0.136 per degree: by 7e-4 over 19 arcsec for a
+    # quarter of the flux, by 2.4e-4 over 6 arcsec for the rest
     np.testing.assert_allclose(ratio[:, ~run.auto], expected[:, ~run.auto], atol=3.6e-4)
     assert np.min(np.abs(ratio)) < 0.9
     assert run.catalogue() == clean.catalogue()
@@ -166,11 +166,11 @@ def test_a_double_has_the_listed_centroid_and_total(written: Written) -> None:
 def test_an_offset_calibrator_stands_elsewhere(written: Written) -> None:
     clean, run = written(SILENT), written(SILENT, "calibrator_offset:*:calibrator=s,arcsec=8,pa_deg=200")
     (source,) = run.truth["sources"]
-    there = SkyCoord(source["ra_deg"] * u.deg, source["dec_deg"] * u.deg)
-    assert PLACE.separation(there).arcsec == pytest.approx(8, abs=1e-6)
-    assert PLACE.position_angle(there).deg == pytest.approx(200, abs=1e-3)
+    position = SkyCoord(source["ra_deg"] * u.deg, source["dec_deg"] * u.deg)
+    assert PLACE.separation(position).arcsec == pytest.approx(8, abs=1e-6)
+    assert PLACE.position_angle(position).deg == pytest.approx(200, abs=1e-3)
     ratio = (run.data / clean.data)[0, ..., 0]
-    expected = phases(run, SkyCoord([there]), PLACE)[..., 0]
+    expected = phases(run, SkyCoord([position]), PLACE)[..., 0]
     np.testing.assert_allclose(ratio / np.abs(ratio), expected, atol=1e-5)
     np.testing.assert_allclose(np.abs(ratio), 1, atol=4e-4)  # the beam over 8 arcsec
     assert run.catalogue() == clean.catalogue()
@@ -184,7 +184,7 @@ def test_a_resolved_calibrator_keeps_its_flux(written: Written) -> None:
     np.testing.assert_array_equal(run.data[:, :, run.auto], clean.data[:, :, clean.auto])
     (source,) = run.truth["sources"]
     assert (source["flux_jy"], source["major_arcsec"]) == (10.0, 30.0)
-    assert "listed" not in source  # a catalogue has positions and total fluxes: those are right
+    assert "listed" not in source  # a catalogue has positions and total fluxes, which are right
     assert run.catalogue() == clean.catalogue()
 
 
@@ -220,10 +220,10 @@ def test_without_a_place_it_is_near_the_middle_of_the_track() -> None:
     plain, changed, (chosen, other) = strip("resolved_source:*", "resolved_source:*:flux_jy=1")
     groups = schedule.schedule(STRIP)
     (middle,) = astrometry.meridian_icrs_rad([groups[1].mjd_mid], np.deg2rad(STRIP.dec_deg))
-    here = np.deg2rad([chosen["ra_deg"], chosen["dec_deg"]])
-    assert astrometry.separation_deg(*here, *middle) == pytest.approx(0.3, abs=1e-9)
-    apart = astrometry.separation_deg(*here, plain.model.ra_rad, plain.model.dec_rad)
-    assert apart.min() > 0.05
+    position = np.deg2rad([chosen["ra_deg"], chosen["dec_deg"]])
+    assert astrometry.separation_deg(*position, *middle) == pytest.approx(0.3, abs=1e-9)
+    separation_deg = astrometry.separation_deg(*position, plain.model.ra_rad, plain.model.dec_rad)
+    assert separation_deg.min() > 0.05
     assert other["name"] != chosen["name"]
     assert changed.model.names[:-2] == plain.model.names
 
@@ -231,15 +231,15 @@ def test_without_a_place_it_is_near_the_middle_of_the_track() -> None:
 def test_polarisation_is_i_plus_and_minus_q(written: Written) -> None:
     sources = tuple(
         FixedSource(f"p{k}", 342.6 + 0.2 * k, 16.0 + 0.1 * k, 1.0 + k) for k in range(6)
-    )  # alone, each tells its own visibilities
+    )  # simulated separately, each source gives its own visibilities
     clean = written(SILENT, fixed_sources=sources)
     run = written(SILENT, "polarised:*:fraction=0.05", fixed_sources=sources)
     fractions = {s["name"]: s["stokes_q_fraction"] for s in run.truth["sources"]}
     assert {abs(f) for f in fractions.values()} == {0.05}
     assert len(set(fractions.values())) == 2  # both signs
     assert all(s["stokes_q_jy"] == s["flux_jy"] * s["stokes_q_fraction"] for s in run.truth["sources"])
-    alone = [written(SILENT, fixed_sources=(s,)).data[..., 0] for s in sources]
-    q = sum(fractions[s.name] * v for s, v in zip(sources, alone, strict=True))
+    separate = [written(SILENT, fixed_sources=(s,)).data[..., 0] for s in sources]
+    q = sum(fractions[s.name] * v for s, v in zip(sources, separate, strict=True))
     # seven complex64 values of up to 21 Jy
     cross = ~run.auto
     for p, sign in ((0, 1), (1, -1)):
@@ -272,14 +272,14 @@ def places(made: sky.SimulatedSky) -> tuple[list[float], ...]:
 
 
 def test_a_second_call_sees_the_same_faulty_sky(written: Written, tmp_path: Path) -> None:
-    # where the simulator adds its own calibrator, which the second call takes over from the truth of the first
+    # here the simulator adds a synthetic calibrator, which the second call takes from the truth of the first
     faults = tuple(map(parse_fault, ("calibrator_flux:*:factor=1.2", "calibrator_double:*", "resolved_source:*")))
     options = replace(STRIP, start="2026-01-26T07:30:00", dec_deg=71.6, variables=False, faults=faults)
     once = simulate(tmp_path / "a", options)
     twice = simulate(tmp_path / "a", replace(options, start="2026-01-27T07:41:04.09"))
     bare = [{k: v for k, v in s.items() if k != "light_curve"} for s in once["sources"]]
-    known = {s["name"]: {k: v for k, v in s.items() if k != "light_curve"} for s in twice["sources"]}
-    assert [known[s["name"]] for s in bare if s.get("synthetic")] == [s for s in bare if s.get("synthetic")]
+    second_sources = {s["name"]: {k: v for k, v in s.items() if k != "light_curve"} for s in twice["sources"]}
+    assert [second_sources[s["name"]] for s in bare if s.get("synthetic")] == [s for s in bare if s.get("synthetic")]
     assert sum(s["flux_jy"] for s in bare if s.get("synthetic")) == pytest.approx(9.6)
     assert [f for s, f in zip(twice["groups"], twice["faults"], strict=False)]
     assert {k: v for f in twice["faults"] for k, v in f.items() if f["kind"] == "resolved_source"}["observations"] == [

@@ -1,4 +1,4 @@
-"""How faults are written down: what is read from text, what is refused, what `simulate --help` shows."""
+"""Faults as text: what is read, what is refused, and what `simulate --help` shows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The files are the telescope's: header, rows, names, noise, gains, faults; and the same from the same
-seed."""
+"""The files are like the telescope's: header, rows, names, noise, gains, faults; and the same seed gives the same files."""
 
 from __future__ import annotations
 
@@ -34,10 +33,10 @@ SMALL = SimulationOptions(
 
 
 def header(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     with h5py.File(path) as file:
-        file["Header"].visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
-    return found
+        file["Header"].visititems(lambda name, item: entries.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return entries
 
 
 def data(path: Path) -> np.ndarray:
@@ -127,7 +126,7 @@ def test_pyuvdata_opens_the_files_and_agrees(tmp_path: Path) -> None:
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(tmp_path: Path) -> None:
-    # the VLA list and population in full, every random stream on
+    # with the full VLA list and population, and every random stream
     o = replace(SMALL, noise_scale=1.0, rfi_bursts=3.0)
     for name, options in (("a", o), ("b", o), ("c", replace(o, seed=2))):
         simulate(tmp_path / name, options)
@@ -179,8 +178,8 @@ def test_gains_multiply_as_g1_conj_g2_and_match_the_truth(tmp_path: Path) -> Non
     simulate(tmp_path / "plain", plain)
     real = replace(plain, gain_amplitude=0.068, gain_scatter=1.0, gain_drift=0.0, gain_night_scatter=0.03)
     truth = simulate(tmp_path / "gains", real)
-    known = truth["gains"]["nights"]["2026-01-25"]
-    g = np.array(known["real"]) + 1j * np.array(known["imag"])
+    night_gains = truth["gains"]["nights"]["2026-01-25"]
+    g = np.array(night_gains["real"]) + 1j * np.array(night_gains["imag"])
     assert np.all((np.abs(g) > 0.035) & (np.abs(g) < 0.13))
     assert np.std(np.angle(g[:, 8])) > 0.5
     head = header(only(tmp_path / "plain", 7))
@@ -189,11 +188,11 @@ def test_gains_multiply_as_g1_conj_g2_and_match_the_truth(tmp_path: Path) -> Non
     ratio = (data(only(tmp_path / "gains", 7)) / data(only(tmp_path / "plain", 7)))[:, 0]
     telescope = array.build(real)
     box = instrument.build(real, telescope)
-    exact = box.gains("2026-01-25", np.array([known["mjd"]]), head["freq_array"][0])[0]
+    exact = box.gains("2026-01-25", np.array([night_gains["mjd"]]), head["freq_array"][0])[0]
     expected = exact[first] * np.conj(exact[second])
     np.testing.assert_allclose(ratio[cross], expected[cross], rtol=2e-6)  # complex64
     # the truth lists gains at subband centres, ascending: subband 7 is entry 8 of 16
-    middle = box.gains("2026-01-25", np.array([known["mjd"]]), np.array([np.mean(head["freq_array"])]))[0]
+    middle = box.gains("2026-01-25", np.array([night_gains["mjd"]]), np.array([np.mean(head["freq_array"])]))[0]
     np.testing.assert_allclose(g[:, 8], middle[:, 0], atol=2e-9)
 
 
@@ -201,12 +200,12 @@ def test_gains_are_redrawn_a_little_from_night_to_night() -> None:
     o = SimulationOptions()
     box = instrument.build(o, array.build(o))
     frequencies, mjd = np.array([1.4e9]), np.array([61065.9])
-    one, two = (box.gains(night, mjd, frequencies) for night in ("2026-01-25", "2026-01-26"))
-    step = two / one
+    first_night, second_night = (box.gains(night, mjd, frequencies) for night in ("2026-01-25", "2026-01-26"))
+    step = second_night / first_night
     assert 0.01 < np.std(np.abs(step)) < 0.1
     assert 0.03 < np.std(np.angle(step)) < 0.4
     later = box.gains("2026-01-25", mjd + 300 / 86400, frequencies)
-    assert 0 < np.max(np.abs(later / one - 1)) < 5e-4  # the daily drift over one group
+    assert 0 < np.max(np.abs(later / first_night - 1)) < 5e-4  # the daily drift over one group
 
 
 def test_dead_antennas_write_zeros_and_dead_receptors_see_no_sky(tmp_path: Path) -> None:
@@ -224,7 +223,7 @@ def test_dead_antennas_write_zeros_and_dead_receptors_see_no_sky(tmp_path: Path)
     cross = head["ant_1_array"] != head["ant_2_array"]
     for station, pol in truth["bad_antennas"]["dead_receptors"]:
         mine = ((head["ant_1_array"] == station - 1) | (head["ant_2_array"] == station - 1)) & cross
-        assert np.all(vis[mine][..., ("XX", "YY").index(pol)] == 0)  # no noise here, so nothing at all
+        assert np.all(vis[mine][..., ("XX", "YY").index(pol)] == 0)  # without noise all data are zero
     assert 103 not in [dead, *(s for s, _ in truth["bad_antennas"]["dead_receptors"])]
     assert np.any(np.abs(vis[cross & ~involved]) > 50)
 
@@ -234,16 +233,16 @@ def test_scrambled_order_is_the_same_data_in_other_rows(tmp_path: Path) -> None:
                 fixed_sources=(FixedSource("s", 343.3, 16.1, 3.0),), gain_scatter=1.0)  # fmt: skip
     simulate(tmp_path / "sorted", o)
     simulate(tmp_path / "mixed", replace(o, antenna_order="scrambled"))
-    found = []
+    by_row = []
     for name in ("sorted", "mixed"):
         head, vis = header(only(tmp_path / name, 0)), data(only(tmp_path / name, 0))[:, 0]
         rows = zip(head["time_array"], head["ant_1_array"], head["ant_2_array"], vis, strict=True)
-        found.append({(t, min(a, b), max(a, b)): (v if a <= b else np.conj(v)) for t, a, b, v in rows})
+        by_row.append({(t, min(a, b), max(a, b)): (v if a <= b else np.conj(v)) for t, a, b, v in rows})
         flipped = int(np.sum(head["ant_1_array"] > head["ant_2_array"]))
         assert (flipped > 0) == (name == "mixed")
-    assert found[0].keys() == found[1].keys()
-    for key, value in found[0].items():
-        np.testing.assert_allclose(found[1][key], value, rtol=1e-5)
+    assert by_row[0].keys() == by_row[1].keys()
+    for key, value in by_row[0].items():
+        np.testing.assert_allclose(by_row[1][key], value, rtol=1e-5)
 
 
 def test_header_variants(tmp_path: Path) -> None:
@@ -315,7 +314,7 @@ def test_real_time_shows_groups_when_their_last_integration_ends(tmp_path: Path)
         now[0] += seconds
 
     simulate(tmp_path, replace(SMALL, groups=2, integrations=24, real_time=True), clock=lambda: now[0], wait=wait)
-    # both files of a group are there under their unfinished names until the group is complete
+    # both files of a group have unfinished names until the group is complete
     assert seen == [(309.2, 0, 2), (618.5, 2, 2)]
 
 

@@ -31,8 +31,8 @@ SOURCES = (
 
 
 def earth_fixed(times_mjd: NDArray[np.float64], ra_deg: float, dec_deg: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(longitude east, declination) [rad] in the rotating Earth's frame: CIRS and the Earth rotation angle,
-    no TETE, no LST."""
+    """(longitude east, declination) [rad] in the rotating Earth's frame, from CIRS and the Earth rotation angle,
+    without TETE or LST."""
     site = EarthLocation.from_geodetic(-118.2830 * u.deg, 37.2334051 * u.deg, 1188.0519 * u.m)
     time = Time(times_mjd, format="mjd", scale="utc", location=site)
     place = SkyCoord(ra_deg * u.deg, dec_deg * u.deg, frame=ICRS()).transform_to(CIRS(obstime=time, location=site))
@@ -50,8 +50,7 @@ def slow_visibilities(
     frequencies: NDArray[np.float64], rows: list[int],
     smear: bool,
 ) -> NDArray[np.complex128]:  # fmt: skip
-    """(time, row, channel), baseline . (s - s0) summed in ITRF; smearing by averaging 41 x 41 points if
-    wanted."""
+    """Visibilities (time, row, channel) from baseline . (s - s0) summed in ITRF; with `smear`, averages over 41 x 41 points."""
     dec0 = np.deg2rad(o.dec_deg)
     site_longitude = np.deg2rad(-118.2830)
     ant1, ant2 = telescope.baselines
@@ -94,9 +93,8 @@ def test_visibilities_agree_with_vectors_in_the_earths_frame(antenna_order: str)
     rows = [int(by_length[i]) for i in (0, 200, 1500, 2500, 4000, 4655)]  # an auto, core, and the longest, 2.6 km
     pick, channels = [0, 11, 23], [0, 20, 47]
     expected = slow_visibilities(o, telescope, times[pick], frequencies[channels], rows, smear=False)
-    mine = true[np.ix_(pick, rows, channels)]
-    # take out the smearing: per source it cannot be, so compare on a kernel without it (a zero-width channel
-    # and
+    ours = true[np.ix_(pick, rows, channels)]
+    # smearing cannot be removed per source, so the comparison uses a kernel without it (a zero-width channel and
     # no integration); see the next test for the averages themselves
     bare = np.zeros((24, true.shape[1], 48), dtype=np.complex128)
     group = schedule.schedule(o)[0]
@@ -106,13 +104,12 @@ def test_visibilities_agree_with_vectors_in_the_earths_frame(antenna_order: str)
     measurement._accumulate(uvw, 0 * uvw, apparent.lmn, apparent.amplitudes(frequencies), frequencies[0], step, 0.0, 0.0, bare)
     # 1e-5 of 3 Jy: 30 microarcsec between TETE and CIRS + rotation angle would show on 2.6 km
     np.testing.assert_allclose(bare[np.ix_(pick, rows, channels)], expected, atol=3e-5)
-    # and smearing at 48 channels is small, but there
-    assert 1e-4 < np.max(np.abs(mine - expected)) < 0.2
+    # and smearing at 48 channels is small but present
+    assert 1e-4 < np.max(np.abs(ours - expected)) < 0.2
 
 
 def test_smearing_is_the_average_over_channel_and_integration() -> None:
-    # 4 channels per subband are 2.9 MHz wide: bandwidth smearing is 20 % and more on the longer baselines
-    # here
+    # 4 channels per subband are 2.9 MHz wide: bandwidth smearing is 20 % and more on the longer baselines here
     o = perfect(start=START, groups=1, antennas=96, channels=4, fixed_sources=SOURCES[1:2])
     telescope, times, frequencies, true = simulated(o, 15)
     ant1, ant2 = telescope.baselines
@@ -121,13 +118,12 @@ def test_smearing_is_the_average_over_channel_and_integration() -> None:
     rows = [int(by_length[i]) for i in (300, 2000, 3800, 4300, 4655)]
     expected = slow_visibilities(o, telescope, times[[0, 23]], frequencies, rows, smear=True)
     unsmeared = slow_visibilities(o, telescope, times[[0, 23]], frequencies, rows, smear=False)
-    mine = true[np.ix_([0, 23], rows, np.arange(4))]
-    # 41-point midpoint averages are good to (pi x / 41)^2 / 6 of sinc x, x < 1: 1e-3 of the loss; the
-    # curvature of
-    # the fringe within an integration, which the first-order factor leaves out, is 1e-4 at 2.6 km
+    ours = true[np.ix_([0, 23], rows, np.arange(4))]
+    # 41-point midpoint averages are good to (pi x / 41)^2 / 6 of sinc x, x < 1: 1e-3 of the loss; the curvature of
+    # the fringe within an integration, which the first-order factor neglects, is 1e-4 at 2.6 km
     assert np.max(np.abs(unsmeared)) > 0.5
-    np.testing.assert_allclose(mine, expected, atol=1e-3 * np.max(np.abs(unsmeared)))
-    assert np.max(np.abs(mine - unsmeared)) > 0.1 * np.max(np.abs(unsmeared))
+    np.testing.assert_allclose(ours, expected, atol=1e-3 * np.max(np.abs(unsmeared)))
+    assert np.max(np.abs(ours - unsmeared)) > 0.1 * np.max(np.abs(unsmeared))
 
 
 def test_published_smearing_figures() -> None:
@@ -161,23 +157,22 @@ def test_one_jansky_on_axis_is_one_jansky() -> None:
         fixed_sources=(FixedSource("on", float(ra), float(dec), 1.0, 0.0),),
     )
     _, _, _, true = simulated(o, 0)
-    # at the phase and pointing centre: unit amplitude and no phase on every baseline, to the 40 us of a
-    # float64 JD
+    # at the phase and pointing centre: unit amplitude and no phase on every baseline, to the 40 us of a float64 JD
     np.testing.assert_allclose(true[12], 1.0, atol=1e-4)
     # five minutes earlier the same source is 0.6 deg away: the beam takes 10 %
     assert np.all(np.abs(true[0]) < 0.95)
 
 
 def test_a_source_is_recovered_from_a_file_alone(tmp_path: Path) -> None:
-    # whole path: file header and data, the truth's gains, and directions in the Earth's frame
+    # the whole path: file header and data, the truth's gains, and directions in the Earth's frame
     source = FixedSource("s", 342.2, 16.9, 5.0, -0.7)
     o = perfect(
         start=START, groups=1, antennas=12, channels=8, subbands=8, integrations=6, fixed_sources=(source,),
         gain_amplitude=0.068, gain_scatter=1.0, gain_night_scatter=0.03, noise_scale=1.0,
     )  # fmt: skip
     truth = simulate(tmp_path, o)
-    known = truth["gains"]["nights"]["2026-01-25"]
-    gains = np.array(known["real"]) + 1j * np.array(known["imag"])
+    night_gains = truth["gains"]["nights"]["2026-01-25"]
+    gains = np.array(night_gains["real"]) + 1j * np.array(night_gains["imag"])
     (path,) = tmp_path.glob("*_sb03.hdf5")
     with h5py.File(path) as file:
         head, data = (
@@ -192,8 +187,7 @@ def test_a_source_is_recovered_from_a_file_alone(tmp_path: Path) -> None:
     baselines = head["antenna_positions"][ant2] - head["antenna_positions"][ant1]
     delay = np.einsum("rx,rx->r", baselines, direction - centre) / C
     index = [np.searchsorted(np.array(truth["antennas"]) - 1, a) for a in (ant1, ant2)]
-    # gains are listed at subband centres, ascending: subband 3 of 8 is entry 4; across it they turn by 0.1 at
-    # most
+    # gains are listed at subband centres, ascending: subband 3 of 8 is entry 4; across it they turn by 0.1 at most
     corrected = data / (gains[index[0], 4] * np.conj(gains[index[1], 4]))[:, None, :]
     stopped = corrected * np.exp(-2j * np.pi * delay[:, None] * frequencies)[..., None]
     expected = source.flux_jy * np.mean((frequencies / 1.4e9) ** -0.7) * np.mean(
@@ -207,6 +201,6 @@ def test_a_source_is_recovered_from_a_file_alone(tmp_path: Path) -> None:
     assert measured.real == pytest.approx(expected, abs=4 * noise + 0.015 * expected)
     assert abs(measured.imag) < 4 * noise + 0.015 * expected
     assert expected > 2.5
-    # the conjugate sky, which a wrong sign of uvw or phase would show, is not there
+    # the conjugate sky, which a wrong sign of uvw or phase would give, is absent
     mirrored = corrected * np.exp(2j * np.pi * delay[:, None] * frequencies)[..., None]
     assert abs(np.mean(mirrored[cross])) < 0.2 * expected

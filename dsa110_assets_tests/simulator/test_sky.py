@@ -69,7 +69,7 @@ def test_no_cell_within_the_radius_is_missed(ra: float, dec: float) -> None:
 
 
 def test_variables_are_bright_lonely_and_inside_the_strip() -> None:
-    here = EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
+    location = EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
     for seed in range(3):
         o = replace(OPTIONS, seed=seed)
         groups = schedule.schedule(o)
@@ -82,9 +82,9 @@ def test_variables_are_bright_lonely_and_inside_the_strip() -> None:
             assert distance > 5
             night = [g for g in groups if g.night_index == 0]
             (mjd,) = sky.observed_transits(made.model.select([i]), night)
-            apparent = places[i].transform_to(TETE(obstime=Time(mjd, format="mjd"), location=here))
+            apparent = places[i].transform_to(TETE(obstime=Time(mjd, format="mjd"), location=location))
             assert abs(apparent.dec.deg - o.dec_deg) < 0.7
-            lst = Time(mjd, format="mjd", location=here).sidereal_time("apparent").deg
+            lst = Time(mjd, format="mjd", location=location).sidereal_time("apparent").deg
             assert apparent.ra.deg == pytest.approx(lst, abs=1e-4)
 
 
@@ -103,18 +103,18 @@ def test_light_curves_flare_on_one_night_and_dip_on_half() -> None:
 
 def test_several_calls_into_one_directory_make_one_run(tmp_path: Path) -> None:
     together = simulate(tmp_path / "together", replace(TINY, nights=3))
-    apart = {}
+    separate = {}
     for night in range(3):
         start = ["2026-01-26T04:45:00", "2026-01-27T04:41:04.090", "2026-01-28T04:37:08.181"][night]
-        apart = simulate(tmp_path / "apart", replace(TINY, start=start, nights=1))
-    assert len(apart["groups"]) == len(together["groups"]) == 6
+        separate = simulate(tmp_path / "apart", replace(TINY, start=start, nights=1))
+    assert len(separate["groups"]) == len(together["groups"]) == 6
     for kind in ("flare", "ese"):
-        one, other = by_kind(together, kind), by_kind(apart, kind)
-        assert one["name"] == other["name"]
-        assert len(one["light_curve"]) == 3
-        np.testing.assert_allclose(one["light_curve"], other["light_curve"], rtol=1e-6)
-        np.testing.assert_allclose(np.ptp(np.array(one["light_curve"])[:, 1]) > 0.3 * one["flux_jy"], True)
-    again = simulate(tmp_path / "apart", replace(TINY, nights=1))  # what is there already is not there twice
+        from_one_call, from_several = by_kind(together, kind), by_kind(separate, kind)
+        assert from_one_call["name"] == from_several["name"]
+        assert len(from_one_call["light_curve"]) == 3
+        np.testing.assert_allclose(from_one_call["light_curve"], from_several["light_curve"], rtol=1e-6)
+        np.testing.assert_allclose(np.ptp(np.array(from_one_call["light_curve"])[:, 1]) > 0.3 * from_one_call["flux_jy"], True)
+    again = simulate(tmp_path / "apart", replace(TINY, nights=1))  # existing groups are not added twice
     assert len(again["groups"]) == 6
     assert sorted(g["mjd_start"] for g in again["groups"]) == [g["mjd_start"] for g in again["groups"]]
 

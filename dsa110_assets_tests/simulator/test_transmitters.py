@@ -1,4 +1,4 @@
-"""Planted interference against direct sums over its signal, and its record against the files."""
+"""Simulated interference against direct sums over its signal, and its record against the files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_directions_are_those_of_azimuth_and_elevation() -> None:
     "text", ["wide_rfi:*:start_s=0", "satellite:*:start_s=0", "satellite:*:start_s=0,rate_deg_s=0.05,elevation_deg=70"]
 )
 def test_a_baselines_response_is_the_average_over_its_channel_and_integration(text: str) -> None:
-    """Against 400 x 400 phasors of the signal in one channel and integration, the delay tracked as the sky turns.
+    """Against 400 x 400 phasors of the signal in one channel and integration, with the delay tracked as the sky turns.
 
     The closed form takes the delay's rate as constant and the same over the channel. Its change is below
     omega_E^2 b / c = 1.8e-14 / s on 500 m: over half an integration a phase of pi nu 1.8e-14 (6.4 s)^2 = 3e-3; the
@@ -58,7 +58,7 @@ def test_a_baselines_response_is_the_average_over_its_channel_and_integration(te
     chosen = np.random.default_rng(1).choice(ant1.size, 12, replace=False)
     for row in chosen:
         b = ground[ant2[row]] - ground[ant1[row]]
-        hour_angle = timegrid.EARTH_RATE_RAD_S * seconds  # of the direction that stood on the meridian in the middle
+        hour_angle = timegrid.EARTH_RATE_RAD_S * seconds  # of the direction that is on the meridian at mid-integration
         towards = np.stack([-np.cos(DEC_RAD) * np.sin(hour_angle), np.full(400, np.sin(DEC_RAD)), np.cos(DEC_RAD) * np.cos(hour_angle)])
         source = np.stack([transmitters.direction(item, timegrid.INTEGRATION_S / 2 + s)[0] for s in seconds])
         delay = (source @ b - b @ towards) / C_M_S
@@ -87,7 +87,7 @@ def test_spectra_have_their_width_time_and_places() -> None:
 
 
 def test_the_truth_tells_what_is_touched(written) -> None:  # type: ignore[no-untyped-def]
-    """What differs between two runs, with and without, is what `touched` says, in the group of the fault alone."""
+    """The samples that differ between runs with and without the fault are those in `touched`, only in the fault's group."""
     options = perfect(groups=2, antennas=3, restart_every=0)
     text = "satellite:1:width_mhz=20,power_jy=5,rate_deg_s=0.02"
     clean, dirty = written(options), written(options, text)
@@ -96,11 +96,11 @@ def test_the_truth_tells_what_is_touched(written) -> None:  # type: ignore[no-un
     (fault,) = dirty.truth["faults"]
     assert fault["kind"] == "satellite"
     assert fault["width_mhz"] == 20
-    told = np.zeros_like(differs)
+    touched = np.zeros_like(differs)
     for integration, low, high in fault["touched"]:
-        told[integration] |= (dirty.frequencies_hz / 1e6 > low) & (dirty.frequencies_hz / 1e6 < high)
-    np.testing.assert_array_equal(told, differs)
+        touched[integration] |= (dirty.frequencies_hz / 1e6 > low) & (dirty.frequencies_hz / 1e6 < high)
+    np.testing.assert_array_equal(touched, differs)
     assert dirty.truth["rfi"]["touched_fraction"] == pytest.approx(differs.mean() / 2)
     sidelobes = np.abs(dirty.data[1] - clean.data[1])[:, dirty.auto].max(axis=(0, 2, 3)) / 5
-    most = np.exp(2 * transmitters.SIDELOBE_SCATTER * np.sqrt(2 / 6) * 6)  # all six cosines of the sidelobes at 1
-    assert np.all((sidelobes > 1 / most) & (sidelobes < most))
+    largest = np.exp(2 * transmitters.SIDELOBE_SCATTER * np.sqrt(2 / 6) * 6)  # all six cosines of the sidelobes at 1
+    assert np.all((sidelobes > 1 / largest) & (sidelobes < largest))

@@ -1,11 +1,11 @@
-"""Catalogues as text, in the forms surveys and people hand them out: what each holds, and what each is refused for."""
+"""Catalogues as text, in the forms that surveys and people provide: the contents of each, and the reason for which each is refused."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 RA, DEC, JY = 80.1, -16.2, 0.12
-"""Of the first source of each: 05 20 24.0, -16 12 00."""
+"""Position of the first source of each: 05 20 24.0, -16 12 00."""
 
 
 def text(folder: Path, name: str, content: str, encoding: str = "utf-8") -> Path:
@@ -270,4 +270,4 @@ REFUSED = {
     "a picture": ("l.png", "\x89PNG\r\n\x1a\n\0\0\0", "CSV, FITS"),
     "XML": ("l.vot", "<?xml version='1.0'?><VOTABLE><RESOURCE><TABLE>", "cannot be read"),
 }
-"""File name, content, what the message says."""
+"""File name, content, and a part of the message."""

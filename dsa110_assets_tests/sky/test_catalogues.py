@@ -1,4 +1,4 @@
-"""Imported catalogues: the same two sources from every format, unit and column name."""
+"""Imported catalogues: the same two sources read from every format, unit and column name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RA, DEC, FLUX_JY = [10.684708, 359.9], [41.26875, -0.5], [0.25, 0.003]
 
 
 def written(path: Path, kind: str) -> Path:
-    """One catalogue, written the way surveys do."""
+    """Write one catalogue as surveys do, and return its path."""
     if kind == "own.csv":
         pd.DataFrame({"name": ["a", "b"], "ra_deg": RA, "dec_deg": DEC, "flux_jy": FLUX_JY}).to_csv(path, index=False)
     elif kind == "mjy.csv":
@@ -115,8 +115,8 @@ def test_builtin_holds_exactly_the_calibrators_with_a_known_flux() -> None:
     frame = catalogues.builtin()
     assert frame["flux_jy"].gt(0).all()
     assert frame["source_id"].is_unique
-    known = {c.name for c in calibrators.load() if c.flux_20cm_jy is not None or c.standard}
-    assert set(frame["name"]) == known
+    with_flux = {c.name for c in calibrators.load() if c.flux_20cm_jy is not None or c.standard}
+    assert set(frame["name"]) == with_flux
     row = frame.set_index("name").loc["0521+166"]
     assert row["flux_jy"] == pytest.approx(float(calibrators.find("3C138").flux_jy(1.4e9)))
 

@@ -1,4 +1,4 @@
-"""Names as people write them: the one that is written so, else the only one that may be meant."""
+"""Names as people write them: an exact match if there is one, otherwise the only name that matches loosely."""
 
 from __future__ import annotations
 
@@ -40,19 +40,23 @@ def test_a_name_that_may_be_either_is_refused_with_both(name: str, meant: list[s
 
 
 def test_an_alias_that_a_survey_s_sources_share_is_none_of_them() -> None:
-    """CJ2 is the alias of 135 calibrators: the first of them was the answer."""
+    """CJ2 is the alias of 135 calibrators; formerly the first of them was returned."""
     for alias in ("CJ2", "JVAS", "cj2"):
         with pytest.raises(NotFoundError, match=r"may be any of \d+ calibrators: 00"):
             calibrators.find(alias)
 
 
 def test_a_catalogue_s_calibrator_is_found_as_forgivingly_as_a_listed_one() -> None:
-    own = replace(calibrators.find("3C286"), name="NVSS J052024-161200", alias=None, standard=None, flux_20cm_jy=3.0, catalogue="NVSS")
-    known = [*calibrators.load(), own]
-    (row, *_) = overview.transits_of_night("2026-01-25", None, "nvss j052024-161200", known)
-    assert row.calibrator == own.name
+    from_catalogue = replace(
+        calibrators.find("3C286"), name="NVSS J052024-161200", alias=None, standard=None, flux_20cm_jy=3.0, catalogue="NVSS"
+    )
+    all_calibrators = [*calibrators.load(), from_catalogue]
+    (row, *_) = overview.transits_of_night("2026-01-25", None, "nvss j052024-161200", all_calibrators)
+    assert row.calibrator == from_catalogue.name
     with pytest.raises(NotFoundError, match="may be any of 2 calibrators"):
-        overview.transits_of_night("2026-01-25", None, "nvss j052024-161200", [*known, replace(own, name=own.name.lower() + " ")])
+        overview.transits_of_night(
+            "2026-01-25", None, "nvss j052024-161200", [*all_calibrators, replace(from_catalogue, name=from_catalogue.name.lower() + " ")]
+        )
 
 
 def test_the_very_name_goes_before_another_s_alias() -> None:

@@ -1,4 +1,4 @@
-"""A source that is listed more than once is in the sky once: in one catalogue, and in catalogues of different resolution."""
+"""A source listed more than once, in one catalogue or in catalogues of different resolution, is in the sky once."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def test_a_repeat_with_a_flux_goes_before_one_without(tmp_path: Path) -> None:
 
 
 def test_three_entries_in_a_row_leave_what_is_resolved(tmp_path: Path) -> None:
-    """2 arcsec apart each: the middle one is the first again, the last is 4 arcsec from it."""
-    one = sky().head(1)
-    frame = read(tmp_path, "three", one, moved(one, 2.0, suffix="b"), moved(one, 4.0, suffix="c"))
+    """Entries are 2 arcsec apart: the middle one repeats the first, and the last is 4 arcsec from the first."""
+    first = sky().head(1)
+    frame = read(tmp_path, "three", first, moved(first, 2.0, suffix="b"), moved(first, 4.0, suffix="c"))
     assert list(frame["name"]) == ["S0", "S0c"]
 
 
@@ -67,7 +67,8 @@ def test_how_near_depends_on_the_survey_s_beam(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", [("nvss", "first"), ("first", "nvss"), ("coarse", "fine"), ("fine", "coarse")])
 def test_a_double_that_the_other_catalogue_blends(tmp_path: Path, order: tuple[str, str]) -> None:
-    """Two lobes 20 and 30 arcsec either side, 60 and 40 % of the flux, and one entry at their centroid: beyond the radius."""
+    """Two lobes 20 and 30 arcsec on either side have 60 and 40 % of the flux; the other catalogue has one entry at their centroid, beyond
+    the matching radius."""
     lobes = (moved(sky(), 20, suffix="e", share=0.6), moved(sky(), -30, suffix="w", share=0.4))
     frames = [read(tmp_path, name, *([sky()] if name in ("nvss", "coarse") else lobes)) for name in order]
     assert total_jy(*frames) == pytest.approx(sky()["flux_jy"].sum(), rel=0.01)
@@ -89,7 +90,7 @@ def test_real_neighbours_stay(tmp_path: Path) -> None:
     assert len(read(tmp_path, "pairs", sky(), moved(sky(), 4.0))) == 2 * N
     assert total_jy(far, near) == pytest.approx(sky()["flux_jy"].sum())  # two catalogues: one source
     assert total_jy(far, read(tmp_path, "beside", moved(sky(), 60.0))) == pytest.approx(2 * sky()["flux_jy"].sum())
-    # as near as a beam but brighter than the whole: it is another one, or has flared
+    # within a beam but brighter than the blended source: it is another source, or has flared
     assert total_jy(read(tmp_path, "nvss", sky()), read(tmp_path, "first", moved(sky(), 30.0, share=3))) > 3 * sky()["flux_jy"].sum()
 
 

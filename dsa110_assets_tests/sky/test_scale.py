@@ -1,4 +1,4 @@
-"""The frequency of a catalogue's fluxes is known or told, never guessed; 1.4 GHz is reached with the index that is stated."""
+"""The frequency of a catalogue's fluxes is known or given, never guessed; fluxes are brought to 1.4 GHz with the stated index."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_name_that_tells_nothing_is_not_guessed_at(tmp_path: Path, name: str) 
 
 def test_the_platform_s_own_form_is_at_1400_mhz(tmp_path: Path) -> None:
     assert read(tmp_path, OWN, "list.csv") == FLUX_JY
-    with pytest.raises(ConfigurationError, match="at which frequency"):  # RACS has three bands, none of them this
+    with pytest.raises(ConfigurationError, match="at which frequency"):  # RACS has three bands, none of them at 1400 MHz
         read(tmp_path, OWN, "racs.csv")
 
 

@@ -36,21 +36,20 @@ def test_the_scale_has_these_standards_and_no_others() -> None:
 
 @pytest.mark.parametrize("name", ["3C286", "3c286", "1331+305", "J1331+305", "3c 286"])
 def test_a_calibrator_is_found_by_any_of_its_names(name: str) -> None:
-    found = calibrators.find(name)
-    assert found.name == "1331+305"
-    assert found.anchor == "PB17:3C286"
-    assert found.ra_deg == pytest.approx(202.7845333)
+    calibrator = calibrators.find(name)
+    assert calibrator.name == "1331+305"
+    assert calibrator.anchor == "PB17:3C286"
+    assert calibrator.ra_deg == pytest.approx(202.7845333)
 
 
 def test_every_standard_is_a_calibrator_and_none_is_variable() -> None:
     for name in flux_scale.standards():
-        found = calibrators.find(name)
-        assert found.standard == name
-        assert not found.variable
-        # the list's own flux, where there is one, is the same source's: within 12 % of the scale (3C380, with
-        # a core, is the worst)
-        if found.flux_20cm_jy is not None:
-            assert found.flux_20cm_jy == pytest.approx(float(found.flux_jy(1.45e9)), rel=0.12)
+        calibrator = calibrators.find(name)
+        assert calibrator.standard == name
+        assert not calibrator.variable
+        # the list's flux, where there is one, agrees with the standard's within 12 % (3C380, with a core, is the worst)
+        if calibrator.flux_20cm_jy is not None:
+            assert calibrator.flux_20cm_jy == pytest.approx(float(calibrator.flux_jy(1.45e9)), rel=0.12)
 
 
 def test_an_unknown_flux_is_never_a_number() -> None:
@@ -74,9 +73,9 @@ def test_a_wrong_name_gets_the_nearest_ones() -> None:
 
 
 def test_slope_of_a_standard_is_the_derivative_of_its_flux() -> None:
-    found = calibrators.find("3C147")
-    low, high = found.flux_jy(1.4e9 * np.exp([-1e-5, 1e-5]))
-    assert found.spectral_index == pytest.approx(float(np.log(high / low)) / 2e-5, abs=1e-8)
+    calibrator = calibrators.find("3C147")
+    low, high = calibrator.flux_jy(1.4e9 * np.exp([-1e-5, 1e-5]))
+    assert calibrator.spectral_index == pytest.approx(float(np.log(high / low)) / 2e-5, abs=1e-8)
 
 
 def two_sources() -> model.SkyModel:
@@ -95,8 +94,8 @@ def test_model_survives_a_table_and_a_change_of_reference_frequency() -> None:
     again = model.from_frame(two_sources().to_frame())
     assert again.names == ("A", "0521+166")
     np.testing.assert_allclose(again.flux_at([1.31e9, 1.49e9]), two_sources().flux_at([1.31e9, 1.49e9]), rtol=1e-14)
-    other = model.SkyModel(("B",), np.zeros(1), np.zeros(1), np.ones(1), np.array([-1.0]), reference_hz=3e9)
-    joined = model.concat(two_sources(), other)
+    at_3_ghz = model.SkyModel(("B",), np.zeros(1), np.zeros(1), np.ones(1), np.array([-1.0]), reference_hz=3e9)
+    joined = model.concat(two_sources(), at_3_ghz)
     np.testing.assert_allclose(joined.flux_at([1.5e9])[2], 2.0, rtol=1e-14)
 
 

@@ -1,4 +1,5 @@
-"""Catalogues as the surveys hand them out: columns, units, separators and comments of each; read right, or refused in a sentence."""
+"""Catalogues in the surveys' own forms, with the columns, units, separators and comments of each: read correctly, or refused in one
+sentence."""
 
 from __future__ import annotations
 
@@ -81,7 +82,7 @@ def column(name: str, value: object, unit: str | None, kind: str = "D") -> fits.
     ],
 )
 def test_fits_tables(tmp_path: Path, columns: list[tuple[str, float, str | None]], mhz: float) -> None:
-    fits.BinTableHDU.from_columns([column(*one) for one in columns]).writeto(tmp_path / "t.fits")
+    fits.BinTableHDU.from_columns([column(*arguments) for arguments in columns]).writeto(tmp_path / "t.fits")
     is_right(catalogues.read_catalogue(tmp_path / "t.fits"), mhz)
     packed = tmp_path / "t.fits.gz"
     packed.write_bytes(gzip.compress((tmp_path / "t.fits").read_bytes()))
@@ -111,7 +112,7 @@ VOTABLE = (
 
 
 def test_positions_of_another_equinox_are_refused(tmp_path: Path) -> None:
-    """As each format says it: a card, a column's comment, a coordinate system that the columns refer to."""
+    """The equinox as each format states it: a card, a column's comment, a coordinate system that the columns refer to."""
     columns = [column("RA", RA, "deg"), column("DEC", DEC, "deg"), column("S1.4", JY, "Jy")]
     for card, old, new in (("EQUINOX", 1950.0, 2000.0), ("RADESYS", "FK4", "FK5"), ("TCOMM1", "RA (B1950)", "RA, J2000, of B1950 plates")):
         for value in (old, new):
@@ -160,8 +161,8 @@ def test_vizier_s_votable(tmp_path: Path) -> None:
 
 def test_what_a_service_cut_off_is_refused(tmp_path: Path) -> None:
     Table({"ra_deg": [RA], "dec_deg": [DEC], "flux_jy": [JY]}).write(tmp_path / "tap.vot", format="votable")
-    whole = (tmp_path / "tap.vot").read_text()
-    (tmp_path / "tap.vot").write_text(whole.replace("<TABLE", '<INFO name="QUERY_STATUS" value="OVERFLOW"/><TABLE', 1))
+    complete = (tmp_path / "tap.vot").read_text()
+    (tmp_path / "tap.vot").write_text(complete.replace("<TABLE", '<INFO name="QUERY_STATUS" value="OVERFLOW"/><TABLE', 1))
     with pytest.raises(ConfigurationError, match="OVERFLOW"):
         catalogues.read_catalogue(tmp_path / "tap.vot")
 

@@ -1,7 +1,7 @@
 """Apparent places, the meridian frame and uvw, against ERFA's CIO-based chain, astropy's AltAz and pyuvdata.
 
 The package uses astropy's equinox-based TETE frame. ERFA's apco13/atciqz (CIRS and the earth rotation angle)
-reach the same directions by another way; they are called here without polar motion, which TETE has none of
+reach the same directions in another way. They are called here without polar motion, which TETE does not include
 either.
 """
 
@@ -48,7 +48,7 @@ def erfa_hour_angle_dec(ra: float, dec: float, mjd: float) -> tuple[float, float
 
 
 def test_lst_is_of_the_headers_location() -> None:
-    """Trap 6: sites in use elsewhere are off by 1.8 and 4.7 arcsec of LST; 1e-9 rad is 0.0002 arcsec."""
+    """Trap 6: site positions used elsewhere are off by 1.8 and 4.7 arcsec of LST; 1e-9 rad is 0.0002 arcsec."""
     time = Time(MJD, format="mjd", scale="utc", location=HEADER)
     np.testing.assert_allclose(wrapped(astrometry.apparent_lst_rad(MJD) - time.sidereal_time("apparent").rad), 0, atol=1e-9)
     for lon in (-118.2817, -118.2825):
@@ -58,7 +58,7 @@ def test_lst_is_of_the_headers_location() -> None:
 
 @pytest.mark.parametrize("dec_deg", [-20.0, 16.27, 54.573, 71.6])
 def test_apparent_places_agree_with_erfa(dec_deg: float) -> None:
-    """Trap 5. 1e-9 rad: rounding of Julian dates and of the two formulations of precession-nutation."""
+    """Trap 5. 1e-9 rad allows for rounding of Julian dates and of the two formulations of precession-nutation."""
     ra, dec = 1.234, np.deg2rad(dec_deg)
     expected = [erfa_hour_angle_dec(ra, dec, mjd) for mjd in MJD[:3]]
     hour_angle = astrometry.hour_angle_rad(ra, dec, MJD[:3])
@@ -95,7 +95,7 @@ def test_meridian_frame(dec_deg: float) -> None:
 
 
 def test_meridian_frame_agrees_with_pyuvdata() -> None:
-    """pyuvdata includes polar motion, the correlator's frame does not: within the pole's excursion."""
+    """pyuvdata includes polar motion and the correlator's frame does not: they agree within the pole's excursion."""
     centres = astrometry.meridian_icrs_rad(MJD, np.deg2rad(16.27))
     for (ra, dec), mjd in zip(centres[::8], MJD[::8], strict=True):
         app_ra, app_dec = phasing.calc_app_coords(
@@ -151,7 +151,7 @@ def test_uvw_is_the_baseline_projected_on_the_apparent_sky() -> None:
 
 
 def test_uvw_length_is_the_baselines_and_source_of_phase_is_w() -> None:
-    """uvw is a rotation: norms and scalar products are those of the positions, to rounding of 2.7 km."""
+    """uvw are rotated positions: norms and scalar products are those of the positions, to rounding of 2.7 km."""
     relative = stations.surveyed().relative_m
     antenna = astrometry.icrs_uvw_m(relative, C3286, MJD)
     gram = np.einsum("tic,tjc->tij", antenna, antenna)
@@ -159,7 +159,7 @@ def test_uvw_length_is_the_baselines_and_source_of_phase_is_w() -> None:
 
 
 def test_east_is_positive_u_and_north_positive_v() -> None:
-    """A baseline to the east at the meridian is u; one towards the pole seen from the equator is v."""
+    """At the meridian an eastward baseline is along u; seen from the equator, one towards the pole is along v."""
     east = np.array([[-np.sin(site.LONGITUDE_RAD), np.cos(site.LONGITUDE_RAD), 0.0], [0.0, 0.0, 1.0]])
     uvw = astrometry.apparent_uvw_m(east, 0.0, 0.0)[0]
     np.testing.assert_allclose(uvw, [[1, 0, 0], [0, 1, 0]], atol=1e-15)

@@ -1,4 +1,4 @@
-"""The frequency table against the correlator's own formula and its published channel centres."""
+"""The frequency table against the correlator's formula and its published channel centres."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from dsa110_assets.telescope import band
     [(0, 1498.643188477, 1487.168579102), (7, 1416.611938, 1405.137329), (15, 1322.861938, 1311.387329)],
 )
 def test_channel_centres_are_the_writers(subband: int, first_mhz: float, last_mhz: float) -> None:
-    """Values run from the telescope's writer, quoted to 1e-6 MHz: 1 Hz."""
+    """Values from a run of the telescope's writer, quoted to 1e-6 MHz: 1 Hz."""
     frequencies = band.subband_frequencies_hz(subband)
     assert frequencies.shape == (48,)
     assert abs(frequencies[0] / 1e6 - first_mhz) < 1e-6

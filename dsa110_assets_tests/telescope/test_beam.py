@@ -27,7 +27,7 @@ def test_power_is_the_aperture_integral(angle_deg: float) -> None:
     """The far field of a uniform disc of radius a, integrated over chords, without any Bessel function."""
     k_sin = 2 * np.pi * 1.4e9 / 299792458 * np.sin(np.deg2rad(angle_deg))
     a = 4.65 / 2
-    # y = a sin(t) takes the square root's infinite slope out of the integrand.
+    # y = a sin(t) removes the square root's infinite slope from the integrand.
     field, _ = quad(
         lambda t: 2 * (a * np.cos(t)) ** 2 * np.cos(k_sin * a * np.sin(t)),
         -np.pi / 2,

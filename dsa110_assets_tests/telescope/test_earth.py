@@ -1,4 +1,4 @@
-"""The Earth's orientation against astropy's reading of the same bulletins, which shares no code with ours."""
+"""The Earth's orientation against astropy's, which reads the same bulletins with separate code."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ SPAN_MJD = {
 
 @pytest.mark.parametrize("mjd", SPAN_MJD.values(), ids=SPAN_MJD)
 def test_orientation_is_astropys(mjd: np.ndarray) -> None:
-    """The same numbers, interpolated by the same formula: rounding of a second alone."""
+    """The same numbers are interpolated by the same formula, so only the rounding of a second remains."""
     table, time = iers.earth_orientation_table.get(), Time(mjd, format="mjd", scale="utc")
     dut1_s, x, y = earth.orientation(mjd)
     their_x, their_y, _ = table.pm_xy(time, return_status=True)
@@ -39,31 +39,33 @@ def test_outside_the_bulletins_it_warns_and_holds(mjd: float) -> None:
 
 
 def test_apparent_places_are_astropys_tete() -> None:
-    """All over the sky and both ways, many stars at many times: 1e-11 rad: two rotations and an aberration of 1e-4 in double precision."""
+    """Many stars all over the sky at many times, in both directions, to 1e-11 rad: two rotations and an aberration of 1e-4 in double
+    precision."""
     rng = np.random.default_rng(2)
-    mjd, here = rng.uniform(58000, 61300, 7), EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
+    mjd, location = rng.uniform(58000, 61300, 7), EarthLocation.from_geodetic(site.LONGITUDE_DEG, site.LATITUDE_DEG, site.ALTITUDE_M)
     ra, dec = rng.uniform(0, 2 * np.pi, (30, 1)), np.arcsin(rng.uniform(-1, 1, (30, 1)))
-    frame = TETE(obstime=Time(np.broadcast_to(mjd, (30, 7)), format="mjd"), location=here)
+    frame = TETE(obstime=Time(np.broadcast_to(mjd, (30, 7)), format="mjd"), location=location)
     expected = SkyCoord(*np.broadcast_arrays(ra, dec, mjd)[:2], unit="rad", frame=ICRS()).transform_to(frame)
-    found = astrometry.icrs_to_apparent_rad(ra, dec, mjd)
-    np.testing.assert_allclose(np.exp(1j * found[0]), np.exp(1j * expected.ra.rad), atol=1e-11 / np.cos(found[1]).min())
-    np.testing.assert_allclose(found[1], expected.dec.rad, atol=1e-11)
-    back = astrometry.apparent_to_icrs_rad(*found, mjd)
+    apparent = astrometry.icrs_to_apparent_rad(ra, dec, mjd)
+    np.testing.assert_allclose(np.exp(1j * apparent[0]), np.exp(1j * expected.ra.rad), atol=1e-11 / np.cos(apparent[1]).min())
+    np.testing.assert_allclose(apparent[1], expected.dec.rad, atol=1e-11)
+    back = astrometry.apparent_to_icrs_rad(*apparent, mjd)
     np.testing.assert_allclose(np.exp(1j * back[0]), np.exp(1j * np.broadcast_to(ra, (30, 7))), atol=1e-11 / np.cos(dec).min())
     np.testing.assert_allclose(back[1], np.broadcast_to(dec, (30, 7)), atol=1e-11)
 
 
 def test_astropy_takes_times_after_the_bulletins_as_we_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline, with an installation years old: others' code otherwise raises, or asks the network. What was set comes back."""
-    asked: list[str] = []
-    monkeypatch.setattr(iers.iers, "download_file", lambda url, *_, **__: asked.append(url))
+    """Offline and with an installation that is years old, other libraries' code would otherwise raise or access the network. The previous
+    settings are restored."""
+    downloads: list[str] = []
+    monkeypatch.setattr(iers.iers, "download_file", lambda url, *_, **__: downloads.append(url))
     monkeypatch.setattr(iers.conf, "auto_download", True)
     monkeypatch.setattr(iers.conf, "auto_max_age", 30.0)
     later = Time(earth.last_day_mjd() + 400.0, format="mjd", scale="utc")
     before = (iers.conf.auto_download, iers.conf.auto_max_age, iers.conf.iers_degraded_accuracy)
     with earth.bulletins_as_installed():
         turned = later.ut1
-    assert asked == []
+    assert downloads == []
     assert before == (iers.conf.auto_download, iers.conf.auto_max_age, iers.conf.iers_degraded_accuracy)
     with pytest.warns(UserWarning, match="not within the IERS bulletins"):
         dut1_s, _, _ = earth.orientation(later.mjd)

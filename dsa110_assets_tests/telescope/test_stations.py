@@ -23,7 +23,7 @@ def test_ninety_six_are_active() -> None:
 
 
 def test_baseline_lengths() -> None:
-    """Facts, measured from the survey and quoted to 0.1 m (the median to 1 m)."""
+    """Lengths measured from the survey and quoted to 0.1 m (the median to 1 m)."""
     length = _baselines(stations.active_stations())
     assert length.size == 4560
     assert abs(length.max() - 2601.6) < 0.1

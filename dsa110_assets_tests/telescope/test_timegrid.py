@@ -26,7 +26,7 @@ def test_cadence() -> None:
 def test_keys(moment: str, observation: str, hour: str, night: str) -> None:
     when = datetime.fromisoformat(moment).replace(tzinfo=UTC)
     mjd = timegrid.datetime_to_mjd(when)
-    # A day is stored to 6e-7 s; whole seconds must not fall into the window before.
+    # An MJD is stored to 6e-7 s; whole seconds must not fall into the window before.
     assert abs((timegrid.mjd_to_datetime(mjd) - when).total_seconds()) < 2e-6
     assert timegrid.observation_key(mjd + 1e-9) == observation
     assert timegrid.hour_key(mjd + 1e-9) == hour
@@ -46,7 +46,7 @@ def test_what_is_no_key_is_refused(key: str) -> None:
 
 
 def test_mean_sidereal_time_is_that_of_the_stars_to_what_it_leaves_out() -> None:
-    """Against the apparent one: UT1 - UTC is below 0.9 s (0.0038 deg), nutation in right ascension below 1.2 s (0.005 deg)."""
+    """Against apparent sidereal time: UT1 - UTC is below 0.9 s (0.0038 deg), nutation in right ascension below 1.2 s (0.005 deg)."""
     times_mjd = np.linspace(58849.0, 61400.0, 50)
     apparent_deg = np.rad2deg(astrometry.apparent_lst_rad(times_mjd))
     mean_deg = np.array([timegrid.mean_sidereal_deg(float(mjd), site.LONGITUDE_DEG) for mjd in times_mjd])

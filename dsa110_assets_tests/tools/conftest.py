@@ -1,4 +1,4 @@
-"""A transit of 3C454.3 seen by twelve antennas without noise, as a raw set; and the sky that it shows."""
+"""A transit of 3C454.3 seen by twelve antennas without noise, as a raw set, with its sky."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FAST = SolveOptions(field_rounds=2)
 
 @dataclass(frozen=True)
 class Transit:
-    """`ms` raw, `catalogue` the simulator's, and tables solved on them."""
+    """The raw set `ms`, the simulator's `catalogue`, and tables solved with them."""
 
     inbox: Path
     ms: Path

@@ -1,4 +1,4 @@
-"""`calibrate` and `apply`: the graph's gains, CASA's corrected data, and tables that do not fit refused."""
+"""`calibrate` and `apply`: gains equal the graph's, corrected data equal CASA's, and tables that do not fit are refused."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from dsa110_assets_tests.tools.conftest import CALIBRATOR, FAST, Transit
 
 
 def test_tables_are_the_graphs(transit: Transit) -> None:
-    """To what single precision does to a model that is made as a whole there and in parts here."""
+    """Equal to single precision: the graph's model is predicted as a whole, the tool's in parts."""
     vis = measurement_set.mapped(transit.ms)
     source = calibrators.find(CALIBRATOR)
-    (its,) = transits.transits([source], vis.times_mjd[0], vis.times_mjd[-1], float(np.rad2deg(vis.pointing_dec_rad)))
+    (transit_found,) = transits.transits([source], vis.times_mjd[0], vis.times_mjd[-1], float(np.rad2deg(vis.pointing_dec_rad)))
     sky = sky_model.from_frame(read_sources([transit.catalogue]))
-    truth = night.calibrate_transit(vis, sky, its, FAST, search=bright_sources)
+    truth = night.calibrate_transit(vis, sky, transit_found, FAST, search=bright_sources)
     for name, theirs in (("B.cal", truth.bandpass), ("G.cal", truth.gains)):
         ours = caltables.read(transit.solved.path / name)
         assert np.array_equal(ours.flags, theirs.flags)
@@ -40,9 +40,9 @@ def test_tables_are_the_graphs(transit: Transit) -> None:
 
 
 def test_the_report_shows_every_table(transit: Transit) -> None:
-    there = {path.name for path in transit.solved.path.iterdir()}
+    files = {path.name for path in transit.solved.path.iterdir()}
     plots = {f"{table}-{kind}.png" for table in "BG" for kind in ("amplitude", "phase", "waterfall")} | {"closure.png"}
-    assert there == plots | {"B.cal", "G.cal", "receptors.json", "report.html", "provenance.json"}
+    assert files == plots | {"B.cal", "G.cal", "receptors.json", "report.html", "provenance.json"}
     page = (transit.solved.path / "report.html").read_text()
     assert all(f'src="{name}"' in page for name in plots)
     record = json.loads((transit.solved.path / "provenance.json").read_text())
@@ -51,8 +51,8 @@ def test_the_report_shows_every_table(transit: Transit) -> None:
 
 
 def test_corrected_data_are_the_skys_prediction(transit: Transit, tmp_path: Path) -> None:
-    """Averaged two channels, at one phase centre. The simulator leaves sources out that make 9 mJy rms (calibration/test_night.py);
-    that many mJy are 0.1 % of the calibrator."""
+    """The data are averaged over two channels, at one phase centre. Sources that the simulator leaves out make 9 mJy rms
+    (calibration/test_night.py), 0.1 % of the calibrator."""
     made = apply(transit.ms, transit.solved.paths, tmp_path / "calibrated.ms", channels=2)
     assert made.path == tmp_path / "calibrated.ms"
     vis = measurement_set.read(made.path)
@@ -64,30 +64,30 @@ def test_corrected_data_are_the_skys_prediction(transit: Transit, tmp_path: Path
     turned = phasing.to_common_centre(replace(raw, data=np.repeat(model[..., None], 2, axis=-1)))
     expected = turned.data[..., 0].reshape(*model.shape[:2], -1, 2).mean(axis=3)
     good = ~vis.flags.any(axis=-1) & ~vis.is_auto[:, None]
-    left = (vis.data.mean(axis=-1) - expected)[good]
-    assert np.sqrt(np.mean(np.abs(left) ** 2)) < 0.01 * np.sqrt(np.mean(np.abs(expected[good]) ** 2))
+    residual = (vis.data.mean(axis=-1) - expected)[good]
+    assert np.sqrt(np.mean(np.abs(residual) ** 2)) < 0.01 * np.sqrt(np.mean(np.abs(expected[good]) ** 2))
 
 
 @pytest.mark.slow
 def test_options_make_the_tables_that_are_asked_for(transit: Transit, tmp_path: Path) -> None:
-    """All of them correct the data alike: total gains agree where the instrument is steady, as this one is but for 1 % a day."""
+    """All of them correct the data in the same way: total gains agree for a steady instrument, and this one drifts only by 1 % a day."""
     vis = measurement_set.mapped(transit.ms)
-    wanted, good = total_gains(vis, [caltables.read(path) for path in transit.solved.paths])
+    reference_gains, good = total_gains(vis, [caltables.read(path) for path in transit.solved.paths])
     quick = replace(FAST, field_rounds=0, model_sources=40)
-    asked = {
+    requests = {
         "delays": (replace(quick, solve_delays=True), Tables(), ["K.cal", "B.cal", "G.cal"]),
         "bandpass": (quick, Tables(gains=False), ["B.cal"]),
         "second": (replace(quick, gain_solint_s=np.inf), Tables(second_solint_s=60.0), ["B.cal", "G.cal", "2G.cal"]),
         "gains": (quick, Tables(bandpass=False, before=(transit.solved.path / "B.cal",)), ["G.cal"]),
     }
-    for name, (options, tables, files) in asked.items():
+    for name, (options, tables, files) in requests.items():
         made = calibrate(transit.ms, tmp_path / name, CALIBRATOR, options, tables, catalogue_files=[transit.catalogue])
         assert list(made.tables) == files
         assert made.figures["closure_phase_deg"] < 1
         read = [caltables.read(path) for path in (*tables.before, *made.paths)]
         gains, ok = total_gains(vis, read)
         both = np.broadcast_to(ok & good, np.broadcast_shapes(ok.shape, good.shape))
-        ratio = np.broadcast_to(gains / wanted, both.shape)[both]
+        ratio = np.broadcast_to(gains / reference_gains, both.shape)[both]
         assert np.median(np.abs(ratio - 1)) < 5e-3, name
         assert np.quantile(np.abs(ratio - 1), 0.95) < 0.03, name
 
@@ -103,7 +103,7 @@ def test_a_model_in_place_of_a_calibrator(transit: Transit, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.casa
 def test_applied_data_are_casas(transit: Transit, tmp_path: Path) -> None:
-    """Of stock applycal on the same set with the same tables: data to 1e-5 of themselves, and the same samples flagged."""
+    """Stock applycal on the same set with the same tables gives the same data, to 1e-5 of each, and flags the same samples."""
     theirs = casa_calibration.apply_tables(transit.ms, transit.solved.paths, tmp_path / "casa.ms")
     made = apply(transit.ms, transit.solved.paths, tmp_path / "ours.ms", keep_fields=True)
     ours = measurement_set.read(made.path)
@@ -117,12 +117,12 @@ def test_applied_data_are_casas(transit: Transit, tmp_path: Path) -> None:
 
 def test_what_does_not_fit_is_refused_by_name(transit: Transit, tmp_path: Path) -> None:
     b, g = (caltables.read(path) for path in transit.solved.paths)
-    other = tmp_path / "other.ms"
+    shifted_set = tmp_path / "other.ms"
     vis = measurement_set.read(transit.ms)
-    measurement_set.write(replace(vis, frequencies_hz=vis.frequencies_hz - 60e6), other)
+    measurement_set.write(replace(vis, frequencies_hz=vis.frequencies_hz - 60e6), shifted_set)
     for table, word in ((b, "B"), (g, "G")):
         shifted = tmp_path / f"{word}.cal"
-        caltables.write(replace(table, frequencies_hz=table.frequencies_hz - 60e6), shifted, other)
+        caltables.write(replace(table, frequencies_hz=table.frequencies_hz - 60e6), shifted, shifted_set)
         with pytest.raises(BadDataError, match=rf"{word}.cal: .*(channels|MHz)"):
             apply(transit.ms, [shifted], tmp_path / "out.ms")
     with pytest.raises(BadDataError, match=r"not a caltable|no table.dat"):

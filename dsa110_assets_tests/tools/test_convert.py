@@ -1,4 +1,4 @@
-"""`convert`: which groups are taken, and that what is written is what the graph writes."""
+"""`convert`: which groups are selected, and that the sets written are those the graph writes."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CALIBRATOR = "3C454.3"
 
 def test_a_window_takes_groups_by_when_their_data_start(tiny_run: Path) -> None:
     since, until = datetime(2026, 1, 25, 22, 25, tzinfo=UTC), datetime(2026, 1, 25, 22, 30, tzinfo=UTC)
-    taken = select(tiny_run, GroupSelection(since, until)).groups
-    starts = [timegrid.mjd_to_datetime(group.mjd_start) for group, _ in taken]
+    selected = select(tiny_run, GroupSelection(since, until)).groups
+    starts = [timegrid.mjd_to_datetime(group.mjd_start) for group, _ in selected]
     assert [since <= start < until for start in starts] == [True]
     every = select(tiny_run).groups
     assert [group.observation for group, _ in every] == ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
@@ -41,7 +41,7 @@ def test_a_calibrator_takes_the_group_it_transits_in_and_those_around(tiny_run: 
     assert group.times_mjd[0] < transit < group.times_mjd[-1]
     source = calibrators.find(CALIBRATOR)
     hour_angle, _ = hour_angle_dec(np.deg2rad(source.ra_deg), np.deg2rad(source.dec_deg), transit)
-    # the two chains differ by 10 mas; polar motion, which ERFA's is without here, moves the meridian by up to 0.5 arcsec (0.03 s)
+    # the two chains differ by 10 mas; polar motion, which ERFA's omits here, moves the meridian by up to 0.5 arcsec (0.03 s)
     assert abs(np.angle(np.exp(1j * hour_angle))) < 2 * np.pi * 0.1 / 86400
     assert len(select(tiny_run, GroupSelection(calibrator=CALIBRATOR, around_min=10)).groups) == 3
     with pytest.raises(NotFoundError, match=r"nearest: .*3C286"):
@@ -74,13 +74,13 @@ class TestTransits:
         exact = select(tmp_path, GroupSelection(calibrator="TEST")).groups
         assert len(exact) == 2
         for (group, found), truth in zip(exact, transits, strict=True):
-            # a sidereal day later to 0.1 s: nutation and aberration change by less than 0.1 s in a day
+            # the second is a sidereal day later, to 0.1 s: nutation and aberration change by less than 0.1 s in a day
             assert abs(found - truth) * 86400 < 0.1
             assert group.times_mjd[0] <= found <= group.times_mjd[-1]
         assert len(select(tmp_path, GroupSelection(calibrator="TEST", around_min=4)).groups) == 6
 
     def test_across_midnight(self, known: list[Calibrator], tmp_path: Path) -> None:
-        """The calibrator transits 10 s before midnight UTC, in a group that starts 100 s before it; the next starts after it."""
+        """The calibrator transits 10 s before midnight UTC, in a group that starts 100 s before it; the next group starts after it."""
         midnight = 61066.0
         ra_deg = 100.0
         for _ in range(5):
@@ -96,16 +96,16 @@ class TestTransits:
         assert [group.observation for group, _ in taken] == ["2026-01-25T23:50", "2026-01-25T23:55", "2026-01-26T00:00"]
 
     def test_twice_in_a_utc_day(self, known: list[Calibrator], tmp_path: Path) -> None:
-        """A sidereal day is 236 s shorter: who transits 100 s after midnight transits again 136 s before the next."""
+        """A sidereal day is 236 s shorter: a source that transits 100 s after midnight transits again 136 s before the next midnight."""
         day = 61065.0
         ra_deg = 100.0
         for _ in range(5):
             ra_deg = (ra_deg + (day + 100 / 86400 - transit_mjd(ra_deg, 16.3, day)) * 360 * timegrid.SIDEREAL_RATIO) % 360
         known.append(Calibrator("TEST", None, ra_deg, 16.3, 5.0, "A", "P", None, False))
         self.write(tmp_path, [day + 10 / 86400, day + 0.5, day + 1 - 200 / 86400])
-        wanted = GroupSelection(datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 26, tzinfo=UTC), "TEST")
-        found = [transit for _, transit in select(tmp_path, wanted).groups]
-        assert np.allclose((np.array(found) - day) * 86400, [100, 86400 - 136], atol=1.0)
+        selection = GroupSelection(datetime(2026, 1, 25, tzinfo=UTC), datetime(2026, 1, 26, tzinfo=UTC), "TEST")
+        transits = [transit for _, transit in select(tmp_path, selection).groups]
+        assert np.allclose((np.array(transits) - day) * 86400, [100, 86400 - 136], atol=1.0)
 
     def test_a_calibrator_outside_the_beam_is_said_to_be(self, known: list[Calibrator], tmp_path: Path) -> None:
         known.append(Calibrator("TEST", None, 100.0, 20.0, 5.0, "A", "P", None, False))
@@ -115,11 +115,11 @@ class TestTransits:
 
 
 def test_a_set_is_what_the_graph_writes_and_says_what_it_came_from(tiny_run: Path, tmp_path: Path) -> None:
-    wanted, out = GroupSelection(calibrator=CALIBRATOR), tmp_path / "sets"
-    (planned,) = convert(tiny_run, out, wanted, n_subbands=SUBBANDS, dry_run=True)
+    selection, out = GroupSelection(calibrator=CALIBRATOR), tmp_path / "sets"
+    (planned,) = convert(tiny_run, out, selection, n_subbands=SUBBANDS, dry_run=True)
     assert (planned.state, planned.path) == ("wanted", out / "20260125T2225.ms")
     assert not out.exists()
-    (made,) = convert(tiny_run, out, wanted, n_subbands=SUBBANDS)
+    (made,) = convert(tiny_run, out, selection, n_subbands=SUBBANDS)
     files = {subband: header.path for subband, header in made.group.files.items()}
     ingest(files, tmp_path / "truth.ms", n_subbands=SUBBANDS)
     ours, theirs = measurement_set.read(made.path), measurement_set.read(tmp_path / "truth.ms")
@@ -127,14 +127,14 @@ def test_a_set_is_what_the_graph_writes_and_says_what_it_came_from(tiny_run: Pat
     assert np.array_equal(ours.flags, theirs.flags)
     record = json.loads(record_of(made.path).read_text())
     assert record["tool"] == "convert"
-    assert [Path(one["path"]).name for one in record["inputs"]] == [path.name for path in files.values()]
+    assert [Path(source_file["path"]).name for source_file in record["inputs"]] == [path.name for path in files.values()]
     assert record["figures"]["flag_fraction"] == made.flag_fraction
     assert sorted(path.name for path in out.iterdir()) == ["20260125T2225.ms", "20260125T2225.ms.provenance.json"]
     with pytest.raises(ConfigurationError, match=r"20260125T2225.ms exists; .* --force"):
-        convert(tiny_run, out, wanted, n_subbands=SUBBANDS)
+        convert(tiny_run, out, selection, n_subbands=SUBBANDS)
     before = made.path.stat().st_ino
-    (left,) = convert(tiny_run, out, wanted, n_subbands=SUBBANDS, skip_existing=True)
-    assert (left.state, made.path.stat().st_ino) == ("exists", before)
+    (skipped,) = convert(tiny_run, out, selection, n_subbands=SUBBANDS, skip_existing=True)
+    assert (skipped.state, made.path.stat().st_ino) == ("exists", before)
     (again,) = convert(list(files.values()), out, n_subbands=SUBBANDS, force=True)
     assert (again.state, made.path.stat().st_ino != before) == ("made", True)
     assert len(list(out.iterdir())) == 2
@@ -155,8 +155,8 @@ def test_incomplete_groups_and_bad_files_are_named(tmp_path: Path) -> None:
     os.truncate(files[1], 100)
     with pytest.raises(BadDataError, match=files[1].name):
         convert(files[:2], tmp_path / "out")
-    (one,) = convert(inbox, tmp_path / "out", n_subbands=SUBBANDS)
-    assert one.state == "incomplete"
+    (group,) = convert(inbox, tmp_path / "out", n_subbands=SUBBANDS)
+    assert group.state == "incomplete"
     assert not (tmp_path / "out").exists()
     assert [path.name for path, _ in select(inbox).unusable] == [files[1].name]
 

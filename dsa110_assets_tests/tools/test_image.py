@@ -1,4 +1,4 @@
-"""`image`: the graph's fluxes, parts of the data, masks, cubes, a quick look within what it promises, and refusals."""
+"""`image`: the graph's fluxes, parts of the data, masks, cubes, the stated accuracy of a quick look, and refusals."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ OPTIONS = ImagingOptions(field_deg=2.0, pixels_per_beam=4.5, threads=1, spectral
 
 @pytest.fixture(scope="module")
 def vis() -> Visibilities:
-    """Q is a tenth of I in all sources."""
-    seen = observe(SOURCES, n_antennas=20, n_times=8, n_channels=4, n_subbands=4, noise_jy=0.3, primary_beam=True, smeared=True)
-    noise = seen.data[..., 0] - seen.data[..., 1]
-    mean = (seen.data[..., 0] + seen.data[..., 1]) / 2
-    return replace(seen, data=np.stack([mean * 1.1 + noise / 2, mean * 0.9 - noise / 2], axis=-1).astype(np.complex64))
+    """Visibilities of sources whose Q is a tenth of I."""
+    observed = observe(SOURCES, n_antennas=20, n_times=8, n_channels=4, n_subbands=4, noise_jy=0.3, primary_beam=True, smeared=True)
+    noise = observed.data[..., 0] - observed.data[..., 1]
+    mean = (observed.data[..., 0] + observed.data[..., 1]) / 2
+    return replace(observed, data=np.stack([mean * 1.1 + noise / 2, mean * 0.9 - noise / 2], axis=-1).astype(np.complex64))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def ms(vis: Visibilities, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fluxes(tile: TileImage, vis: Visibilities, sources: list[tuple[float, float, float]] = SOURCES) -> list[tuple[float, float]]:
-    """(flux over the true one, distance from the true place [beams]) of the sources, the primary beam's dimming in the truth."""
+    """(flux / true flux, distance from the true position [beams]) of the sources; the true flux includes the primary beam."""
     out = []
     for east, north, flux in sources:
         x, y = WCS(tile.header).celestial.wcs_world2pix(*np.rad2deg(position_rad(vis.phase_centres_rad[0], east, north)), 0)
@@ -68,7 +68,7 @@ def test_an_image_is_the_graphs_and_on_disk_whole(ms: Path, vis: Visibilities, t
     record = json.loads((made.path / "provenance.json").read_text())
     assert record["options"]["imaging"]["field_deg"] == 2.0
     assert record["figures"]["rms_jy"] == pytest.approx(truth.rms_jy)
-    # a lone sample of three sources: noise of 4 sigma of each and 1 % of calibration-free imaging
+    # three sources in one image: 4 sigma of noise for each, and 1 % for imaging without calibration
     for (ratio, away), (_, _, flux) in zip(fluxes(made.tile, vis), SOURCES, strict=True):
         assert abs(ratio - 1) < 0.01 + 4 * made.tile.rms_jy / flux
         assert away < 0.1
@@ -88,13 +88,13 @@ def test_a_quick_look_is_as_good_as_it_says(ms: Path, vis: Visibilities, tmp_pat
 
 
 def test_a_bright_source_that_drifts_through_the_beam_leaves_a_quick_look_its_noise(tmp_path: Path) -> None:
-    """Over a whole group a source at the half-power point changes by a tenth: of 40 Jy that is a hundred times the noise."""
+    """Over a whole group a source at the half-power point changes by a tenth; for 40 Jy that is a hundred times the noise."""
     sources = [(0.3, 0.9, 40.0), (-0.4, -0.3, 0.6), (0.1, 0.2, 0.3)]
-    seen = observe(sources, n_antennas=20, n_channels=1, noise_jy=0.3, primary_beam=True, smeared=True)
+    vis = observe(sources, n_antennas=20, n_channels=1, noise_jy=0.3, primary_beam=True, smeared=True)
     options = replace(OPTIONS, field_deg=2.4)
-    full, look = make_tile(seen, options), make_tile(seen, quick(options))
+    full, look = make_tile(vis, options), make_tile(vis, quick(options))
     assert look.rms_jy < 1.5 * full.rms_jy
-    for (ratio, away), (_, _, flux) in zip(fluxes(look, seen, sources), sources, strict=True):
+    for (ratio, away), (_, _, flux) in zip(fluxes(look, vis, sources), sources, strict=True):
         assert abs(ratio - 1) < 0.05 + 4 * look.rms_jy / flux
         assert away < 0.1
 
@@ -158,7 +158,7 @@ def test_a_cube_has_every_subband_on_one_grid_at_one_beam(ms: Path, vis: Visibil
         frequency = header["CRVAL3"] + plane * header["CDELT3"]
         assert frequency == pytest.approx(made.tiles[number].header["RESTFRQ"], rel=1e-4)
         rms = made.tiles[number].rms_jy
-        # at the phase centre, which drifts by 0.2 degree in 8 integrations: the beam takes 1 %
+        # the source is at the phase centre, which drifts by 0.2 degree in 8 integrations: the beam attenuates by 1 %
         assert cube[plane, middle, middle] == pytest.approx(2.0 * made.tiles[number].primary_beam[middle, middle], abs=0.03 + 4 * rms)
 
 

@@ -1,4 +1,4 @@
-"""`photometry` and `mosaic`: true fluxes and places, spectra, tables in every form, and what is refused."""
+"""`photometry` and `mosaic`: true fluxes and positions, spectra, tables in every format, and refusals."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def are_true(table: pd.DataFrame) -> bool:
-    """Fluxes within 4 errors and the 1 % that imaging, its beam and pixels may be wrong by."""
+    """Whether fluxes are right within 4 errors plus 1 % for imaging, its beam and pixels."""
     true = np.array([flux for _, _, flux in SOURCES])
     return bool(np.all(np.abs(table["flux_jy"].to_numpy() - true) < 4 * table["flux_err_jy"].to_numpy() + 0.01 * true))
 
@@ -70,7 +70,7 @@ def test_forced_peak_and_blind_fluxes_are_the_truth(made: Made, tmp_path: Path) 
     assert forced.table["detected"].all()
     assert list(pd.read_csv(forced.path)["source_id"]) == ["a", "b", "c"]
     peaks = photometry(made.tiles[:1], tmp_path / "p.csv", Sources(made.positions), peak=True)
-    # the brightest of pixels 4.5 to a beam: up to 1.7 % below the peak, half a pixel off in both axes, and 1 % of imaging
+    # with 4.5 pixels to a beam the brightest pixel is up to 1.7 % below the peak, half a pixel off in both axes; and 1 % for imaging
     assert np.all(np.abs(peaks.table["peak_jy"] / [2.0, 1.0, 0.6] - 1) < 0.03 + 4 * peaks.table["rms_jy"])
     blind = photometry(made.tiles[:1], tmp_path / "b.csv", Sources(blind=True)).table.sort_values("flux_jy", ascending=False).head(3)
     assert are_true(blind)
@@ -94,14 +94,14 @@ def test_adaptive_spectra_are_right_within_errors(made: Made, tmp_path: Path) ->
     single = photometry([tmp_path / "cube"], tmp_path / "single.csv", Sources(made.positions)).table
     assert len(single) == 12
     faint = single[single["source_id"] == "c"]
-    target = 1.5 * float((0.6 / faint["flux_err_jy"]).median())  # more than a subband has, less than three: two or three are joined
+    target = 1.5 * float((0.6 / faint["flux_err_jy"]).median())  # more than one subband has, less than three: two or three are joined
     table = photometry([tmp_path / "cube"], tmp_path / "spectra.csv", Sources(made.positions), adaptive_snr=target).table
     count = table.groupby("source_id")["n_channels"].agg(list)
     assert max(count["a"]) == 1
     assert min(count["c"]) >= 2
     assert sum(count["c"]) == 4
     true = table["source_id"].map({"a": 2.0, "b": 1.0, "c": 0.6})
-    # flat spectra; 4 errors, and 2 % of what imaging 18 MHz of twenty antennas may be wrong by
+    # flat spectra; 4 errors, and 2 % for imaging 18 MHz with twenty antennas
     assert np.all(np.abs(table["flux_jy"] - true) < 4 * table["flux_err_jy"] + 0.02 * true)
     with pytest.raises(BadDataError, match=r"different, known frequencies"):
         photometry(made.tiles, tmp_path / "x.csv", Sources(made.positions), adaptive_snr=5.0)
@@ -126,9 +126,9 @@ def test_mosaics_around_a_direction_and_a_transit(made: Made, tmp_path: Path, mo
     ra, dec = made.places[1]
     done = mosaic(made.tiles, tmp_path / "near", TileSelection(centre_deg=(float(ra), float(dec)), radius_deg=0.2))
     assert len(done.tiles) == 2
-    found = read_image(done.path / "mosaic.fits")
-    assert (found.header["CRVAL1"], found.header["CRVAL2"]) == pytest.approx((ra % 360, dec))
-    assert found.data[found.data.shape[0] // 2, found.data.shape[1] // 2] == pytest.approx(1.0, abs=0.03)
+    mosaic_image = read_image(done.path / "mosaic.fits")
+    assert (mosaic_image.header["CRVAL1"], mosaic_image.header["CRVAL2"]) == pytest.approx((ra % 360, dec))
+    assert mosaic_image.data[mosaic_image.data.shape[0] // 2, mosaic_image.data.shape[1] // 2] == pytest.approx(1.0, abs=0.03)
     with pytest.raises(NotFoundError, match=r"none of the 2 tiles"):
         mosaic(made.tiles, tmp_path / "far", TileSelection(centre_deg=(float(ra) + 90, float(dec)), radius_deg=0.2))
     mid = read_image(made.tiles[0] / "image.fits").header["MJD-AVG"]
@@ -149,9 +149,9 @@ def test_what_cannot_be_measured_is_refused_by_name(made: Made, tmp_path: Path) 
     outside.write_text("name,ra_deg,dec_deg\nin,{},{}\nlost,10.0,-20.0\n".format(*made.places[0]))
     with pytest.raises(BadDataError, match=r"outside.csv: lost at 10.0000, -20.0000 deg is outside .*first; .*--skip-outside"):
         photometry(made.tiles[:1], tmp_path / "a.csv", Sources(outside))
-    kept = photometry(made.tiles[:1], tmp_path / "a.csv", Sources(outside, skip_outside=True), dry_run=True)
-    assert list(kept.table["source_id"]) == ["in"]
-    assert not kept.path.exists()
+    inside = photometry(made.tiles[:1], tmp_path / "a.csv", Sources(outside, skip_outside=True), dry_run=True)
+    assert list(inside.table["source_id"]) == ["in"]
+    assert not inside.path.exists()
     without = tmp_path / "beamless.fits"
     with astropy_fits.open(made.tiles[0] / "image.fits") as hdus:
         del hdus[0].header["BMAJ"]

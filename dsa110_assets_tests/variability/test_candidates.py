@@ -121,12 +121,12 @@ def test_suspect_tiles_and_doubtful_discoveries_make_no_candidates() -> None:
 def test_insignificant_modulation_is_not_a_candidate() -> None:
     """Noise makes sources at 3 sigma change by far more than 26 %: none of 20 x 200 is a candidate (expected 0.2)."""
     rng = np.random.default_rng(4)
-    found = 0
+    n_candidates = 0
     for _ in range(20):
         out = find_variables(curves(0.15 + 0.05 * rng.standard_normal((200, 12)), 0.05), OPTIONS)
         assert (out["m_max"] > 0.26).mean() > 0.9
-        found += (out["kind"] != "").sum()
-    assert found <= 2
+        n_candidates += (out["kind"] != "").sum()
+    assert n_candidates <= 2
 
 
 def test_a_new_source_at_a_place_seen_before_is_a_transient() -> None:
@@ -207,12 +207,12 @@ def test_what_a_bright_neighbour_explains_is_no_candidate() -> None:
     names = ["NVSS_bright", "NVSS_other", "DSA_J002000.0+160000"]
     for neighbour_deg, kind in ((1.0, ""), (3.0, "transient")):
         table = curves(flux, 0.001, names, ra=np.array([5.0 - neighbour_deg, 4.8, 5.0]))
-        found = find_variables(table, OPTIONS).set_index("source_id")["kind"]
-        assert found["DSA_J002000.0+160000"] == kind
+        kinds = find_variables(table, OPTIONS).set_index("source_id")["kind"]
+        assert kinds["DSA_J002000.0+160000"] == kind
 
 
 def test_a_flare_with_a_tail_is_a_flare() -> None:
     """Three nights: quiet, 2.5 times as bright, and a tenth above quiet. The catalogue has the quiet flux."""
     flux = np.array([[0.99, 2.45, 1.09], [1.0, 1.0, 1.0]])
-    found = find_variables(curves(flux, 0.01, catalogue=np.array([0.994, 1.0])), OPTIONS).set_index("source_id")["kind"]
-    assert list(found[["NVSS_0000", "NVSS_0001"]]) == ["flare", ""]
+    kinds = find_variables(curves(flux, 0.01, catalogue=np.array([0.994, 1.0])), OPTIONS).set_index("source_id")["kind"]
+    assert list(kinds[["NVSS_0000", "NVSS_0001"]]) == ["flare", ""]

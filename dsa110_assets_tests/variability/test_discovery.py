@@ -45,9 +45,9 @@ def test_a_source_far_above_the_limit_once_stays_variable() -> None:
     """10 sigma once and nothing later: the upper tail at (10 - 0) / 1.035 over that at 5 / 1.035 is 3.3e-16, that of 8.08 sigma."""
     flux = np.zeros((1, EPOCHS))
     flux[0, 0] = 10 * ERROR_JY
-    found = dense_metrics(corrected(flux), np.full(flux.shape, ERROR_JY))
-    assert found.deviation[0] == pytest.approx(8.08, abs=0.02)
-    assert significance.p_deviation(found.deviation, found.n)[0] < 1e-14
+    metrics = dense_metrics(corrected(flux), np.full(flux.shape, ERROR_JY))
+    assert metrics.deviation[0] == pytest.approx(8.08, abs=0.02)
+    assert significance.p_deviation(metrics.deviation, metrics.n)[0] < 1e-14
 
 
 def test_others_and_single_points_stay_as_they_are() -> None:

@@ -67,8 +67,8 @@ def test_missing_points_are_left_out_and_short_curves_are_nan() -> None:
 def test_of_one_curve_they_are_those_of_many(flux: list[float]) -> None:
     error = np.linspace(0.1, 0.3, len(flux))
     single, ragged = curve_metrics(np.array(flux), error), ragged_metrics(np.array(flux), error, np.array([0, len(flux)]))
-    for one, other in zip(single, ragged, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for of_single, of_ragged in zip(single, ragged, strict=True):
+        np.testing.assert_array_equal(of_single, of_ragged)
 
 
 def test_the_deviation_statistic_is_not_bounded() -> None:

@@ -18,7 +18,7 @@ OPTIONS = SimulationOptions(
     dead_receptors=0, rfi_tones=0, rfi_bursts=0.0,
 )  # fmt: skip
 CENTRE = np.rad2deg(astrometry.meridian_icrs_rad(np.array([61066.20459]), np.deg2rad(OPTIONS.dec_deg))[0])
-"""Where the array looks in the middle of the group."""
+"""The array's pointing in the middle of the group."""
 SOURCES = {
     "108 Jy": (0.0, 108.0, 0.0),
     "Virgo A": (0.0, 215.0, 60.0),

@@ -301,8 +301,8 @@ def test_problems_are_found(vis, tmp_path, table: str, column: str, change, prob
     """Traps 21 and 23: each silent fault is named."""
     measurement_set.write(vis, tmp_path / "a.ms")
     _edit(tmp_path / "a.ms", table, column, change)
-    found = measurement_set.problems(tmp_path / "a.ms")
-    assert any(problem in text for text in found), found
+    problems_found = measurement_set.problems(tmp_path / "a.ms")
+    assert any(problem in text for text in problems_found), problems_found
 
 
 @pytest.mark.casa

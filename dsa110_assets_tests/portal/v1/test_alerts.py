@@ -1,4 +1,4 @@
-"""Alerts on the portal and in its API: what is wrong, who knows of it, and the runbook to which they lead."""
+"""Alerts on the portal and in its API: what is wrong, who acknowledged it, and links to the runbook."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FULL = Finding("disk", "archive", "platform", "critical", "2 GB free <b>", "/#ro
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> SmallArchive:
-    """With an alert that is over, one that lasts, and a message that waits."""
+    """An archive with a resolved alert, an active one, and a message waiting to be sent."""
     made = small_archive.build(tmp_path_factory.mktemp("alerts"))
     began = datetime.now(UTC) - timedelta(hours=1)
     with Archive(made.root) as archive:
@@ -59,8 +59,8 @@ def test_alerts_come_in_pages_and_by_what_they_are(app: ASGIApp) -> None:
     rest = get(app, f"alerts?limit=1&cursor={first['next']}")
     assert [(one["condition"], one["state"]) for one in rest["items"]] == [("queue", "resolved")]
     assert rest["next"] is None
-    for wanted, found in (("state=resolved", ["queue"]), ("severity=critical", ["disk"]), ("condition=disk&topic=data", [])):
-        assert [one["condition"] for one in get(app, f"alerts?{wanted}")["items"]] == found
+    for query, found in (("state=resolved", ["queue"]), ("severity=critical", ["disk"]), ("condition=disk&topic=data", [])):
+        assert [one["condition"] for one in get(app, f"alerts?{query}")["items"]] == found
     assert ask(app, "/api/v1/alerts?state=gone").status == 422
     assert ask(app, "/api/v1/alerts/99").status == 404
 
@@ -81,16 +81,16 @@ def test_the_pages_show_what_is_wrong_and_what_was(app: ASGIApp) -> None:
 def test_orders_need_the_token_and_stand_in_the_audit(app: ASGIApp, small: SmallArchive) -> None:
     (one,) = get(app, "alerts?state=active")["items"]
     assert post(app, f"alerts/{one['id']}/acknowledge", {}, headers=()).status == 401
-    known = post(app, f"alerts/{one['id']}/acknowledge", {"note": "a disk is ordered"}).json
-    assert (known["state"], known["acknowledged_by"], known["note"]) == ("acknowledged", "Ada", "a disk is ordered")
+    acknowledged = post(app, f"alerts/{one['id']}/acknowledge", {"note": "a disk is ordered"}).json
+    assert (acknowledged["state"], acknowledged["acknowledged_by"], acknowledged["note"]) == ("acknowledged", "Ada", "a disk is ordered")
     assert post(app, f"alerts/{one['id']}/false-alarm", {}).json["false_alarm"] is True
     assert post(app, f"alerts/{one['id']}/false-alarm", {"false_alarm": False}).json["false_alarm"] is False
     assert post(app, f"alerts/{one['id']}/resolve", {}).json["state"] == "resolved"
     again = post(app, f"alerts/{one['id']}/resolve", {})
     assert (again.status, "is over since" in again.json["detail"]) == (400, True)
-    told = [(line.verb, line.by, line.state) for line in audit.lines(small.root, 20) if line.state != audit.BEGUN]
-    assert ("acknowledge alert", "Ada", audit.DONE) in told
-    assert told[0] == ("resolve alert", "Ada", audit.FAILED)
+    recorded = [(line.verb, line.by, line.state) for line in audit.lines(small.root, 20) if line.state != audit.BEGUN]
+    assert ("acknowledge alert", "Ada", audit.DONE) in recorded
+    assert recorded[0] == ("resolve alert", "Ada", audit.FAILED)
     figures = get(app, "alerts/figures?days=1")
     assert (figures["number"], figures["undelivered"]) == (2, {"ops": 1})
 
@@ -107,9 +107,9 @@ def test_silences_are_made_listed_and_ended(app: ASGIApp) -> None:
 
 def test_every_condition_is_told_with_the_limits_in_force(app: ASGIApp, small: SmallArchive) -> None:
     (small.root / "thresholds.toml").write_text("queue_warn = 7\n")
-    told = {one["name"]: one for one in get(app, "alerts/conditions")}
-    assert list(told) == list(conditions.CONDITIONS)
-    assert told["queue"]["limits"] == {"queue_warn": 7, "queue_critical": 100}
+    listed = {one["name"]: one for one in get(app, "alerts/conditions")}
+    assert list(listed) == list(conditions.CONDITIONS)
+    assert listed["queue"]["limits"] == {"queue_warn": 7, "queue_critical": 100}
 
 
 def test_the_runbook_is_a_page_and_alerts_lead_to_its_sections(app: ASGIApp) -> None:

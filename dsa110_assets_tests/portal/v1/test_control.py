@@ -1,4 +1,4 @@
-"""Changing things over HTTP: only with the token, only what was seen before, and never without a line in the audit."""
+"""Changes over HTTP: only with the token, only as rehearsed, and always with a line in the audit."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ ORDERS = [
 
 @dataclass(frozen=True)
 class Portal:
-    """A portal over an archive of its own, and the order of who holds the token."""
+    """A portal over a private archive, and orders given with the token."""
 
     app: ASGIApp
     small: SmallArchive
@@ -63,7 +63,7 @@ class Portal:
         return ask(self.app, f"/api/v1/{resource}", "POST", headers=headers or (BEARER, ME), body=body)
 
     def confirmed(self, resource: str, body: dict[str, Any]) -> Any:
-        """Rehearse and do."""
+        """Rehearse an order, then carry it out."""
         rehearsal = self.order(resource, body).json
         assert rehearsal["done"] is False, rehearsal
         answer = self.order(resource, {**body, "confirm": rehearsal["confirm"]})
@@ -88,7 +88,7 @@ def dagster(portal: Portal) -> Any:
 
 
 def snapshot(portal: Portal) -> dict[str, bytes]:
-    """Every small file of the archive that says how things stand."""
+    """The contents of the JSON files of the archive, which hold its state."""
     return {str(path): path.read_bytes() for path in portal.small.root.rglob("*") if path.is_file() and path.suffix in (".json", ".jsonl")}
 
 
@@ -105,7 +105,7 @@ def snapshot(portal: Portal) -> dict[str, bytes]:
 def test_nothing_is_ordered_without_the_token(
     portal: Portal, headers: tuple[tuple[bytes, bytes], ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "TRIES", len(ORDERS))  # how often a wrong one may be tried is another test's
+    monkeypatch.setattr(context, "TRIES", len(ORDERS))  # the limit on wrong tokens is tested elsewhere
     before, app = snapshot(portal), create_app(portal.small.root, settings=portal.settings)
     for resource, body in ORDERS:
         answer = ask(app, f"/api/v1/{resource}", "POST", headers=headers, body=body)
@@ -115,8 +115,8 @@ def test_nothing_is_ordered_without_the_token(
 
 def test_every_order_of_the_description_is_among_those_asked(portal: Portal) -> None:
     described = {path for path, methods in portal.get("openapi.json")["paths"].items() if "post" in methods} - {"/session"}
-    asked = {re.sub(rf"{TILE}|{TABLES}|3C138|daemon|\b(0|m)\b", "X", f"/{resource}") for resource, _ in ORDERS}
-    assert {re.sub(r"{\w+}", "X", path) for path in described} == asked
+    tested = {re.sub(rf"{TILE}|{TABLES}|3C138|daemon|\b(0|m)\b", "X", f"/{resource}") for resource, _ in ORDERS}
+    assert {re.sub(r"{\w+}", "X", path) for path in described} == tested
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -164,7 +164,7 @@ def test_a_limit_is_forgotten_after_its_time() -> None:
 
 
 def session_of(portal: Portal) -> tuple[tuple[bytes, bytes], bytes]:
-    """The cookie and the csrf of a new session."""
+    """The cookie and the CSRF token of a new session."""
     answer = portal.order("session", {"token": TOKEN, "name": "Ada Lovelace"})
     assert answer.status == 201
     assert TOKEN not in answer.text + answer.headers["set-cookie"]
@@ -176,15 +176,15 @@ def test_a_browsers_session_is_strict_and_needs_its_csrf(portal: Portal) -> None
     cookie, csrf = session_of(portal)
     attributes = portal.order("session", {"token": TOKEN, "name": "x"}).headers["set-cookie"].lower()
     assert {"httponly", "samesite=strict", "path=/"} <= {part.strip() for part in attributes.split(";")}
-    assert "secure" not in attributes  # over http, by which this was asked; over https it is
+    assert "secure" not in attributes  # because the request came over http; over https it is secure
     assert portal.order("ingest/resume", None, cookie).status == 403
     assert portal.order("ingest/resume", None, cookie, (b"x-csrf-token", b"0" * 64)).status == 403
     assert portal.order("ingest/resume", None, cookie, (b"x-csrf-token", csrf)).status == 200
-    told = ask(portal.app, "/api/v1/session", headers=(cookie,)).json
-    assert (told["name"], told["csrf"].encode()) == ("Ada Lovelace", csrf)
+    session = ask(portal.app, "/api/v1/session", headers=(cookie,)).json
+    assert (session["name"], session["csrf"].encode()) == ("Ada Lovelace", csrf)
     assert portal.get("audit")["items"][0]["by"] == "Ada Lovelace"
-    over = ask(portal.app, "/api/v1/session", "DELETE", headers=(cookie,))
-    assert (over.status, "max-age=0" in over.headers["set-cookie"].lower()) == (204, True)
+    ended = ask(portal.app, "/api/v1/session", "DELETE", headers=(cookie,))
+    assert (ended.status, "max-age=0" in ended.headers["set-cookie"].lower()) == (204, True)
 
 
 def test_a_session_of_another_token_or_of_yesterday_is_none(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,12 +227,12 @@ def test_bodies_that_are_none_get_problem_details(portal: Portal, body: bytes) -
     assert pausing.paused(portal.small.root) is None
 
 
-# -- what is done, and what is rehearsed first --
+# -- orders that are rehearsed first --
 
 
 def test_rejecting_tables_is_rehearsed_and_says_what_becomes_stale(portal: Portal) -> None:
     done = portal.confirmed(f"caltables/{SET}/reject", {"reason": "antenna 5 swapped"})
-    # the night's two observations, and all that was made of them, in both nights of light curves
+    # the night's two observations and everything made of them, including both nights of light curves
     assert {name for name in done["affected"] if name.startswith("calibrated_ms")} == {
         "calibrated_ms-20260125T2205-v1", "calibrated_ms-20260125T2210-v1",
     }  # fmt: skip
@@ -248,7 +248,7 @@ def test_what_is_not_what_was_rehearsed_is_not_done(portal: Portal) -> None:
     rehearsal = portal.order(f"caltables/{SET}/reject", {"reason": "bad"}).json
     for confirm in ("0" * 16, "", portal.order("retention", {}).json["confirm"]):
         assert portal.order(f"caltables/{SET}/reject", {"reason": "bad", "confirm": confirm}).status == 409
-    with Archive(portal.small.root) as archive:  # meanwhile something else is made with them
+    with Archive(portal.small.root) as archive:  # meanwhile another product is made with these tables
         inputs = [TABLES, "measurement_set-20260125T2205-v1"]
         with archive.publish("calibrated_ms", "2026-01-25T22:15", inputs, settings={}, code_version="1", run_id="x") as draft:
             draft.metadata["caltable_set"] = f"{TABLES}/3C138"
@@ -304,17 +304,17 @@ def test_ingest_pauses_and_goes_on(portal: Portal, dagster: Any, monkeypatch: py
     from dsa110_assets.orchestration.resources import Platform
     from dsa110_assets.orchestration.running import capacity as room
 
-    monkeypatch.setattr(room, "require_disk", lambda _: None)  # this machine's disk is not the question
+    monkeypatch.setattr(room, "require_disk", lambda _: None)  # the disk of this machine does not matter here
     platform = Platform(portal.settings)
 
     def tick() -> Any:
         return sensors.inbox_sensor(dg.build_sensor_context(instance=dagster, cursor='{"open": {}}'), platform=platform)
 
     assert portal.order("ingest/pause", {"reason": "the correlator is serviced"}).json["by"] == "Ada"
-    seen = tick()
-    assert not seen.run_requests
-    assert "paused by Ada" in str(seen.skip_reason)
-    assert seen.cursor == '{"open": {}}'
+    first_tick = tick()
+    assert not first_tick.run_requests
+    assert "paused by Ada" in str(first_tick.skip_reason)
+    assert first_tick.cursor == '{"open": {}}'
     assert portal.get("ingest")["reason"] == "the correlator is serviced"
     assert portal.order("ingest/resume").json["paused"] is False
     assert "paused" not in str(tick().skip_reason)
@@ -330,9 +330,9 @@ def test_the_platform_drains_and_goes_on(portal: Portal, dagster: Any) -> None:
     origin = RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("dsa110"), "repository"), "observations")
     running = create_run_for_test(dagster, status=dg.DagsterRunStatus.STARTED)
     create_run_for_test(dagster, status=dg.DagsterRunStatus.QUEUED, remote_job_origin=origin)
-    told = portal.order("drain/begin", {"reason": "version 2"}).json
-    assert (told["draining"], told["drained"], told["by"], told["reason"]) == (True, False, "Ada", "version 2")
-    assert (told["running"], told["queued"]) == ([running.run_id], 1)
+    report = portal.order("drain/begin", {"reason": "version 2"}).json
+    assert (report["draining"], report["drained"], report["by"], report["reason"]) == (True, False, "Ada", "version 2")
+    assert (report["running"], report["queued"]) == ([running.run_id], 1)
     assert pausing.halted(portal.small.root)[0].startswith("nothing new is begun: drained by Ada")
     dagster.report_run_failed(running)
     assert portal.get("drain")["drained"] is True
@@ -342,12 +342,12 @@ def test_the_platform_drains_and_goes_on(portal: Portal, dagster: Any) -> None:
 
 def test_thresholds_are_read_again_and_a_wrong_file_is_told(portal: Portal) -> None:
     (portal.small.root / "thresholds.toml").write_text("max_flag_fraction = 0.25\n")
-    told = portal.order("thresholds/reload").json
-    assert {row["name"]: row["value"] for row in told["thresholds"]}["max_flag_fraction"] == 0.25
+    report = portal.order("thresholds/reload").json
+    assert {row["name"]: row["value"] for row in report["thresholds"]}["max_flag_fraction"] == 0.25
     (portal.small.root / "thresholds.toml").write_text("max_flag_fraction = 25\n")
-    told = portal.order("thresholds/reload").json
-    assert "max_flag_fraction" in told["refused"]
-    assert {row["name"]: row["value"] for row in told["thresholds"]}["max_flag_fraction"] == 0.25
+    report = portal.order("thresholds/reload").json
+    assert "max_flag_fraction" in report["refused"]
+    assert {row["name"]: row["value"] for row in report["thresholds"]}["max_flag_fraction"] == 0.25
 
 
 def test_importing_says_why_tables_are_refused(portal: Portal, tmp_path: Path) -> None:
@@ -455,7 +455,7 @@ def test_runs_are_listed_shown_cancelled_and_retried(portal: Portal, dagster: An
 
 
 def test_a_trials_run_is_retried_for_the_trial(portal: Portal, dagster: Any) -> None:
-    """And not for science, which it was not for."""
+    """It is not retried as a science run."""
     from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
     from dagster._core.test_utils import create_run_for_test
 
@@ -530,13 +530,13 @@ def test_what_failed_stands_there_with_its_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [10, 3000])
 def test_lines_are_read_from_the_end(tmp_path: Path, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In blocks shorter and longer than a line, with one torn line among them."""
+    """Read in blocks shorter and longer than a line, with one torn line among the lines."""
     monkeypatch.setattr(audit, "_BLOCK_BYTES", size)
-    wanted = []
+    expected = []
     for number in range(20):
         with audit.order(tmp_path, "Ada", "::1", "count", str(number), "{}") as order:
             order.told = "ü" * number
-        wanted += [(str(number), "begun"), (str(number), "done")]
+        expected += [(str(number), "begun"), (str(number), "done")]
         if number == 7:
             with (tmp_path / audit.FILE).open("ab") as file:
                 file.write(b'{"torn\n')
@@ -544,15 +544,15 @@ def test_lines_are_read_from_the_end(tmp_path: Path, size: int, monkeypatch: pyt
     before = None
     while part := audit.lines(tmp_path, 7, before):
         found, before = found + part, part[-1].place
-    assert [(one.target, one.state) for one in found] == wanted[::-1]
+    assert [(one.target, one.state) for one in found] == expected[::-1]
 
 
 # -- requested mosaics --
 
 
 def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) -> None:
-    wanted = {"name": "virgo", "tiles": [TILE]}
-    answer = portal.order("requested-mosaics", wanted)
+    request = {"name": "virgo", "tiles": [TILE]}
+    answer = portal.order("requested-mosaics", request)
     assert answer.status == 202, answer.text
     assert answer.json["partitions"] == ["@virgo"]
     (made,) = dagster.get_backfills()
@@ -561,7 +561,7 @@ def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) 
     (row,) = portal.get("requested-mosaics")
     assert (row["name"], row["by"], row["product_id"], row["tiles"]) == ("virgo", "Ada", None, ["2026-01-25T22:05"])
     assert row["due"], "it is not made yet"
-    assert portal.order("requested-mosaics", {**wanted, "tier": "quick"}).status == 400, "that is another one"
+    assert portal.order("requested-mosaics", {**request, "tier": "quick"}).status == 400, "that is another one"
     assert ask(portal.app, "/api/v1/requested-mosaics/none").status == 404
     portal.confirmed("requested-mosaics/virgo/delete", {})
     assert portal.get("requested-mosaics") == []
@@ -574,10 +574,10 @@ def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) 
 
 
 def test_a_source_is_judged_under_the_name_of_who_holds_the_token(portal: Portal) -> None:
-    said = portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "artefact", "note": "beside a bright one"})
-    assert said.status == 201, said.text
+    answer = portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "artefact", "note": "beside a bright one"})
+    assert answer.status == 201, answer.text
     (row,) = portal.get(f"judgements?source_id={quote(small_archive.FAINT)}")
-    assert row == said.json == {**row, "name": "Ada", "verdict": "artefact", "note": "beside a bright one"}
+    assert row == answer.json == {**row, "name": "Ada", "verdict": "artefact", "note": "beside a bright one"}
     assert portal.get("judgements") == [row]
     assert portal.order("judgements", {"source_id": "nobody's", "verdict": "real"}).status == 404
     assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "perhaps"}).status == 422
@@ -585,20 +585,20 @@ def test_a_source_is_judged_under_the_name_of_who_holds_the_token(portal: Portal
 
 
 def test_candidates_are_chosen_by_what_was_last_said_of_them(portal: Portal) -> None:
-    """By the API, on the page and in the CSV alike. Of the two of this rate one is no candidate's kind: pages leave it out."""
+    """The API, the page and the CSV agree. Of the two rows below this rate one has no kind, and pages leave it out."""
 
     def chosen(verdict: str) -> list[str]:
         query = f"max_false_discovery_rate=0.5&verdict={verdict}"
-        told = [row["source_id"] for row in portal.get(f"candidates?{query}")["items"] if row["kind"]]
+        names = [row["source_id"] for row in portal.get(f"candidates?{query}")["items"] if row["kind"]]
         assert {row["verdict"] for row in portal.get(f"candidates?{query}")["items"]} <= {verdict}
         page, table = (ask(portal.app, f"/candidates{form}?{query}").text for form in ("", ".csv"))
-        assert [small_archive.FAINT in text for text in (page, table)] == 2 * [bool(told)], verdict
-        return told
+        assert [small_archive.FAINT in text for text in (page, table)] == 2 * [bool(names)], verdict
+        return names
 
     verdicts = ("real", "artefact", "unsure", "unclassified")
     assert [chosen(one) for one in verdicts] == [[], [], [], [small_archive.FAINT]]
-    for said in ("artefact", "unsure"):
-        assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": said}).status == 201
+    for judged in ("artefact", "unsure"):
+        assert portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": judged}).status == 201
     assert [chosen(one) for one in verdicts] == [[], [], [small_archive.FAINT], []], "the last word holds"
     assert len(portal.get("candidates?max_false_discovery_rate=0.5")["items"]) == 2
     assert ask(portal.app, "/api/v1/candidates?verdict=none").status == 422

@@ -1,4 +1,4 @@
-"""Whatever the API is asked, its answer is one that its description has, and never a fault of the program."""
+"""Every answer of the API is one that its description lists, and never a fault of the program."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASKED: dict[str, Any] = {
     "headers": {"Authorization": f"Bearer {TOKEN}"},
     "generation": {"max-examples": 6, "deterministic": True, "database": "none"},
     "phases": {"stateful": {"enabled": False}},
-    # a form may hold what the archive has not: a sentence with 4XX answers that
+    # a valid request may name what the archive lacks; the answer is then 4XX with a sentence
     "checks": {"positive_data_acceptance": {"enabled": False}},
 }
 
@@ -35,27 +35,27 @@ def portal(small: SmallArchive, place: Path) -> ASGIApp:
 
 
 def breaches(app: ASGIApp) -> Iterator[str]:
-    """What Schemathesis finds, and which operations it did not ask: a line each."""
+    """A line for each finding of Schemathesis and for each operation that it did not call."""
     import schemathesis
     from schemathesis.engine import events, from_schema
 
     schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app, config=schemathesis.Config.from_dict(ASKED))
-    asked = set()
+    called = set()
     for event in from_schema(schema).execute():
         if isinstance(event, events.NonFatalError | events.FatalError):
             yield f"{getattr(event, 'label', '')}: {getattr(event, 'value', event)}"
         if isinstance(event, events.ScenarioFinished):
-            asked.add(event.label)
+            called.add(event.label)
             for node in (node for nodes in event.recorder.checks.values() for node in nodes):
                 if (info := node.failure_info) is not None:
                     yield f"{event.label}: {node.name}: {info.failure.title}: {info.failure.message} ({info.code_sample})"
     described = {f"{method.upper()} {path}" for path, methods in schema.raw_schema["paths"].items() for method in methods}
-    yield from (f"{label}: was not asked" for label in described - asked)
+    yield from (f"{label}: was not asked" for label in described - called)
 
 
 @pytest.mark.slow
 def test_every_answer_is_described(small: SmallArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(context, "TRIES", 10_000)  # wrong tokens are tried more often than people may
+    monkeypatch.setattr(context, "TRIES", 10_000)  # because it tries wrong tokens more often than is allowed
     monkeypatch.setattr(context, "STARTS", 10_000)
     found = list(breaches(portal(small, tmp_path)))
     assert not found, "\n".join(found[:40])

@@ -1,4 +1,4 @@
-"""Calibration from elsewhere over HTTP, on the tiny night: its tables as a colleague's, tried by the portal's child and registered."""
+"""Importing calibration tables over HTTP, on the tiny night: copies of its tables are tried by a child of the portal and registered."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ADA = ((b"authorization", f"Bearer {TOKEN}".encode()), (b"x-dsa110-user", b"Ada"
 
 
 class Portal:
-    """The portal of the processed tiny night, and tables that somebody brings."""
+    """The portal of the processed tiny night, and copied tables to import."""
 
     def __init__(self, processed: Settings, place: Path) -> None:
         self.settings, self.place = processed.model_copy(update={"token": TOKEN}), place
@@ -45,7 +45,7 @@ class Portal:
         return ask(self.app, "/api/v1/caltables/import", "POST", headers=ADA, body=body)
 
     def tables(self, name: str) -> Path:
-        """The night's own tables in a folder of that name, as from elsewhere."""
+        """Copies of the night's own tables in a folder of that name, as if from elsewhere."""
         place = self.place / name
         for path, new in zip(self.own.paths, ("z.bcal", "a.gcal"), strict=True):
             shutil.copytree(path, place / new)
@@ -57,7 +57,7 @@ class Portal:
 
 @pytest.fixture
 def portal(processed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Portal:
-    """The child reads its settings from the environment, as the portal did."""
+    """A portal with its settings in the environment, from which its child reads them."""
     for name, value in environment(processed).items():
         monkeypatch.setenv(name, str(value))
     return Portal(processed, tmp_path)
@@ -65,7 +65,7 @@ def portal(processed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 def test_good_tables_are_registered_told_in_the_audit_and_seen_everywhere(portal: Portal) -> None:
-    """The copy's solutions are the platform's, so all that is read from them is known: calibrator, time, antennas, order."""
+    """The solutions are copies of the platform's, so that calibrator, time, antennas and order are known."""
     place = portal.tables("from elsewhere")
     answer = portal.bring(directory=str(place))
     assert answer.status == 200, answer.text
@@ -98,7 +98,7 @@ def test_good_tables_are_registered_told_in_the_audit_and_seen_everywhere(portal
 
 @pytest.mark.slow
 def test_hostile_and_bad_tables_are_refused_with_the_reason_and_nothing_is_registered(portal: Portal, tmp_path: Path) -> None:
-    """What is no table, cut short, turned by any angle or of other antennas; a name that leads out of the archive; wrong forms."""
+    """Refused: links in place of tables, truncated tables, random phases, names that lead out of the archive, malformed requests."""
     turned, cut, link = portal.tables("turned"), portal.tables("cut"), tmp_path / "link"
     with ct.table(str(turned / "z.bcal"), readonly=False, ack=False) as table:
         gains = table.getcol("CPARAM")
@@ -133,9 +133,9 @@ def test_who_has_signed_in_imports_tables_on_the_page(portal: Portal, tmp_path: 
         ada = Person(browser, address)
         shown(browser, 1400, dark=False)
         ada.sign_in()
-        said = ada.order("caltables/import", directory=str(place), calibrator="3C454.3")
-    assert "is registered" in said
+        answer = ada.order("caltables/import", directory=str(place), calibrator="3C454.3")
+    assert "is registered" in answer
     (made,) = [one for one in portal.get("caltables")["items"] if one["product_id"].startswith(registry.BY_HAND)]
-    assert made["set_id"] in said
+    assert made["set_id"] in answer
     assert made["calibrator"] == "3C454.3"
     assert json.loads(portal.last_line().arguments)["calibrator"] == "3C454.3"

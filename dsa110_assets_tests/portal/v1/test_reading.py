@@ -1,4 +1,4 @@
-"""The API's resources: they say what was published, in pages that hold still, and are strict about what they are asked."""
+"""The API's resources agree with what was published, in stable pages, and reject malformed requests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TILE = "tile_image-20260125T2205-v1"
 
 
 def everything(get: Get, url: str) -> list[Any]:
-    """All items of a list, page by page; a page after the last would be an endless loop."""
+    """All items of a list, page by page. Raises AssertionError after 200 pages, because that would be an endless loop."""
     found: list[Any] = []
     cursor = ""
     for _ in range(200):
@@ -47,7 +47,7 @@ def test_every_product_is_told_once_whatever_the_page(get: Get, small: SmallArch
 
 
 def test_what_is_published_meanwhile_moves_no_page(tmp_path: Path) -> None:
-    """By offsets, a row that comes in before the page would push the last one told onto the next page, again."""
+    """With offsets, a row inserted before the page would shift the last row of the page onto the next page as well."""
     small = made.build(tmp_path)
     app = create_app(small.root)
     first = ask(app, "/api/v1/images?sort=-partition&limit=2").json
@@ -131,7 +131,7 @@ def test_status_counts(get: Get) -> None:
     state = get("/api/v1/status").json
     assert state["products"]["tile_image"] == 4
     assert state["latest_observation"] == "2026-01-26T22:10"
-    # tables from 6 h before the first observation of the night; the latest is 5 minutes after it
+    # the tables are from 6 h before the first observation of the night, and the latest observation is 5 minutes after it
     assert state["calibration"]["age_at_latest_observation_h"] == pytest.approx(6 + 5 / 60, abs=1e-6)
     assert state["quarantined"][0]["reason"] == "the file is empty"
     assert state["waiting"] == []
@@ -152,13 +152,13 @@ def test_calibration_in_force_and_all_there_is(get: Get) -> None:
 
 def test_checks_are_those_of_the_products(tmp_path: Path) -> None:
     small = made.build(tmp_path)
-    said = {"rms": "", "dynamic_range": "3 below 5"}
+    reasons = {"rms": "", "dynamic_range": "3 below 5"}
     with Archive(small.root) as archive:
         for number in range(3):
             with archive.publish(
                 "tile_image", f"2026-01-26T22:{20 + 5 * number}", [], settings={}, code_version="1", run_id="x"
             ) as draft:  # fmt: skip
-                draft.metadata.update(checks=said, n_failed_checks=1, failed_errors=["dynamic_range"])
+                draft.metadata.update(checks=reasons, n_failed_checks=1, failed_errors=["dynamic_range"])
                 (draft.path / "x").write_bytes(b"x")
     app = create_app(small.root)
 
@@ -241,9 +241,9 @@ def test_the_documentation_needs_nothing_from_elsewhere(get: Get) -> None:
     assert "style=" not in page.text
     assert "//" not in page.text.replace("DSA-110", "")
     for path, methods in get("/api/v1/openapi.json").json["paths"].items():
-        for method, said in methods.items():
+        for method, operation in methods.items():
             assert f"<code>{method.upper()} /api/v1{path}</code>" in page.text
-            assert said["description"].split("\n")[0].rstrip().endswith((".", ";", ":")), said["operationId"]
+            assert operation["description"].split("\n")[0].rstrip().endswith((".", ";", ":")), operation["operationId"]
 
 
 def test_scripts_come_from_here_alone(get: Get) -> None:

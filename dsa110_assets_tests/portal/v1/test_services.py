@@ -1,6 +1,6 @@
-"""Restarting the platform's services: those alone, by who has the token, and with a reason where systemd will not.
+"""Restarting the platform's services: only those, only with the token, and with a reason if systemd refuses.
 
-What systemctl is told is read from a program in its place; what it refuses here, where no systemd runs, is the real one's answer.
+A program in place of systemctl records its arguments. The refusal without a running systemd is tested with the real systemctl.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def test_a_unit_that_is_not_installed_is_said_to_be_so(portal: Portal, systemd: 
 def test_who_may_not_is_told_what_is_missing_and_it_stands_in_the_audit(
     portal: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """systemctl's own words to a user whom polkit does not know."""
+    """The stand-in prints systemctl's own message to a user without polkit permission."""
     stand_in(tmp_path, monkeypatch, "echo 'Failed to restart dsa110-daemon.service: Interactive authentication required.' >&2; exit 1")
     confirm = portal.order("services/daemon/restart", {}).json["confirm"]
     answer = portal.order("services/daemon/restart", {"confirm": confirm})
@@ -83,7 +83,7 @@ def test_without_the_token_nothing_is_restarted(portal: Portal, systemd: Path) -
 
 @pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs this machine: nothing is refused")
 def test_where_no_systemd_runs_page_api_and_command_say_so(portal: Portal) -> None:
-    """By the real systemctl where it is installed, and where it is not."""
+    """Tested with the real systemctl if it is installed, and also holds without one."""
     assert portal.get("services") == {"items": [], "refused": portal.get("services")["refused"]}
     answer = portal.order("services/daemon/restart", {})
     assert answer.status == 400
@@ -125,12 +125,12 @@ def test_units_are_those_that_are_shipped_and_that_the_rule_lets_restart() -> No
     ],
 )
 def test_the_rule_lets_the_platforms_user_restart_those_and_nothing_else(action: str, user: str, verb: str, unit: str, answer: str) -> None:
-    """The file itself, run as polkitd runs it: with a `polkit` that takes the rule and asks it."""
-    told = json.dumps({"id": action, "verb": verb, "unit": unit, "user": user})
+    """The rules file is run as polkitd runs it, with a `polkit` object that takes the rule and evaluates it."""
+    call = json.dumps({"id": action, "verb": verb, "unit": unit, "user": user})
     script = (
         "let rule; const polkit = { Result: { YES: 'yes' }, addRule: (one) => { rule = one; } };\n"
         + RULES.read_text()
-        + f"\nconst told = {told}; console.log(String(rule({{ id: told.id, lookup: (name) => told[name] }}, {{ user: told.user }})));"
+        + f"\nconst told = {call}; console.log(String(rule({{ id: told.id, lookup: (name) => told[name] }}, {{ user: told.user }})));"
     )
     done = subprocess.run(["node", "-e", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == answer, done.stderr

@@ -1,4 +1,4 @@
-"""A spectrum over HTTP: measured once in a process of its own, then remembered; and a reason where none can be had."""
+"""A spectrum over HTTP is measured once in a separate process, then cached; if there is none, the reason is given."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def test_it_is_the_analysts_measured_once_and_drawn(finished_run: tuple[Any, Any
     monkeypatch.setattr(spectra, "_known", type(spectra._known)())
     answer = ask(app, f"/api/v1/sources/{quote(name)}/spectrum")
     assert answer.status == 200, answer.text
-    told, table = answer.json, archive.spectrum(name)
-    assert [one["flux_jy"] for one in told["subbands"]] == pytest.approx(table["flux"].to_value("Jy"), rel=1e-9)
-    assert (told["epoch"], told["product_id"]) == (table.meta["epoch"], table.meta["product_id"])
-    assert told["spectral_index"] == pytest.approx(table.meta["index"], rel=1e-6)
+    body, table = answer.json, archive.spectrum(name)
+    assert [one["flux_jy"] for one in body["subbands"]] == pytest.approx(table["flux"].to_value("Jy"), rel=1e-9)
+    assert (body["epoch"], body["product_id"]) == (table.meta["epoch"], table.meta["product_id"])
+    assert body["spectral_index"] == pytest.approx(table.meta["index"], rel=1e-6)
 
     def measured_again(*_: object) -> dict[str, Any]:
         raise AssertionError("it was measured before")
 
     monkeypatch.setattr(spectra, "_measured", measured_again)
-    assert ask(app, f"/api/v1/sources/{quote(name)}/spectrum?epoch={told['epoch']}").json == told
+    assert ask(app, f"/api/v1/sources/{quote(name)}/spectrum?epoch={body['epoch']}").json == body
     drawn = json.dumps(ask(app, f"/sources/{quote(name)}/spectrum.json").json)
     assert "Frequency (MHz)" in drawn
     assert "Flux density (mJy)" in drawn
-    assert f"index {told['spectral_index']:.2f}" in drawn
+    assert f"index {body['spectral_index']:.2f}" in drawn
 
 
 def test_a_set_that_tells_nothing_is_said_to(get: Get) -> None:
-    """The small archive's sets hold nothing: asked for once, and the page has the reason in the plot's place."""
+    """The small archive's sets are empty, and the page shows the reason in place of the plot."""
     source = quote(made.FAINT)
     answer = get(f"/api/v1/sources/{source}/spectrum")
     assert answer.status == 404, answer.text
