@@ -104,7 +104,7 @@ def calibrator_figures(refined: Refined) -> dict[str, float]:
     field. calibrator_components: number of components of its known structure, 1 for a point. calibrator_major_arcsec, _minor_arcsec,
     _pa_deg: FWHM by which it, or each component, is modelled broader than that, 0 for none. closure_amplitude_excess,
     closure_phase_excess_deg, closure_reduced_chi2: see `structure.Shape`; radiometer_chi2, unknown_part and
-    unknown_gain_error: see `field.Look`.
+    unknown_gain_error: see `field.ModelCheck`.
     """
     fitted_field, group, shape = refined.field, refined.look.group, refined.look.shape
     major, minor, position_deg = fitted_field.size.axes_arcsec
