@@ -96,7 +96,7 @@ def merge(frames: Sequence[pd.DataFrame], precedence: Sequence[str], radius_arcs
     """Merge catalogues: a source is left out if a preferred catalogue has it, within the radius or as several components.
 
     `precedence` names catalogues, best first; others, and two of the same name, follow in the order given. Sources of one
-    frame are never matched with each other. Source ids are kept; a repeated id gets a '-2'. See `repeats.fresh`.
+    frame are never matched with each other. Source ids are kept; a repeated id gets a '-2'. See `repeats.not_yet_listed`.
     """
     rank = {catalogue.upper(): i for i, catalogue in reversed(list(enumerate(precedence)))}
     parts = [part for frame in frames for _, part in frame.groupby("catalogue", sort=False)]

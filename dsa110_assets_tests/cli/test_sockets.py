@@ -19,8 +19,8 @@ import multiprocessing, sys
 from multiprocessing import forkserver
 if "fit" in sys.argv:
     from dsa110_assets.cli import sockets
-    sockets.fit()
-    sockets.fit()
+    sockets.use_short_socket_directory()
+    sockets.use_short_socket_directory()
 forkserver.ensure_running()
 print(multiprocessing.util.get_temp_dir())
 """
