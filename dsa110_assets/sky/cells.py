@@ -84,14 +84,14 @@ def unit(table: Table, column: Column, path: Path, default: str | None = None) -
     return units[0] if units else None
 
 
-def quantity(table: Table, column: Column, wanted: str, path: Path, default: str | None = None) -> NDArray[np.float64]:
-    """Return the numbers in the unit `wanted` (Jy, Hz). Raises ConfigurationError if the unit is missing or of another kind."""
+def quantity(table: Table, column: Column, unit_name: str, path: Path, default: str | None = None) -> NDArray[np.float64]:
+    """Return the numbers in the unit `unit_name` (Jy, Hz). Raises ConfigurationError if the unit is missing or of another kind."""
     given_unit = unit(table, column, path, default)
     if given_unit is None:
-        raise ConfigurationError(f"catalogue {path}, column {column.name!r} has no unit: rename it, as in '{column.name}_{wanted}'")
-    if not given_unit.is_equivalent(u.Unit(wanted)):
-        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {given_unit}: {wanted} is needed")
-    return np.asarray(floats(table, column.name, path) * given_unit.to(u.Unit(wanted)))
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r} has no unit: rename it, as in '{column.name}_{unit_name}'")
+    if not given_unit.is_equivalent(u.Unit(unit_name)):
+        raise ConfigurationError(f"catalogue {path}, column {column.name!r} is in {given_unit}: {unit_name} is needed")
+    return np.asarray(floats(table, column.name, path) * given_unit.to(u.Unit(unit_name)))
 
 
 def _is_number(cell: str) -> bool:

@@ -171,9 +171,9 @@ def needed(names: Sequence[str], others: Iterable[str] = ()) -> list[str]:
     ]
 
 
-def check_once(names: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raise ValueError if another column has the same name, in any case, as one of the columns in `wanted`."""
+def check_once(names: Sequence[str], required: Iterable[str]) -> None:
+    """Raise ValueError if another column has the same name, in any case, as one of the columns in `required`."""
     letters = [name.strip().lower() for name in names]
-    for name in wanted:
+    for name in required:
         if letters.count(name.strip().lower()) > 1:
             raise ValueError(f"column {name!r} is there twice: remove one of them")

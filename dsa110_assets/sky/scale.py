@@ -40,7 +40,7 @@ class _Statement:
 
 
 def frequency(
-    table: Table, columns: Sequence[Column], form: surveys.Form | None, flux: Column, names: Sequence[str], told: Stated
+    table: Table, columns: Sequence[Column], form: surveys.Form | None, flux: Column, names: Sequence[str], stated: Stated
 ) -> tuple[surveys.Survey | None, NDArray[np.float64]]:
     """Return the survey a table is recognised as, and the frequency [Hz] of every row's flux, NaN where the column of frequencies has none.
 
@@ -49,77 +49,77 @@ def frequency(
     the flux column ('S1.4'); all that are present must agree. A table in the platform's own form (ra_deg, dec_deg, flux_mjy)
     without any of these is at 1.4 GHz. Raises ConfigurationError if none gives a frequency or if they differ.
     """
-    statements = _statements(table, form, flux, names, told)
+    statements = _statements(table, form, flux, names, stated)
     survey = next((statement.survey for statement in statements if statement.survey), None)
     column = find(columns, "frequency")
     if column is not None:
-        column_hz = quantity(table, column, "Hz", told.path, form.frequency_unit if form else None)
+        column_hz = quantity(table, column, "Hz", stated.path, form.frequency_unit if form else None)
         if flux.frequency_hz is not None and np.any(np.abs(column_hz[column_hz > 0] / flux.frequency_hz - 1) > SAME_WITHIN):
             raise ConfigurationError(
-                f"catalogue {told.path}: column {flux.name!r} is at {flux.frequency_hz / 1e6:g} MHz by its name, but column "
+                f"catalogue {stated.path}: column {flux.name!r} is at {flux.frequency_hz / 1e6:g} MHz by its name, but column "
                 f"{column.name!r} says another frequency: rename one of them"
             )
-        return survey, _of_column(column_hz, column, told)
+        return survey, _of_column(column_hz, column, stated)
     for statement in statements[1:]:
         if abs(statement.frequency_hz / statements[0].frequency_hz - 1) > SAME_WITHIN:
             raise ConfigurationError(
-                f"catalogue {told.path}: {_sentence(statements[0])}, but {_sentence(statement)}: rename the file or its columns, or "
+                f"catalogue {stated.path}: {_sentence(statements[0])}, but {_sentence(statement)}: rename the file or its columns, or "
                 "correct DSA110_CATALOGUE_FREQUENCIES_MHZ, so that they agree"
             )
     if statements:
         return survey, np.full(len(table), statements[0].frequency_hz)
-    if surveys.is_own({one.name.strip().lower() for one in columns}) and not surveys.may_be_several(_stem(told.path)):
+    if surveys.is_own({one.name.strip().lower() for one in columns}) and not surveys.may_be_several(_stem(stated.path)):
         return None, np.full(len(table), LIST_FREQUENCY_HZ)
     raise ConfigurationError(
-        f"catalogue {told.path} does not say at which frequency its fluxes are: add a column frequency_mhz, name the file after its "
-        f"survey ({', '.join(s.name for s in surveys.SURVEYS[:5])}, ...) or its frequency, as in {told.path.stem}@943.5MHz"
-        f"{told.path.suffix}, or set DSA110_CATALOGUE_FREQUENCIES_MHZ='{{\"{told.path.name}\": 943.5}}'"
+        f"catalogue {stated.path} does not say at which frequency its fluxes are: add a column frequency_mhz, name the file after its "
+        f"survey ({', '.join(s.name for s in surveys.SURVEYS[:5])}, ...) or its frequency, as in {stated.path.stem}@943.5MHz"
+        f"{stated.path.suffix}, or set DSA110_CATALOGUE_FREQUENCIES_MHZ='{{\"{stated.path.name}\": 943.5}}'"
     )
 
 
-def _of_column(column_hz: NDArray[np.float64], column: Column, told: Stated) -> NDArray[np.float64]:
-    """Return a column's frequencies, missing ones from `told`. Raises ConfigurationError for a wrong unit or a setting that differs."""
+def _of_column(column_hz: NDArray[np.float64], column: Column, stated: Stated) -> NDArray[np.float64]:
+    """Return a column's frequencies, missing ones from `stated`. Raises ConfigurationError for a wrong unit or a setting that differs."""
     positive_hz = column_hz[column_hz > 0]
     implausible = positive_hz[(positive_hz < LIMITS_HZ[0]) | (positive_hz > LIMITS_HZ[1])]
     if implausible.size:
         raise ConfigurationError(
-            f"catalogue {told.path}, column {column.name!r}: a frequency of {implausible[0]:g} Hz is beyond radio surveys: correct its unit"
+            f"catalogue {stated.path}, column {column.name!r}: {implausible[0]:g} Hz is beyond radio surveys: correct its unit"
         )
-    if told.frequency_hz is None:
+    if stated.frequency_hz is None:
         return np.where(column_hz > 0, column_hz, np.nan)
-    if np.any(np.abs(positive_hz / told.frequency_hz - 1) > SAME_WITHIN):
+    if np.any(np.abs(positive_hz / stated.frequency_hz - 1) > SAME_WITHIN):
         raise ConfigurationError(
-            f"catalogue {told.path}: DSA110_CATALOGUE_FREQUENCIES_MHZ says {told.frequency_hz / 1e6:g} MHz, but column {column.name!r} "
+            f"catalogue {stated.path}: DSA110_CATALOGUE_FREQUENCIES_MHZ says {stated.frequency_hz / 1e6:g} MHz, but column {column.name!r} "
             f"{positive_hz[0] / 1e6:g} MHz: take the file out of the setting, or correct the column"
         )
-    return np.where(column_hz > 0, column_hz, told.frequency_hz)
+    return np.where(column_hz > 0, column_hz, stated.frequency_hz)
 
 
 def _sentence(statement: _Statement) -> str:
     return f"{statement.phrase} {statement.frequency_hz / 1e6:g} MHz"
 
 
-def _statements(table: Table, form: surveys.Form | None, flux: Column, names: Sequence[str], told: Stated) -> list[_Statement]:
+def _statements(table: Table, form: surveys.Form | None, flux: Column, names: Sequence[str], stated: Stated) -> list[_Statement]:
     """Return all statements about the frequency, the most trusted first."""
     statements: list[_Statement] = []
-    if told.frequency_hz is not None:
-        statements.append(_Statement("the setting says", told.frequency_hz))
+    if stated.frequency_hz is not None:
+        statements.append(_Statement("the setting says", stated.frequency_hz))
     if "frequency_hz" in table.meta:
         statements.append(_Statement("its header says", float(table.meta["frequency_hz"])))
     by_columns = surveys.named(table.meta.get("survey", form.survey if form and form.survey else ""))
     if by_columns:
         statements.append(_of_survey("its columns are those of", by_columns))
-    named = surveys.named(told.name) if told.name else surveys.of_file(_stem(told.path))
+    named = surveys.named(stated.name) if stated.name else surveys.of_file(_stem(stated.path))
     if named:
         statements.append(_of_survey("it is called", named))
-    in_name = _IN_NAME.search(told.path.name)
+    in_name = _IN_NAME.search(stated.path.name)
     if in_name:
         statements.append(_Statement("its name says", float(in_name[1]) * {"mhz": 1e6, "ghz": 1e9}[in_name[2].lower()]))
     by_sources = surveys.of_source_names(name for name in names if name)
     if by_sources:
         statements.append(_of_survey("its sources have names of", by_sources))
     # a caller who names the survey knows what the column contains, so the column's name is ignored
-    if flux.frequency_hz is not None and not (told.name and named):
+    if flux.frequency_hz is not None and not (stated.name and named):
         statements.append(_Statement(f"column {flux.name!r} says", flux.frequency_hz))
     return statements
 

@@ -65,7 +65,7 @@ class Selection:
     unusable: tuple[tuple[Path, str], ...]
 
 
-def select(inbox: Path | Sequence[Path], wanted: GroupSelection | None = None) -> Selection:
+def select(inbox: Path | Sequence[Path], selection: GroupSelection | None = None) -> Selection:
     """The groups of a directory, or the single group of individually named files.
 
     Raises NotFoundError if there are none, with the groups that exist; BadDataError for a named file that cannot be used or belongs to
@@ -73,23 +73,23 @@ def select(inbox: Path | Sequence[Path], wanted: GroupSelection | None = None) -
     """
     if not isinstance(inbox, Path):
         return Selection(((_one_group(inbox), np.nan),), ())
-    wanted = wanted or GroupSelection()
-    calibrator = calibrators.find(wanted.calibrator) if wanted.calibrator else None
-    headers, unusable = _headers(inbox, wanted, calibrator)
+    selection = selection or GroupSelection()
+    calibrator = calibrators.find(selection.calibrator) if selection.calibrator else None
+    headers, unusable = _headers(inbox, selection, calibrator)
     groups = group_headers(headers)
     rejected = [one for group in groups for one in group.rejected]
-    selected = [(group, _transit_near(group, calibrator)) for group in groups if group.files and _starts_within(group, wanted)]
+    selected = [(group, _transit_near(group, calibrator)) for group in groups if group.files and _starts_within(group, selection)]
     if not selected:
-        raise NotFoundError(f"{inbox}: no group of subband files {_span(wanted)}; {_alternatives(groups, unusable)}")
+        raise NotFoundError(f"{inbox}: no group of subband files {_span(selection)}; {_alternatives(groups, unusable)}")
     if calibrator is not None:
-        selected = _around(selected, calibrator, wanted.around_min, inbox)
+        selected = _around(selected, calibrator, selection.around_min, inbox)
     return Selection(tuple(selected), (*unusable, *rejected))
 
 
 def convert(
     inbox: Path | Sequence[Path],
     out: Path,
-    wanted: GroupSelection | None = None,
+    selection: GroupSelection | None = None,
     *,
     flagging: FlaggingOptions | None = None,
     engine: Engine = "direct",
@@ -109,7 +109,7 @@ def convert(
     """
     flagging = flagging or FlaggingOptions()
     options = {"flagging": asdict(flagging), "engine": engine, "n_subbands": n_subbands}
-    selected = select(inbox, wanted).groups
+    selected = select(inbox, selection).groups
     planned = [_planned(group, transit, out, min(min_subbands, n_subbands), n_subbands, skip_existing) for group, transit in selected]
     todo = [item for item in planned if item.state == "wanted"]
     for item in todo:
@@ -158,7 +158,7 @@ def _one_group(files: Sequence[Path]) -> SubbandGroup:
     return group
 
 
-def _headers(inbox: Path, wanted: GroupSelection, calibrator: Calibrator | None) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
+def _headers(inbox: Path, selection: GroupSelection, calibrator: Calibrator | None) -> tuple[list[SubbandHeader], list[tuple[Path, str]]]:
     """Headers of the files that may be selected, judging by their names, and (path, reason) of files that cannot be used."""
     if not inbox.is_dir():
         raise NotFoundError(f"{inbox}: no such directory; name an inbox, or the subband files of one group")
@@ -167,32 +167,32 @@ def _headers(inbox: Path, wanted: GroupSelection, calibrator: Calibrator | None)
     for path in sorted(inbox.glob("*.hdf5")):
         try:
             stamp, _ = uvh5.parse_name(path)
-            if _named_near(timegrid.datetime_to_mjd(uvh5.stamp_time(stamp, path)), wanted, calibrator):
+            if _named_near(timegrid.datetime_to_mjd(uvh5.stamp_time(stamp, path)), selection, calibrator):
                 headers.append(uvh5.read_header(path))
         except BadDataError as error:
             unusable.append((path, str(error)))
     return headers, unusable
 
 
-def _named_near(mjd: float, wanted: GroupSelection, calibrator: Calibrator | None) -> bool:
-    """Whether a file with this time stamp may hold data of the selection `wanted`."""
-    low, high = _bounds(wanted)
+def _named_near(mjd: float, selection: GroupSelection, calibrator: Calibrator | None) -> bool:
+    """Whether a file with this time stamp may hold data of `selection`."""
+    low, high = _bounds(selection)
     if not low - NAME_SKEW_D <= mjd < high + NAME_SKEW_D:
         return False
     if calibrator is None:
         return True
-    reach_d = NAME_SKEW_D + (timegrid.GROUP_S / 60 + wanted.around_min) / 1440
+    reach_d = NAME_SKEW_D + (timegrid.GROUP_S / 60 + selection.around_min) / 1440
     return abs(transit_mjd(calibrator.ra_deg, calibrator.dec_deg, mjd) - mjd) <= reach_d
 
 
-def _bounds(wanted: GroupSelection) -> tuple[float, float]:
-    low = timegrid.datetime_to_mjd(wanted.since) if wanted.since else -np.inf
-    high = timegrid.datetime_to_mjd(wanted.until) if wanted.until else np.inf
+def _bounds(selection: GroupSelection) -> tuple[float, float]:
+    low = timegrid.datetime_to_mjd(selection.since) if selection.since else -np.inf
+    high = timegrid.datetime_to_mjd(selection.until) if selection.until else np.inf
     return low, high
 
 
-def _starts_within(group: SubbandGroup, wanted: GroupSelection) -> bool:
-    low, high = _bounds(wanted)
+def _starts_within(group: SubbandGroup, selection: GroupSelection) -> bool:
+    low, high = _bounds(selection)
     return low - timegrid.ROUNDING_D <= group.mjd_start < high - timegrid.ROUNDING_D
 
 
@@ -239,8 +239,8 @@ def _response(group: SubbandGroup, transit: float, calibrator: Calibrator) -> fl
     return float(beam.power(np.abs(np.rad2deg(dec_rad) - group.pointing_dec_deg), REFERENCE_HZ)[0])
 
 
-def _span(wanted: GroupSelection) -> str:
-    limits = [f"{word} {time:%Y-%m-%dT%H:%M:%S}" for word, time in (("from", wanted.since), ("before", wanted.until)) if time]
+def _span(selection: GroupSelection) -> str:
+    limits = [f"{word} {time:%Y-%m-%dT%H:%M:%S}" for word, time in (("from", selection.since), ("before", selection.until)) if time]
     return " ".join(["starts", *limits]) if limits else "is usable"
 
 

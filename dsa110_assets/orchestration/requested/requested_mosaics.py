@@ -34,7 +34,7 @@ class Standing:
 def request(
     settings: "Settings",
     name: str,
-    asked: requesting.MosaicSelection,
+    selection: requesting.MosaicSelection,
     by: str,
     *,
     dry_run: bool = False,
@@ -47,7 +47,7 @@ def request(
     is kept.
     """
     with Archive(settings.archive, settings.database_url) as archive:
-        resolved = requesting.resolve(archive, name, asked, by)
+        resolved = requesting.resolve(archive, name, selection, by)
         tiles = requesting.tiles(archive, resolved)
         if dry_run:
             return resolved, tiles, None
@@ -65,20 +65,20 @@ def request(
         return resolved, tiles, archive.current(ASSET, resolved.partition)
 
 
-def hand_over(settings: "Settings", archive: Archive, name: str, asked: requesting.MosaicSelection, by: str) -> backfill.Launch:
+def hand_over(settings: "Settings", archive: Archive, name: str, selection: requesting.MosaicSelection, by: str) -> backfill.Launch:
     """Keep a request and have the daemon make its mosaic. Raises as `request`."""
-    kept = requested.keep(archive, requesting.resolve(archive, name, asked, by))
+    kept = requested.keep(archive, requesting.resolve(archive, name, selection, by))
     with instance.open_instance(settings.dagster_home) as dagster:
         partitions.tell(dagster, kept.partition)
         return backfill.hand_over(dagster, backfill.Launch(None, (ASSET,), (kept.partition,)))
 
 
-def of_calibrators(name: str, asked: requesting.MosaicSelection, names: Sequence[str]) -> dict[str, requesting.MosaicSelection]:
+def of_calibrators(name: str, selection: requesting.MosaicSelection, names: Sequence[str]) -> dict[str, requesting.MosaicSelection]:
     """A request for each of these calibrators, by name; if there are several, each name is made of `name` and the calibrator."""
     if len(names) < 2:
-        return {name: replace(asked, calibrator="".join(names))}
+        return {name: replace(selection, calibrator="".join(names))}
     calibrators = {f"{name}_{re.sub(r'[^a-z0-9]+', '_', calibrator.lower()).strip('_')}": calibrator for calibrator in names}
-    return {key: replace(asked, calibrator=calibrator) for key, calibrator in calibrators.items()}
+    return {key: replace(selection, calibrator=calibrator) for key, calibrator in calibrators.items()}
 
 
 def listed(archive: "Archive", settings: "Settings") -> list[Standing]:

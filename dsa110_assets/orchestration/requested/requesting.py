@@ -50,16 +50,16 @@ class MosaicSelection:
     tier: requested.Tier = "science"
 
 
-def resolve(archive: "Archive", name: str, asked: MosaicSelection, by: str) -> Request:
+def resolve(archive: "Archive", name: str, selection: MosaicSelection, by: str) -> Request:
     """Return the complete request, for which there is at least one tile.
 
-    Raises NotFoundError if there is no such tile or calibrator, and ConfigurationError if `asked` contradicts itself.
+    Raises NotFoundError if there is no such tile or calibrator, and ConfigurationError if `selection` contradicts itself.
     """
     naming.named(name)
-    _require_one_way(asked)
-    request = Request(name, *_when(archive, asked), by, datetime.now(UTC), tier=asked.tier, **_where(archive, asked))
-    if asked.tiles:
-        request = replace(request, tiles=tuple(_partition(archive, tile) for tile in asked.tiles))
+    _require_one_way(selection)
+    request = Request(name, *_when(archive, selection), by, datetime.now(UTC), tier=selection.tier, **_where(archive, selection))
+    if selection.tiles:
+        request = replace(request, tiles=tuple(_partition(archive, tile) for tile in selection.tiles))
     if not tiles(archive, request):
         existing = archive.partitions("tile_image")
         span = f"tiles are of {existing[0]} to {existing[-1]}" if existing else "there is none yet"
@@ -147,59 +147,59 @@ def _time(key: str, text: str) -> datetime:
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _require_one_way(asked: MosaicSelection) -> None:
+def _require_one_way(selection: MosaicSelection) -> None:
     """Raise ConfigurationError unless the tiles are selected in exactly one way and all values are within range."""
-    ways = {"a time": asked.since or asked.until, "tiles": asked.tiles, "a calibrator": asked.calibrator}
+    ways = {"a time": selection.since or selection.until, "tiles": selection.tiles, "a calibrator": selection.calibrator}
     chosen = [name for name, value in ways.items() if value]
     if len(chosen) != 1:
         raise ConfigurationError(
             f"a mosaic is of a time (since and until), of tiles, or of a calibrator's transit; given is {' and '.join(chosen) or 'none'}"
         )
-    if (asked.since is None) != (asked.until is None):
+    if (selection.since is None) != (selection.until is None):
         raise ConfigurationError("a time has two ends: give both since and until")
-    if asked.since and asked.until and asked.until <= asked.since:
-        raise ConfigurationError(f"until {asked.until:%Y-%m-%dT%H:%M} is not after since {asked.since:%Y-%m-%dT%H:%M}")
-    if asked.calibrator and asked.centre_deg:
-        raise ConfigurationError(f"the mosaic about {asked.calibrator} is centred on it; leave the centre {asked.centre_deg} out")
-    if asked.centre_deg and not (0 <= asked.centre_deg[0] < 360 and -90 <= asked.centre_deg[1] <= 90):
-        raise ConfigurationError(f"the centre {asked.centre_deg} is outside the sky: right ascension 0 to 360, declination -90 to 90 deg")
-    if not 0 < asked.radius_deg <= LARGEST_RADIUS_DEG:
-        raise ConfigurationError(f"the radius {asked.radius_deg:g} deg is not in 0 to {LARGEST_RADIUS_DEG:g} deg; choose another")
-    if not 0 < asked.timespan_min <= 1440:
-        raise ConfigurationError(f"the timespan {asked.timespan_min:g} min is not in 0 to 1440 min; choose another")
+    if selection.since and selection.until and selection.until <= selection.since:
+        raise ConfigurationError(f"until {selection.until:%Y-%m-%dT%H:%M} is not after since {selection.since:%Y-%m-%dT%H:%M}")
+    if selection.calibrator and selection.centre_deg:
+        raise ConfigurationError(f"the mosaic about {selection.calibrator} is centred on it; leave the centre {selection.centre_deg} out")
+    if selection.centre_deg and not (0 <= selection.centre_deg[0] < 360 and -90 <= selection.centre_deg[1] <= 90):
+        raise ConfigurationError(f"the centre {selection.centre_deg} is outside the sky: RA is 0 to 360, declination -90 to 90 deg")
+    if not 0 < selection.radius_deg <= LARGEST_RADIUS_DEG:
+        raise ConfigurationError(f"the radius {selection.radius_deg:g} deg is not in 0 to {LARGEST_RADIUS_DEG:g} deg; choose another")
+    if not 0 < selection.timespan_min <= 1440:
+        raise ConfigurationError(f"the timespan {selection.timespan_min:g} min is not in 0 to 1440 min; choose another")
 
 
-def _when(archive: "Archive", asked: MosaicSelection) -> tuple[datetime, datetime]:
+def _when(archive: "Archive", selection: MosaicSelection) -> tuple[datetime, datetime]:
     """The times between which the observations begin."""
-    if asked.since is not None and asked.until is not None:
-        return asked.since, asked.until
-    if asked.tiles:
-        starts = sorted(timegrid.parse_key(_partition(archive, one)) for one in asked.tiles)
+    if selection.since is not None and selection.until is not None:
+        return selection.since, selection.until
+    if selection.tiles:
+        starts = sorted(timegrid.parse_key(_partition(archive, one)) for one in selection.tiles)
         return starts[0], starts[-1] + timegrid.OBSERVATION_WINDOW
     from dsa110_assets.calibration.transits import transit_mjd
 
-    one = _calibrator(archive, asked)
+    one = _calibrator(archive, selection)
     newest = archive.newest("tile_image")
-    if asked.at is None and not newest:
+    if selection.at is None and not newest:
         raise NotFoundError("there is no tile_image yet: run `dsa110 process`, and see `dsa110 status`")
-    near_mjd = timegrid.datetime_to_mjd(asked.at) if asked.at else float(newest[0].metadata["mjd_start"])
+    near_mjd = timegrid.datetime_to_mjd(selection.at) if selection.at else float(newest[0].metadata["mjd_start"])
     middle = timegrid.mjd_to_datetime(transit_mjd(one.ra_deg, one.dec_deg, near_mjd)) - timedelta(seconds=timegrid.GROUP_S / 2)
-    half = timedelta(minutes=asked.timespan_min / 2)
+    half = timedelta(minutes=selection.timespan_min / 2)
     return middle - half, middle + half
 
 
-def _where(archive: "Archive", asked: MosaicSelection) -> dict[str, Any]:
+def _where(archive: "Archive", selection: MosaicSelection) -> dict[str, Any]:
     """Centre, radius and calibrator of a request; empty where its tiles determine its place."""
-    if asked.calibrator:
-        calibrator = _calibrator(archive, asked)
-        return {"centre_deg": (calibrator.ra_deg, calibrator.dec_deg), "radius_deg": asked.radius_deg, "calibrator": calibrator.name}
-    return {"centre_deg": asked.centre_deg, "radius_deg": asked.radius_deg} if asked.centre_deg else {}
+    if selection.calibrator:
+        calibrator = _calibrator(archive, selection)
+        return {"centre_deg": (calibrator.ra_deg, calibrator.dec_deg), "radius_deg": selection.radius_deg, "calibrator": calibrator.name}
+    return {"centre_deg": selection.centre_deg, "radius_deg": selection.radius_deg} if selection.centre_deg else {}
 
 
-def _calibrator(archive: "Archive", asked: MosaicSelection) -> "Calibrator":
+def _calibrator(archive: "Archive", selection: MosaicSelection) -> "Calibrator":
     from dsa110_assets.sky import calibrators as packaged
 
-    return packaged.find(asked.calibrator, calibrators.known(archive) or None)
+    return packaged.find(selection.calibrator, calibrators.known(archive) or None)
 
 
 def _partition(archive: "Archive", tile: str) -> str:

@@ -57,13 +57,13 @@ def nights(first: str, last: str) -> list[str]:
     return [(start + timedelta(days=n)).isoformat() for n in range((end - start).days + 1)]
 
 
-def present(archive: "Archive", settings: "Settings", wanted: Sequence[str], grain: spec.Grain) -> list[str]:
+def present(archive: "Archive", settings: "Settings", nights: Sequence[str], grain: spec.Grain) -> list[str]:
     """The partitions of these nights that have data, in the inbox or accepted before.
 
     A range that contained an empty window would end as failed, and what depends on it would never run.
     """
-    requested_nights = set(wanted)
-    accepted = [p.partition for p in archive.products("subband_group", wanted[0], wanted[-1]) if p.partition]
+    requested_nights = set(nights)
+    accepted = [p.partition for p in archive.products("subband_group", nights[0], nights[-1]) if p.partition]
     scan = plan.scan_inbox(archive, settings, by_data=True)
     waiting = (c.observation for c in scan.candidates if season.outside("observation", c.observation, inbox.now_s()))
     keys = sorted({*accepted, *(c.observation for c in scan.ready()), *waiting})

@@ -82,11 +82,11 @@ class Watch:
     ending: Mapping[str, Ending] = field(default_factory=dict)
 
 
-def restored(told: Mapping[str, Any]) -> Watch:
+def restored(stored: Mapping[str, Any]) -> Watch:
     """Return a watch from the form in which it was kept in JSON."""
-    seen, ending = told.get("seen", {}), told.get("ending", {})
+    seen, ending = stored.get("seen", {}), stored.get("ending", {})
     return Watch(
-        told.get("looked_s", 0.0),
+        stored.get("looked_s", 0.0),
         {run_id: Seen(**one) for run_id, one in seen.items()},
         {run_id: Ending(**one) for run_id, one in ending.items()},
     )

@@ -98,23 +98,23 @@ class Runs:
     def _job(self) -> dg.JobDefinition:
         return graph.over(self.platform).resolve_implicit_global_asset_job_def()
 
-    def make(self, wanted: Task) -> Tally:
-        """Run what `wanted` names and return the outcome: products made and judged, or failures."""
-        tally, partition = Tally(), wanted.partition
-        before = {a: self.platform.archive.current(a, partition) for a in wanted.assets}
+    def make(self, task: Task) -> Tally:
+        """Run what `task` names and return the outcome: products made and judged, or failures."""
+        tally, partition = Tally(), task.partition
+        before = {a: self.platform.archive.current(a, partition) for a in task.assets}
         partitions.tell(self.instance, partition)
         began = time.monotonic()
         try:
-            result = self._execute(wanted.assets, partition)
+            result = self._execute(task.assets, partition)
         except dg.DagsterError as error:  # Dagster refused this run; the others can still be made
-            log.exception("%s %s", wanted.assets[0], partition or "")
-            tally.failed.append(Failed(wanted.assets[0], partition, type(error).__name__, " ".join(str(error).split())))
+            log.exception("%s %s", task.assets[0], partition or "")
+            tally.failed.append(Failed(task.assets[0], partition, type(error).__name__, " ".join(str(error).split())))
             return tally
         seconds = time.monotonic() - began
-        for asset in wanted.assets:
+        for asset in task.assets:
             product = self.platform.archive.current(asset, partition)
             if product is not None and product != before[asset]:
-                tally.made.append(Made(product.id, asset, partition, seconds / len(wanted.assets)))
+                tally.made.append(Made(product.id, asset, partition, seconds / len(task.assets)))
                 tally.judge(product)
         failures = _failures(result, partition)
         tally.interrupted = any(failed.error_class == INTERRUPTED for failed in failures)
