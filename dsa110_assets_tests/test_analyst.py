@@ -62,7 +62,7 @@ def test_times_come_as_numpy_and_pandas_have_them(archive: AnalystArchive, since
 
 
 @pytest.mark.parametrize("day", [date(2026, 1, 25), np.datetime64("2026-01-25"), np.datetime64("2026-01-25", "D")])
-def test_a_date_bounds_its_whole_day(archive: AnalystArchive, day: object) -> None:
+def test_a_date_includes_its_whole_day(archive: AnalystArchive, day: object) -> None:
     """A date bounds its whole day, as its text form does; a datetime does not."""
     count = len(archive.products("tile_image", until="2026-01-25"))
     assert count == len(archive.products("tile_image", since=day, until=day)) > 0  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ def test_windows_are_named_by_any_kind_of_time(archive: AnalystArchive, window: 
      b"2026", 1e300, np.datetime64("20000-01-01"), "0001-01-01T00:00+05:00"],
 )  # fmt: skip
 @pytest.mark.row(52, cases="no times, told so")
-def test_what_is_no_time_is_told_so(archive: AnalystArchive, wrong: object) -> None:
+def test_invalid_times_are_refused(archive: AnalystArchive, wrong: object) -> None:
     """This includes a Julian date: as a modified Julian date it would lie in the year 8597."""
     with pytest.raises(NotFoundError):
         archive.image(wrong)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def test_image_plots_on_sky_coordinates(archive: AnalystArchive) -> None:
     plt.close("all")
 
 
-def test_companion_does_not_leave_the_product(archive: AnalystArchive) -> None:
+def test_companion_paths_outside_the_product_are_refused(archive: AnalystArchive) -> None:
     assert archive.image(WINDOW).companion("../../x.fits") is None
 
 
@@ -178,7 +178,7 @@ def test_caltables_of_a_time_without_observation_are_the_nearest_active(tmp_path
 
 
 @pytest.mark.row(54, cases="definitions that agree")
-def test_what_the_pipeline_would_refuse_is_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_that_the_pipeline_would_refuse_are_not_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables that are too old, of another strip, without an antenna or rejected: one definition for pipeline, command, page and metrics."""
     small = made.build(tmp_path)
     archive = dsa.open_archive(small.root)
@@ -235,7 +235,7 @@ def test_light_curve_is_a_time_series_with_units_and_origin(archive: AnalystArch
     assert curve.time[0].isot.startswith("2026-01-25T22:05:00")
 
 
-def test_variables_obey_the_rate(archive: AnalystArchive) -> None:
+def test_variables_are_limited_by_the_false_discovery_rate(archive: AnalystArchive) -> None:
     found = archive.variables(max_false_discovery_rate=0.01)
     assert list(found["source_id"]) == [made.FAINT]
     assert found["mean_flux"].unit == u.Jy
@@ -245,7 +245,7 @@ def test_variables_obey_the_rate(archive: AnalystArchive) -> None:
         archive.variables(max_false_discovery_rate=1.5)
 
 
-def test_lineage_of_whatever_was_handed_out(archive: AnalystArchive) -> None:
+def test_lineage_accepts_images_ids_paths_and_light_curves(archive: AnalystArchive) -> None:
     image = archive.image(WINDOW)
     names = [Path(leaf.path).name for leaf in archive.lineage(image).files()]
     assert names == ["2026-01-25T22:05:00_sb00.hdf5", "2026-01-25T22:05:00_sb01.hdf5"]
@@ -253,7 +253,7 @@ def test_lineage_of_whatever_was_handed_out(archive: AnalystArchive) -> None:
     assert len(archive.lineage(archive.light_curve(made.FAINT)).files()) == 8
 
 
-def test_what_is_not_there_is_told_with_what_is(archive: AnalystArchive) -> None:
+def test_errors_about_missing_products_name_existing_ones(archive: AnalystArchive) -> None:
     with pytest.raises(NotFoundError, match="2026-01-25T22:05, 2026-01-25T22:10"):
         archive.image("2026-01-25T23:00")
     with pytest.raises(NotFoundError, match="from 2026-01-25T22:05 to 2026-01-26T22:10"):

@@ -39,7 +39,7 @@ def curve() -> TimeSeries:
     return series
 
 
-def test_a_votable_says_what_its_numbers_are(curve: TimeSeries, tmp_path: Path) -> None:
+def test_a_votable_describes_its_columns(curve: TimeSeries, tmp_path: Path) -> None:
     path = tmp_path / "curve.vot"
     write_light_curve(curve, path)
     assert votable.validate(str(path), output=None)
@@ -63,7 +63,7 @@ def test_a_votable_says_what_its_numbers_are(curve: TimeSeries, tmp_path: Path) 
     assert list(table.array["detected"]) == [True, True, False, False]
 
 
-def test_a_frequency_nobody_recorded_is_left_out(curve: TimeSeries, tmp_path: Path) -> None:
+def test_an_unrecorded_frequency_is_left_out(curve: TimeSeries, tmp_path: Path) -> None:
     curve.meta["frequency"] = np.nan * u.Hz
     for suffix in ("vot", "fits", "ecsv"):
         write_light_curve(curve, tmp_path / f"curve.{suffix}")

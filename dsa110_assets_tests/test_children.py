@@ -31,7 +31,7 @@ def gone(pid, within_s=10.0):
     return False
 
 
-def test_output_status_and_environment(tmp_path):
+def test_output_status_and_environment_are_as_given(tmp_path):
     """stdout and stderr reach the log, the status is returned, and the environment is the given one."""
     code = "import os, sys; print(os.getcwd(), os.environ['WHAT'], flush=True); print('oops', file=sys.stderr); sys.exit(3)"
     done = children.run(
@@ -50,7 +50,7 @@ def test_output_status_and_environment(tmp_path):
     assert 0 < good.elapsed_s < 60
 
 
-def test_its_own_session(tmp_path):
+def test_a_child_has_its_own_session(tmp_path):
     """A Ctrl-C at the terminal does not reach the child: it leads its own process group."""
     done = children.run(
         python("import os; print(os.getpgid(0) == os.getpid() == os.getsid(0))"),
@@ -87,7 +87,7 @@ def test_overrun_kills_the_whole_group(tmp_path, monkeypatch, ignore):
     assert all(gone(int(pid)) for pid in marker.read_text().split())
 
 
-def test_stragglers_go_with_their_leader(tmp_path):
+def test_grandchildren_that_outlive_the_child_are_killed(tmp_path):
     """A grandchild that outlives a successful child is killed."""
     marker = tmp_path / "pids"
     done = children.run(family(marker, then="pass"), deadline_s=60, log_path=tmp_path / "log")
@@ -112,7 +112,7 @@ def test_an_exception_in_the_caller_kills_the_group(tmp_path):
     assert all(gone(int(pid)) for pid in marker.read_text().split())
 
 
-def test_crash_and_out_of_memory_are_told_apart(tmp_path):
+def test_crash_and_out_of_memory_are_distinguished(tmp_path):
     """A segmentation fault may not recur and is transient; SIGKILL from outside means that memory is short."""
     crash = python("import os, signal; print('last words', flush=True); os.kill(os.getpid(), signal.SIGSEGV)")
     with pytest.raises(TransientError, match=r"SIGSEGV(.|\n)*last words"):
@@ -125,7 +125,7 @@ def test_crash_and_out_of_memory_are_told_apart(tmp_path):
         )
 
 
-def test_what_cannot_start_is_configuration(tmp_path):
+def test_a_program_that_cannot_start_is_a_configuration_error(tmp_path):
     with pytest.raises(ConfigurationError, match="no-such-program"):
         children.run(["no-such-program"], deadline_s=60, log_path=tmp_path / "log")
 
@@ -139,7 +139,7 @@ def test_no_shell_reads_the_command(tmp_path):
     assert done.tail == "$(id); a b"
 
 
-def test_log_tail_is_short_and_forgiving(tmp_path):
+def test_log_tail_is_short_and_tolerates_invalid_bytes(tmp_path):
     path = tmp_path / "log"
     path.write_bytes(b"\n".join(b"line %d" % i for i in range(5000)) + b"\n\xff\n\n")
     assert children.log_tail(path, 3).splitlines() == ["line 4998", "line 4999", "�"]

@@ -73,7 +73,7 @@ def test_results_come_in_the_order_of_the_tasks() -> None:
     assert all(gone(pid) for _, (_, pid) in done)
 
 
-def test_tasks_are_done_at_the_same_time_and_no_more_are_asked_for(tmp_path: Path) -> None:
+def test_tasks_run_at_the_same_time_and_are_drawn_only_as_needed(tmp_path: Path) -> None:
     requested: list[int] = []
 
     def tasks() -> Iterator[int]:
@@ -88,7 +88,7 @@ def test_tasks_are_done_at_the_same_time_and_no_more_are_asked_for(tmp_path: Pat
         assert [task for task, _ in each] == [1, 2]
 
 
-def test_one_that_is_killed_costs_its_own_task() -> None:
+def test_a_killed_fork_loses_only_its_own_task() -> None:
     with Forks(PRELOAD, squared) as forks:
         done = dict(forks.each([3, -1, 2, 107, 1], 2))
     assert [done[number][0] for number in (3, 2, 1)] == [9, 4, 1]
@@ -97,7 +97,7 @@ def test_one_that_is_killed_costs_its_own_task() -> None:
     assert done[107].how == "ended with status 7"
 
 
-def test_one_that_is_killed_while_it_waits_costs_nothing() -> None:
+def test_a_fork_killed_while_waiting_is_replaced() -> None:
     with Forks(PRELOAD, squared) as forks:
         ((_, (_, pid)),) = forks.each([3], 1)
         os.kill(pid, signal.SIGKILL)
@@ -107,7 +107,7 @@ def test_one_that_is_killed_while_it_waits_costs_nothing() -> None:
 
 
 @pytest.mark.parametrize("heedless", [False, True])
-def test_at_the_end_of_the_block_those_at_work_are_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heedless: bool) -> None:
+def test_working_forks_are_interrupted_at_the_end_of_the_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heedless: bool) -> None:
     monkeypatch.setattr("dsa110_assets.forks.GRACE_S", 2.0)
 
     def tasks() -> Iterator[int]:

@@ -21,7 +21,7 @@ def _faults_of_a_block() -> int:
     return after - before
 
 
-def test_a_kept_block_costs_no_pages_the_second_time() -> None:
+def test_a_kept_block_causes_no_page_faults_again() -> None:
     with heap.kept(), heap.kept():
         _faults_of_a_block()
         again = _faults_of_a_block()
@@ -30,7 +30,7 @@ def test_a_kept_block_costs_no_pages_the_second_time() -> None:
 
 
 @pytest.mark.parametrize("enough", [2 * _BYTES, _BYTES // 2])
-def test_the_end_gives_back_only_what_is_more_than_enough(enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_above_the_limit_is_given_back_at_the_end(enough: int, monkeypatch: pytest.MonkeyPatch) -> None:
     heap.give_back()
     held = heap.held_bytes()
     monkeypatch.setattr(heap, "ENOUGH_BYTES", held + enough)

@@ -410,7 +410,7 @@ def test_the_package_keeps_the_rule(rule):
 
 
 @pytest.mark.parametrize(("rule", "file", "text"), CASES, ids=[f"{r.__name__}-{i}" for i, (r, _, _) in enumerate(CASES)])
-def test_a_breach_is_found(rule, file, text, tmp_path):
+def test_code_that_breaks_a_rule_is_found(rule, file, text, tmp_path):
     others = BROKEN[rule] if rule is no_circles else {}
     for name, contents in {**{other: texts[0] for other, texts in others.items()}, file: text}.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -418,7 +418,7 @@ def test_a_breach_is_found(rule, file, text, tmp_path):
     assert rule(tmp_path), f"{rule.__name__} is blind to {text!r}"
 
 
-def test_a_circle_through_modules_that_are_looked_for_is_found(tmp_path):
+def test_import_circles_through_discovered_modules_are_found(tmp_path):
     """`graph` imports all modules of `assets`, so that none of them may import it."""
     (tmp_path / "sky" / "many").mkdir(parents=True)
     (tmp_path / "sky" / "many" / "__init__.py").touch()
@@ -433,7 +433,7 @@ def test_a_circle_through_modules_that_are_looked_for_is_found(tmp_path):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_what_is_allowed_is_not_found(rule, tmp_path):
+def test_allowed_code_breaks_no_rule(rule, tmp_path):
     innocent = {
         "errors.py": "class DsaError(Exception):\n    pass",
         "engines/casa_child.py": "import casatasks",
@@ -453,7 +453,7 @@ def test_what_is_allowed_is_not_found(rule, tmp_path):
     assert rule(tmp_path) == []
 
 
-def test_tests_do_not_import_casa_either():
+def test_tests_do_not_import_casa():
     assert casa_only_in_its_child(TESTS) == []
 
 

@@ -38,7 +38,7 @@ def test_json_lines_are_one_object_with_what_was_given() -> None:
     assert entry["timestamp"].endswith("Z")
 
 
-def test_outside_of_a_run_no_ids_are_told() -> None:
+def test_log_lines_outside_a_run_have_no_ids() -> None:
     assert not {"run_id", "trace_id"} & json.loads(line("json")).keys()
     assert " - WARNING - one of" in line("text")
 
@@ -68,7 +68,7 @@ def test_a_run_of_dagster_writes_json_with_its_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_a_log_is_set_aside_while_it_is_written_and_bounded(tmp_path: Path, keep: int) -> None:
+def test_a_log_is_rotated_while_it_is_written(tmp_path: Path, keep: int) -> None:
     """The writer continues in the same file; the last `keep` rotated files exist, complete and in order."""
     path, number = tmp_path / "service.log", 0
     with path.open("ab", buffering=0) as writer:
@@ -86,6 +86,6 @@ def test_a_log_is_set_aside_while_it_is_written_and_bounded(tmp_path: Path, keep
     assert kept == [f"line {n:06d}" for n in range(500 - 100 * keep, 500)]
 
 
-def test_a_log_that_is_not_there_yet_is_left_alone(tmp_path: Path) -> None:
+def test_a_missing_log_is_not_rotated(tmp_path: Path) -> None:
     assert not logs.rotate(tmp_path / "service.log", 1.0, 3)
     assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,7 @@ def test_every_nested_default_is_the_stages_own():
         assert getattr(loaded, name) == kind()
 
 
-def test_the_environment_is_typed_and_the_command_line_wins(monkeypatch, tmp_path):
+def test_the_environment_is_typed_and_arguments_have_precedence(monkeypatch, tmp_path):
     monkeypatch.setenv("DSA110_IMAGING__ROBUST", "-0.5")
     monkeypatch.setenv("DSA110_PHOTOMETRY__SUBTRACT_BACKGROUND", "false")
     monkeypatch.setenv("DSA110_SOLVE__REFANT_CHAIN", "[3, 4]")
@@ -76,7 +76,7 @@ def test_catalogues_are_a_path_list_or_json(monkeypatch, text):
     assert settings.load().catalogues == (Path("/a.csv"), Path("/b.fits"))
 
 
-def test_the_frequency_of_a_catalogue_is_told_by_file_name(monkeypatch):
+def test_catalogue_frequencies_are_set_by_file_name(monkeypatch):
     monkeypatch.setenv("DSA110_CATALOGUES", f"/a/deep.csv{os.pathsep}/b/deep.csv{os.pathsep}/b/nvss.fits")
     monkeypatch.setenv("DSA110_CATALOGUE_FREQUENCIES_MHZ", '{"deep.csv": 943.5, "/b/deep.csv": 1280}')
     loaded = settings.load()
@@ -133,7 +133,7 @@ def test_a_mistake_is_one_sentence_naming_variable_and_value(monkeypatch, name, 
 @pytest.mark.parametrize("blank", ["", " \t"])
 @pytest.mark.parametrize("name", sorted(settings._variables()))
 @pytest.mark.row(50, cases="blank settings that change nothing")
-def test_a_blank_variable_is_as_if_it_were_not_there(monkeypatch, name, blank):
+def test_a_blank_variable_counts_as_unset(monkeypatch, name, blank):
     """Blank variables come from NAME= in an environment file or ${NAME:-} in a compose file. A blank path must not mean the current
     directory."""
     monkeypatch.delenv(name, raising=False)
@@ -153,13 +153,13 @@ def what_is_loaded():
 
 @pytest.mark.parametrize("name", ["DSA110_INBOX", "DSA110_ARCHIVE"])
 @pytest.mark.row(50)
-def test_a_blank_place_is_no_place(monkeypatch, name):
+def test_a_blank_directory_counts_as_unset(monkeypatch, name):
     monkeypatch.setenv(name, "")
     with pytest.raises(ConfigurationError, match=f"{name} is not set"):
         settings.load()
 
 
-def test_the_season_starts_as_ever_with_a_blank_variable(monkeypatch):
+def test_a_blank_variable_keeps_the_default_season_start(monkeypatch):
     from dsa110_assets.orchestration.specification import season
 
     monkeypatch.setenv("DSA110_START", "")
@@ -169,7 +169,7 @@ def test_the_season_starts_as_ever_with_a_blank_variable(monkeypatch):
 @pytest.mark.parametrize(
     "address", ["hooks.example/hidden", "ftp://hooks.example/hidden", "https://hooks.example/hid den", "https://hööks/hidden"]
 )
-def test_an_address_nothing_can_be_asked_for_at_is_refused_unseen(monkeypatch, address):
+def test_an_invalid_heartbeat_address_is_refused_and_not_shown(monkeypatch, address):
     monkeypatch.setenv("DSA110_HEARTBEAT_URL", address)
     with pytest.raises(ConfigurationError, match="begins with http:// or https://") as caught:
         settings.load()
@@ -199,7 +199,7 @@ def test_channels_are_read_from_json_and_their_urls_are_never_shown(monkeypatch)
         '{"Hidden Name": {"url": "https://hidden"}}',
     ],
 )
-def test_channels_that_are_none_are_refused_unseen(monkeypatch, channels):
+def test_invalid_channels_are_refused_and_not_shown(monkeypatch, channels):
     monkeypatch.setenv("DSA110_ALERT_CHANNELS", channels)
     with pytest.raises(ConfigurationError, match="DSA110_ALERT_CHANNELS") as caught:
         settings.load()
@@ -211,14 +211,14 @@ def test_links_lead_to_the_portal_as_people_reach_it():
     assert settings.load(portal_url="https://dsa110.example/").portal_address == "https://dsa110.example"
 
 
-def test_hosts_are_names_by_commas(monkeypatch):
+def test_hosts_are_separated_by_commas(monkeypatch):
     monkeypatch.setenv("DSA110_HOSTS", "dsa110.example, other.example")
     loaded = settings.load()
     assert loaded.hosts == ("dsa110.example", "other.example")
     assert {row.name: row.value for row in settings.describe(loaded)}["DSA110_HOSTS"] == "dsa110.example,other.example"
 
 
-def test_what_is_missing_is_named(monkeypatch):
+def test_a_missing_setting_is_named(monkeypatch):
     monkeypatch.delenv("DSA110_INBOX")
     with pytest.raises(ConfigurationError, match="DSA110_INBOX is not set: it names the directory where"):
         settings.load()

@@ -46,7 +46,7 @@ def test_casacore_works_without_a_home(tmp_path: Path, home: dict[str, str]) -> 
     assert done.stdout.strip() == "2"
 
 
-def test_a_home_that_is_there_stays() -> None:
+def test_a_given_home_is_kept() -> None:
     code = "import os, dsa110_assets; print(os.environ['HOME'], os.environ.get('NUMBA_CACHE_DIR'))"
     assert bare(code, HOME="/nowhere").stdout.split()[0] == "/nowhere"
 
@@ -82,7 +82,7 @@ def test_kernels_load_where_nothing_can_be_kept(of_root: Path, tmp_path: Path) -
     assert any(place.rglob("*.nbi"))
 
 
-def test_a_place_that_others_can_write_is_not_used(of_root: Path, tmp_path: Path) -> None:
+def test_a_cache_directory_writable_by_others_is_not_used(of_root: Path, tmp_path: Path) -> None:
     temporary = tmp_path / "temporary"
     planted = temporary / f"dsa110-kernels-{os.getuid()}"
     planted.mkdir(parents=True)
@@ -93,13 +93,13 @@ def test_a_place_that_others_can_write_is_not_used(of_root: Path, tmp_path: Path
     assert str(planted) != done.stdout.split()[1]
 
 
-def test_a_place_that_was_named_is_used(of_root: Path, tmp_path: Path) -> None:
+def test_a_configured_cache_directory_is_used(of_root: Path, tmp_path: Path) -> None:
     (tmp_path / "kernels").mkdir()
     done = without_power(of_root, KERNEL, NUMBA_CACHE_DIR=str(tmp_path / "kernels"))
     assert done.stdout.split() == ["0", str(tmp_path / "kernels"), "[]"]
 
 
-def test_doctor_tells_of_what_was_filled_in(tmp_path: Path) -> None:
+def test_doctor_reports_environment_that_was_filled_in(tmp_path: Path) -> None:
     code = "import sys; from dsa110_assets.cli import main; sys.exit(main(['doctor', '--json']))"
     done = bare(code, XDG_STATE_HOME=str(tmp_path))
     findings = {finding["check"]: finding for finding in json.loads(done.stdout)}
@@ -107,7 +107,7 @@ def test_doctor_tells_of_what_was_filled_in(tmp_path: Path) -> None:
     assert findings["compiled kernels"]["ok"]
 
 
-@pytest.mark.parametrize(("name", "told"), [("~nosuchuser/a", "no account of that name"), ("/data/\udcff", "is not UTF-8; rename it")])
-def test_a_place_that_cannot_be_named_is_told(name: str, told: str) -> None:
-    with pytest.raises(ConfigurationError, match=told):
+@pytest.mark.parametrize(("name", "words"), [("~nosuchuser/a", "no account of that name"), ("/data/\udcff", "is not UTF-8; rename it")])
+def test_an_invalid_archive_path_is_refused_with_the_reason(name: str, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
         dsa110_assets.open_archive(name)

@@ -56,7 +56,7 @@ def test_retention_names_assets_in_any_unit(tmp_path):
     ],
 )
 @pytest.mark.row(42, cases="mistakes named with file, key and value")
-def test_a_wrong_file_is_refused_naming_what_is_wrong(tmp_path, line, match):
+def test_a_wrong_file_is_refused_naming_the_error(tmp_path, line, match):
     path = tmp_path / "t.toml"
     path.write_text(f"min_solution_snr = 4\n{line}\n")
     with pytest.raises(ConfigurationError, match=match) as caught:
@@ -65,7 +65,7 @@ def test_a_wrong_file_is_refused_naming_what_is_wrong(tmp_path, line, match):
     assert str(caught.value).endswith("; correct it, it is read again at once")
 
 
-def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_path, caplog):
+def test_valid_changes_are_applied_and_logged_and_wrong_ones_ignored(tmp_path, caplog):
     path = tmp_path / "t.toml"
 
     def write(text, step):
@@ -88,7 +88,7 @@ def test_a_change_is_seen_and_logged_and_a_wrong_one_keeps_the_last_good(tmp_pat
 
 
 @pytest.mark.row(42)
-def test_another_process_keeps_to_the_last_good_limits_while_the_file_is_wrong(tmp_path):
+def test_new_processes_use_the_last_valid_limits_while_the_file_is_wrong(tmp_path):
     """A new `ThresholdFile` reads what a new process would; every run is a new process."""
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
     path.write_text("max_flag_fraction = 0.4\n[retention_days]\nmeasurement_set = 7\n")
@@ -108,7 +108,7 @@ def test_another_process_keeps_to_the_last_good_limits_while_the_file_is_wrong(t
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "null", '{"max_flag_fraction": 7}', '{"of_another_version": 1}'])
-def test_kept_limits_that_are_none_do_not_count(tmp_path, text):
+def test_invalid_kept_limits_are_ignored(tmp_path, text):
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
     path.write_text("max_flag_fraction = 7\n")
     if text is not None:
@@ -119,7 +119,7 @@ def test_kept_limits_that_are_none_do_not_count(tmp_path, text):
 
 
 @pytest.mark.row(42)
-def test_a_file_that_was_never_right_means_the_defaults_and_nothing_is_removed_by_them(tmp_path, caplog):
+def test_a_file_that_was_never_valid_gives_defaults_that_remove_nothing(tmp_path, caplog):
     path, kept = tmp_path / "t.toml", tmp_path / "kept.json"
     path.write_text("[retention_days]\nmeasurement_set = -7\n")
     for _ in range(3):  # also at later reads, and in the limits that were last in force
@@ -140,7 +140,7 @@ def test_a_file_that_was_never_right_means_the_defaults_and_nothing_is_removed_b
     assert "cannot be read" in str(refused_thresholds(path, kept))
 
 
-def test_where_nothing_can_be_kept_the_file_holds_as_before(tmp_path):
+def test_thresholds_hold_where_no_copy_can_be_kept(tmp_path):
     path = tmp_path / "t.toml"
     path.write_text("max_flag_fraction = 0.4\n")
     assert thresholds.ThresholdFile(path, tmp_path / "no" / "kept.json").current().max_flag_fraction == 0.4

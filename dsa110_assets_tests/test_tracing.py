@@ -101,7 +101,7 @@ def test_ids_follow_from_archive_partition_and_grain() -> None:
     assert tracing.here() == tracing.Place()
 
 
-def test_a_receiver_that_is_away_delays_nothing_and_fails_nothing() -> None:
+def test_an_unavailable_trace_receiver_delays_and_fails_nothing() -> None:
     """The process ends with its normal status after one attempt without waiting to retry; the log reports that spans were lost."""
     code = "from dsa110_assets import tracing\nwith tracing.at(tracing.Place('1' * 32, '2' * 16, 'r')), tracing.span('x'): pass"
     found = run(code, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
@@ -153,7 +153,7 @@ def linked(span: Any) -> set[tuple[str, str]]:
     return {(link.trace_id.hex(), link.span_id.hex()) for link in span.links}
 
 
-def test_what_forks_do_is_told_before_they_end(receiver: Receiver, inbox: Path, tmp_path: Path) -> None:
+def test_spans_of_forks_are_sent_before_they_end(receiver: Receiver, inbox: Path, tmp_path: Path) -> None:
     """With observations made side by side, every product has a stage span, whose parent is its run."""
     found = run(MAIN, "process", "--at-once", "2", "--through", "measurement_set", **environment(inbox, tmp_path, receiver))
     assert found.returncode == 0, found.stdout + found.stderr

@@ -138,7 +138,7 @@ def settings(inbox: Path, tmp_path: Path, no_settings_of_this_machine: None) -> 
     return tiny_settings(inbox, tmp_path)
 
 
-def unasked() -> set[str]:
+def regular_assets() -> set[str]:
     """The assets that every run makes: all except those made on request."""
     from dsa110_assets.orchestration.graph import specifications
 

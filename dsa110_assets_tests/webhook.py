@@ -16,7 +16,7 @@ class Webhook:
     def __init__(self) -> None:
         self.taken: list[dict[str, Any]] = []
         self.taken_at: list[float] = []
-        self.asked = 0
+        self.heartbeats = 0
         self.answer: Callable[[dict[str, Any]], int] = lambda _: 200
         hook = self
 
@@ -31,7 +31,7 @@ class Webhook:
                 self.end_headers()
 
             def do_GET(self) -> None:
-                hook.asked += 1
+                hook.heartbeats += 1
                 self.send_response(hook.answer({}))
                 self.end_headers()
 

@@ -23,7 +23,7 @@ def after(minutes: float) -> datetime:
     return T0 + timedelta(minutes=minutes)
 
 
-def tell_all(standing: Standing) -> Decision:
+def send_all(standing: Standing) -> Decision:
     """One message for each alert that was not yet sent, and one for each that ended."""
     fresh = [one for one in standing.active if one.told_at is None]
     raised = [("ops", None, {"title": f"{one.condition} {one.subject}"}) for one in fresh]
@@ -35,7 +35,7 @@ def titles(archive: Archive, at: datetime | None = None) -> list[str]:
 
 
 def settle(archive: Archive, minutes: float, *found: Finding, unknown: Sequence[str] = ()) -> bool:
-    return alerts.settle(archive, found, unknown, after(minutes), tell_all)
+    return alerts.settle(archive, found, unknown, after(minutes), send_all)
 
 
 def test_an_alert_lives_from_its_first_finding_to_the_first_look_without_it(archive: Archive) -> None:
@@ -52,7 +52,7 @@ def test_an_alert_lives_from_its_first_finding_to_the_first_look_without_it(arch
     assert titles(archive) == ["disk archive", "over disk", "disk archive"]
 
 
-def test_the_worst_stand_first_and_of_these_the_newest(archive: Archive) -> None:
+def test_alerts_are_sorted_by_severity_and_then_newest_first(archive: Archive) -> None:
     found = [Finding(**{**vars(FULL), "subject": name, "severity": severity}) for name, severity in (("a", CRITICAL), ("b", WARNING))]
     settle(archive, 0, *found)
     settle(archive, 1, *found, *(Finding(**{**vars(one), "subject": one.subject * 2}) for one in found))
@@ -61,7 +61,7 @@ def test_the_worst_stand_first_and_of_these_the_newest(archive: Archive) -> None
     assert [one.subject for one in alerts.current(archive)] == ["b"]
 
 
-def test_a_look_that_was_overtaken_changes_nothing(archive: Archive) -> None:
+def test_a_look_older_than_the_last_settled_one_changes_nothing(archive: Archive) -> None:
     """It began before a look that is already settled, so that its findings are older."""
     assert settle(archive, 2, FULL)
     assert not settle(archive, 1)
@@ -69,7 +69,7 @@ def test_a_look_that_was_overtaken_changes_nothing(archive: Archive) -> None:
     assert titles(archive) == ["disk archive"]
 
 
-def test_many_who_look_at_once_decide_once(archive: Archive) -> None:
+def test_simultaneous_looks_send_each_alert_once(archive: Archive) -> None:
     """Two daemons and a portal: one message, and one active alert."""
     found = [FULL, Finding("queue", "", "platform", WARNING, "60 wait")]
     with ThreadPoolExecutor(6) as pool:
@@ -78,7 +78,7 @@ def test_many_who_look_at_once_decide_once(archive: Archive) -> None:
     assert len(alerts.listed(archive)) == 2
 
 
-def test_what_becomes_worse_is_told_again_and_asks_for_another_acknowledgement(archive: Archive) -> None:
+def test_a_worsened_alert_is_sent_again_and_needs_a_new_acknowledgement(archive: Archive) -> None:
     settle(archive, 0, FULL)
     (one,) = alerts.listed(archive)
     alerts.acknowledge(archive, one.id, "A. Observer", "ordered a disk")
@@ -96,7 +96,7 @@ def test_what_becomes_worse_is_told_again_and_asks_for_another_acknowledgement(a
     assert alerts.listed(archive)[0].severity == CRITICAL
 
 
-def test_who_knows_of_it_is_kept_and_counted(archive: Archive) -> None:
+def test_acknowledgements_are_recorded_and_counted(archive: Archive) -> None:
     settle(archive, 0, FULL, Finding("queue", "", "platform", WARNING, "60 wait"))
     queue, disk = alerts.listed(archive)
     acknowledged = alerts.acknowledge(archive, disk.id, " A. Observer ", "ordered a disk")
@@ -116,7 +116,7 @@ def test_who_knows_of_it_is_kept_and_counted(archive: Archive) -> None:
         alerts.acknowledge(archive, disk.id, "  ")
 
 
-def test_messages_go_in_order_and_one_that_waits_for_the_morning_comes_then(archive: Archive) -> None:
+def test_messages_are_sent_in_order_and_delayed_ones_when_due(archive: Archive) -> None:
     def decide(standing: Standing) -> Decision:
         waits = {"title": "waits"}
         return Decision([("ops", after(30), waits), ("ops", None, {"title": "now"}), ("other", None, {"title": "elsewhere"})])
@@ -132,7 +132,7 @@ def test_messages_go_in_order_and_one_that_waits_for_the_morning_comes_then(arch
     assert titles(archive) == []
 
 
-def test_one_sends_on_a_channel_and_another_follows_when_he_is_gone(archive: Archive) -> None:
+def test_only_one_process_at_a_time_holds_the_lease_of_a_channel(archive: Archive) -> None:
     assert alerts.take_lease(archive, "ops", "a", 60)
     assert alerts.take_lease(archive, "ops", "a", 60)
     assert not alerts.take_lease(archive, "ops", "b", 60)
@@ -158,7 +158,7 @@ def test_a_silence_covers_a_condition_a_topic_or_everything(archive: Archive) ->
         alerts.silence(archive, "disk", T0, "A", "why")
 
 
-def test_a_service_that_signs_off_is_not_missed(archive: Archive) -> None:
+def test_a_service_that_signs_off_is_no_longer_expected(archive: Archive) -> None:
     alerts.beat(archive, "portal")
     alerts.beat(archive, "worker a")
     assert sorted(alerts.beats(archive)) == ["portal", "worker a"]

@@ -58,7 +58,7 @@ def counted(archive: Archive) -> Iterator[list[int]]:
     event.remove(engine, "after_cursor_execute", after)
 
 
-def test_staleness_asks_as_often_in_a_large_archive(archive: Archive) -> None:
+def test_staleness_takes_as_few_statements_in_a_large_archive(archive: Archive) -> None:
     """With one rejected product of 1500, its dependents are found by as many statements as in an archive of three."""
     fill(archive)
     archive.index.write(lambda c: rows.apply_state(c, "subband_group-20260102T0000-v1", {"rejected": "bad"}))
@@ -79,7 +79,7 @@ def test_the_sweep_looks_only_where_claims_point(archive: Archive, monkeypatch: 
     assert integrity.claims.unfinished(archive.root) == []
 
 
-def test_a_snapshot_answers_as_the_archive_does_and_asks_it_for_nothing_more(archive: Archive) -> None:
+def test_a_snapshot_answers_like_the_archive_without_queries(archive: Archive) -> None:
     """Inside its span it makes no statements; beyond the span, the present archive is queried."""
     fill(archive)
     archive.index.write(lambda c: rows.set_removed(c, ["tile_image-20260102T0300-v1"], True))

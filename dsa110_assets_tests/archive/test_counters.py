@@ -31,7 +31,7 @@ def test_series_are_raised_and_never_lowered(archive: Archive) -> None:
     assert parts["sum"] == pytest.approx(0.05 + 0.1 + 5.0 + 1e6, rel=1e-12)
 
 
-def test_what_a_transaction_takes_back_is_not_counted(archive: Archive) -> None:
+def test_counts_of_a_failed_transaction_are_rolled_back(archive: Archive) -> None:
     def work(connection: sa.Connection) -> None:
         counters.add(connection, [counters.Count(counters.RETRIES, (TILE,))])
         raise BadDataError("no")
@@ -41,7 +41,7 @@ def test_what_a_transaction_takes_back_is_not_counted(archive: Archive) -> None:
     assert counted(archive) == {}
 
 
-def test_many_who_raise_the_same_series_at_once_lose_none(archive: Archive) -> None:
+def test_simultaneous_increments_of_a_series_are_all_counted(archive: Archive) -> None:
     """No deadlock occurs, whatever the order in which each transaction names the counters."""
     retries, failures = counters.Count(counters.RETRIES, (TILE,)), counters.Count(counters.FAILURES, (TILE, "BadDataError"), 0.5)
 
@@ -56,7 +56,7 @@ def test_many_who_raise_the_same_series_at_once_lose_none(archive: Archive) -> N
     }  # fmt: skip
 
 
-def test_products_are_counted_with_their_checks_and_again_when_the_index_is_made_anew(archive: Archive, publish: Publisher) -> None:
+def test_counts_of_products_and_checks_survive_reindexing(archive: Archive, publish: Publisher) -> None:
     verdicts = {VERDICTS: {"rms": "", "position": "5 arcsec off", "sane": "none"}, FAILED_ERRORS: ["sane"]}
     made = [publish(TILE, text=text, metadata=verdicts) for text in ("x", "yy")]
     found = counted(archive)

@@ -45,7 +45,7 @@ def disk(archive: Archive) -> list[str]:
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 @pytest.mark.parametrize("point", files.CRASH_POINTS)
-def test_killed_at_every_point_it_converges(archive, engine_url, point, how):
+def test_publication_killed_at_any_point_is_completed_or_removed(archive, engine_url, point, how):
     status = publish_and_die(archive, engine_url, f"tile_image/{point}:{how}")
     assert status == -getattr(signal, how)
     published = archive.current("tile_image", WINDOW)
@@ -81,7 +81,7 @@ def test_a_re_run_before_the_sweep_takes_the_next_version(archive, engine_url, p
     ]
 
 
-def test_a_living_publisher_is_left_alone(archive):
+def test_the_sweep_leaves_a_live_publisher_alone(archive):
     with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
         (draft.path / "x").write_text("x")
         swept = integrity.sweep(archive, min_age_s=0)
@@ -109,7 +109,7 @@ def test_an_orphan_that_was_damaged_is_not_adopted(archive, engine_url):
     assert not orphan.exists()
 
 
-def test_what_is_not_the_archives_is_left(archive, publish):
+def test_sweep_keeps_foreign_directories(archive, publish):
     foreign = publish("tile_image").path.with_name("v0009")
     foreign.mkdir()
     (foreign / "mine.txt").write_text("do not delete")
@@ -171,7 +171,7 @@ def fill(archive, publish, tmp_path):
     quarantine.release(archive, tmp_path / "sb01.hdf5")
 
 
-def test_the_index_comes_back_from_the_sidecars(archive, engine_url, publish, tmp_path):
+def test_the_index_is_restored_from_the_sidecars(archive, engine_url, publish, tmp_path):
     fill(archive, publish, tmp_path)
     before = everything(archive)
     assert {len(rows) for rows in before.values()} >= {2, 6}
@@ -222,7 +222,7 @@ def test_reindexing_renews_an_index_of_another_format(archive, engine_url, publi
     assert len(archive.products()) == 1
 
 
-def test_reindexing_refuses_what_it_cannot_believe(archive, engine_url, publish):
+def test_reindexing_refuses_damaged_products_and_sidecars(archive, engine_url, publish):
     short, nameless, good = publish("tile_image"), publish("caltables", NIGHT), publish("sky_model", None)
     (short.path / "data.txt").write_text("")
     (nameless.path / "product.json").write_text("{torn")

@@ -15,7 +15,7 @@ THEN, LATER = datetime(2026, 1, 26, 3, tzinfo=UTC), datetime(2026, 1, 27, 3, tzi
 ARCSEC = 1 / 3600
 
 
-def test_all_that_was_said_stays_in_order(archive: Archive) -> None:
+def test_all_judgements_are_kept_in_order(archive: Archive) -> None:
     first = judgements.judge(archive, "S1", 40.0, 16.27, verdict="unsure", name=" A. Observer ", note="faint\nyet there", at=THEN)
     judgements.judge(archive, "S2", 50.0, 16.27, verdict="artefact", name="B", at=THEN)
     last = judgements.judge(archive, "S1", 40.0, 16.27, verdict="real", name="C", at=LATER)
@@ -28,7 +28,7 @@ def test_all_that_was_said_stays_in_order(archive: Archive) -> None:
     assert judgements.of_places(judgements.judgements(archive), ["S1"], [40.0], [16.27]) == [[first, last]]
 
 
-def test_it_stays_with_the_place_whatever_the_source_is_called(archive: Archive) -> None:
+def test_a_judgement_belongs_to_the_position_not_the_source_name(archive: Archive) -> None:
     """The limit is 5 arcsec at any right ascension; 1 degree of right ascension is cos(16.27 deg) = 0.96 degrees on the sky."""
     judgements.judge(archive, "new J0240", 359.9999, 16.27, verdict="real", name="A")
     judged = judgements.judgements(archive)
@@ -47,7 +47,7 @@ def test_it_stays_with_the_place_whatever_the_source_is_called(archive: Archive)
         ({"note": "x" * 2001}, "at most 2000"),
     ],
 )
-def test_what_is_no_judgement_is_refused(archive: Archive, change: dict[str, str], words: str) -> None:
+def test_invalid_judgements_are_refused(archive: Archive, change: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
         judgements.judge(archive, "S", 1.0, 2.0, **{"verdict": "real", "name": "A", **change})
     with pytest.raises(ConfigurationError, match="needs a source id and a place on the sky"):
@@ -55,7 +55,7 @@ def test_what_is_no_judgement_is_refused(archive: Archive, change: dict[str, str
     assert judgements.judgements(archive) == []
 
 
-def test_reindexing_sweeping_and_restoring_keep_it(archive: Archive, engine_url: str | None, tmp_path) -> None:
+def test_reindexing_sweeping_and_restoring_keep_judgements(archive: Archive, engine_url: str | None, tmp_path) -> None:
     judged = judgements.judge(archive, "S", 1.0, 2.0, verdict="real", name="A", note="größer")
     integrity.reindex(archive.root, engine_url)
     integrity.sweep(archive, everywhere=True)

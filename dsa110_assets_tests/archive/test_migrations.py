@@ -132,7 +132,7 @@ def test_forward_keeps_every_row_and_makes_what_a_new_index_has(of_2: Archive) -
     assert migrated == shape(of_2)
 
 
-def test_back_and_forth_loses_nothing_and_is_noted(filled: Archive) -> None:
+def test_migrating_back_and_forth_loses_nothing_and_is_recorded(filled: Archive) -> None:
     before, shape_before = everything(filled), shape(filled)
     assert migrations.migrate(filled.index, 2).steps
     filled.close()
@@ -146,7 +146,7 @@ def test_back_and_forth_loses_nothing_and_is_noted(filled: Archive) -> None:
     assert [(line["from"], line["to"], line["version"]) for line in lines] == [(3, 2, __version__), (2, 3, __version__)]
 
 
-def test_through_formats_that_move_data_and_back(filled: Archive) -> None:
+def test_migrations_that_move_data_can_be_reverted(filled: Archive) -> None:
     """Two steps at once: the way back restores the column that the second step removed from the copy that the first step made."""
     before, shape_before = everything(filled), shape(filled)
     assert [step.end for step in migrations.migrate(filled.index, known=NEWER).steps] == [4, 5]
@@ -157,7 +157,7 @@ def test_through_formats_that_move_data_and_back(filled: Archive) -> None:
     assert shape(filled).keys() == shape_before.keys()
 
 
-def test_older_code_works_with_a_format_that_allows_it_and_is_refused_by_one_that_does_not(filled: Archive) -> None:
+def test_older_code_works_only_with_formats_that_allow_it(filled: Archive) -> None:
     migrations.migrate(filled.index, 4, known=NEWER)
     filled.close()
     assert format_now(filled) == (4, 3)
@@ -178,12 +178,12 @@ def test_older_code_works_with_a_format_that_allows_it_and_is_refused_by_one_tha
 
 
 @pytest.mark.parametrize("to", [1, 4])
-def test_a_format_that_no_step_leads_to_is_refused(filled: Archive, to: int) -> None:
+def test_an_unknown_format_is_refused(filled: Archive, to: int) -> None:
     with pytest.raises(ConfigurationError, match=rf"format {to} is requested; .* knows formats 2 to 3"):
         migrations.migrate(filled.index, to)
 
 
-def test_an_older_index_keeps_what_no_record_tells_when_it_is_rebuilt(filled: Archive, engine_url: str | None) -> None:
+def test_rebuilding_an_older_index_keeps_alerts_marks_and_counters(filled: Archive, engine_url: str | None) -> None:
     before = everything(filled)
     migrations.migrate(filled.index, 2)
     filled.close()
@@ -210,7 +210,7 @@ migrations.migrate(Archive(root, url).index, known=steps)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_one_that_is_killed_between_two_steps_has_done_nothing(filled: Archive, engine_url: str | None, number: signal.Signals) -> None:
+def test_a_migration_killed_between_two_steps_changes_nothing(filled: Archive, engine_url: str | None, number: signal.Signals) -> None:
     before, shape_before = everything(filled), shape(filled)
     filled.close()
     child = subprocess.Popen(
@@ -227,7 +227,7 @@ def test_one_that_is_killed_between_two_steps_has_done_nothing(filled: Archive, 
     assert filled.index.read(index.history) == []
 
 
-def test_two_at_once_do_it_once(of_2: Archive, engine_url: str | None) -> None:
+def test_two_simultaneous_migrations_run_once(of_2: Archive, engine_url: str | None) -> None:
     both = [Archive(of_2.root, engine_url) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(lambda archive: len(migrations.migrate(archive.index).steps), both))
@@ -250,7 +250,9 @@ def command(of_2: Archive, engine_url: str | None, tmp_path: Path, monkeypatch: 
     return of_2
 
 
-def test_the_command_says_first_and_keeps_a_copy_of_a_file(command: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_has_a_dry_run_and_keeps_a_copy_of_the_file(
+    command: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = everything(command)
     assert main(["archive", "migrate", "--dry-run", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -60,7 +60,7 @@ def tree(place: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.row(47, cases="commands that read, by a user without permission to write")
-def test_commands_that_read_need_no_more_than_that(others: small_archive.SmallArchive, command: tuple[str, ...]) -> None:
+def test_reading_commands_need_only_read_access(others: small_archive.SmallArchive, command: tuple[str, ...]) -> None:
     before = tree(others.root)
     done = reader(others, PROGRAM, *command)
     assert done.returncode == 0, done.stderr
@@ -68,7 +68,7 @@ def test_commands_that_read_need_no_more_than_that(others: small_archive.SmallAr
 
 
 @pytest.mark.row(47)
-def test_an_analyst_needs_no_more(others: small_archive.SmallArchive) -> None:
+def test_analysts_need_only_read_access(others: small_archive.SmallArchive) -> None:
     done = reader(others, ANALYSIS)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[-1] == "tile_image-20260125T2205-v1"
@@ -81,7 +81,7 @@ def test_an_analyst_needs_no_more(others: small_archive.SmallArchive) -> None:
     ids=" ".join,
 )  # fmt: skip
 @pytest.mark.row(47, cases="commands that write and say what they may not")
-def test_commands_that_write_say_what_they_may_not(others: small_archive.SmallArchive, command: tuple[str, ...]) -> None:
+def test_writing_commands_name_the_missing_permission(others: small_archive.SmallArchive, command: tuple[str, ...]) -> None:
     done = reader(others, PROGRAM, *command)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
@@ -89,7 +89,7 @@ def test_commands_that_write_say_what_they_may_not(others: small_archive.SmallAr
 
 
 @pytest.mark.row(47)
-def test_a_reader_sees_what_a_writer_that_is_at_work_has_published(others: small_archive.SmallArchive) -> None:
+def test_a_reader_sees_what_an_active_writer_has_published(others: small_archive.SmallArchive) -> None:
     """While the index is open for writing, its log holds the newest rows."""
     with Archive(others.root) as writer:
         writer.reject("tile_image-20260125T2205-v1", "wrong")
@@ -102,7 +102,7 @@ def test_a_reader_sees_what_a_writer_that_is_at_work_has_published(others: small
 
 @pytest.mark.parametrize("left", [("-wal", "-shm"), ("-wal",)])
 @pytest.mark.row(47)
-def test_a_log_left_behind_is_read_too(others: small_archive.SmallArchive, tmp_path: Path, left: tuple[str, ...]) -> None:
+def test_rows_in_a_leftover_write_ahead_log_are_read(others: small_archive.SmallArchive, tmp_path: Path, left: tuple[str, ...]) -> None:
     """After a crash, or in a copy, the index file alone lacks the newest rows."""
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -126,7 +126,7 @@ def locked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "archive"
 
 
-def test_what_changed_while_it_was_read_is_read_again(locked_up: Path) -> None:
+def test_a_file_that_changed_during_reading_is_read_again(locked_up: Path) -> None:
     path, seen = locked_up / "index.sqlite", []
 
     def work() -> int:
@@ -138,7 +138,7 @@ def test_what_changed_while_it_was_read_is_read_again(locked_up: Path) -> None:
     assert readonly.retry_if_changed(path, work) == 3
 
 
-def test_nothing_is_written_through_it(locked_up: Path) -> None:
+def test_a_read_only_archive_refuses_writes(locked_up: Path) -> None:
     with Archive(locked_up) as archive, pytest.raises(ConfigurationError, match="cannot be written"):
         archive.index.write(lambda c: c.exec_driver_sql("INSERT INTO meta VALUES ('a', 'b')"))
     with Archive(locked_up) as archive:
@@ -146,7 +146,7 @@ def test_nothing_is_written_through_it(locked_up: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a b", "a%20b", "a?mode=rwc", "ä#1"])
-def test_directories_of_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_archives_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     Archive.create(tmp_path / name).close()
     monkeypatch.setattr(readonly, "may_write", lambda _: False)
     with Archive(tmp_path / name) as archive:

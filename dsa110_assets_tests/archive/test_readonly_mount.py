@@ -37,12 +37,12 @@ try:
 except OSError as error:
     assert error.errno == 30, error
 from dsa110_assets.cli import main
-told = []
+results = []
 for command in json.loads(sys.argv[2]):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main(command)
-    told.append([status, out.getvalue(), err.getvalue()])
+    results.append([status, out.getvalue(), err.getvalue()])
 import dsa110_assets as dsa
 archive = dsa.open_archive()
 image = archive.image("2026-01-25T22:05")
@@ -54,7 +54,7 @@ from dsa110_assets.portal.app import create_app
 from dsa110_assets_tests.portal.conftest import ask
 app = create_app(archive.root, inbox=Path(os.environ["DSA110_INBOX"]))
 pages = {page: ask(app, page).status for page in json.loads(sys.argv[4])}
-print(json.dumps({"told": told, "analyst": analyst, "pages": pages}))
+print(json.dumps({"results": results, "analyst": analyst, "pages": pages}))
 """
 
 
@@ -77,7 +77,7 @@ def test_everything_that_reads_works_on_a_read_only_mount(tmp_path: Path) -> Non
     done = subprocess.run(["unshare", "-rm", *words], env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    results = dict(zip(map(tuple, (*READING, *WRITING)), answer["told"], strict=True))
+    results = dict(zip(map(tuple, (*READING, *WRITING)), answer["results"], strict=True))
     refused = {command: results[tuple(command)][2] for command in map(tuple, READING) if results[command][0] != 0}
     assert refused == {}
     assert (out / "curve.ecsv").stat().st_size > 0

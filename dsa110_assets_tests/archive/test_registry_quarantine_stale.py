@@ -78,7 +78,7 @@ def test_rejecting_restoring_and_superseding_sets(archive):
         caltable_registry.reject(archive, "3C999", "x")
 
 
-def test_what_a_person_changes_of_a_set_holds_and_can_be_taken_back(archive, tmp_path):
+def test_manual_changes_of_a_set_hold_and_can_be_reverted(archive, tmp_path):
     """Changed validity and retirements hold at once, also in a rebuilt index, and no published byte changes."""
     product = publish_tables(archive, "3C138", "3C48")
     one, other = (f"{product.id}/{name}" for name in ("3C138", "3C48"))
@@ -142,7 +142,7 @@ def test_a_rejected_set_makes_exactly_its_dependents_stale(archive, publish):
     assert stale(archive) == []
 
 
-def test_what_is_made_of_two_sets_is_stale_with_either_and_with_no_other(archive, publish):
+def test_products_of_two_sets_become_stale_with_either_and_no_other(archive, publish):
     tables = publish_tables(archive, "3C138", "3C48", "3C147")
     near, across, other = (f"{tables.id}/{name}" for name in ("3C138", "3C48", "3C147"))
     both = publish("calibrated_ms", WINDOWS[0], [tables], metadata={"caltable_set": near, "caltable_sets": [across, near]})
@@ -177,7 +177,7 @@ def test_the_same_bytes_again_make_nothing_stale(archive, publish):
     assert len(stale(archive)) == 1
 
 
-def test_quarantine_keeps_the_file_the_reason_and_the_way_back(archive, tmp_path):
+def test_quarantine_keeps_file_and_reason_and_can_be_released(archive, tmp_path):
     file = tmp_path / "2026-01-25T22:26:05_sb00.hdf5"
     file.write_bytes(b"short")
     before = file.stat()
@@ -203,7 +203,7 @@ def test_quarantine_keeps_the_file_the_reason_and_the_way_back(archive, tmp_path
         quarantine.release(archive, file)
 
 
-def test_a_file_that_arrives_again_is_judged_afresh(archive, tmp_path):
+def test_quarantine_does_not_hold_for_a_changed_file(archive, tmp_path):
     file = tmp_path / "sb00.hdf5"
     file.write_bytes(b"short")
     one = quarantine.quarantine(archive, file, "is truncated")

@@ -31,7 +31,7 @@ def removed(archive, now=LATER, limits=LIMITS):
     return {d.product.id for d in retention.plan(archive, limits, CONSUMERS, now) if d.remove}
 
 
-def test_only_old_finished_intermediate_products_go(archive, chain):
+def test_only_old_finished_intermediate_products_are_removed(archive, chain):
     group, measured, applied, image = chain
     assert removed(archive) == {measured.id, applied.id}
     assert removed(archive, datetime.now(UTC) + timedelta(days=29)) == set()
@@ -60,7 +60,7 @@ def test_pinned_products_and_all_they_were_made_from_stay(archive, chain):
     assert removed(archive) == {chain[1].id, chain[2].id}
 
 
-def test_inputs_of_unfinished_products_stay(archive, publish, chain):
+def test_inputs_of_unfinished_products_are_kept(archive, publish, chain):
     other = publish("measurement_set", "2026-01-25T22:30")
     assert other.id not in removed(archive)
     publish("calibrated_ms", "2026-01-25T22:30", [other])
@@ -77,7 +77,7 @@ def test_inputs_of_stale_products_stay(archive, publish, chain):
     assert removed(archive) == set()
 
 
-def test_tiles_do_not_go_early_until_the_night_is_made_through_their_mosaics(archive, publish):
+def test_tiles_are_removed_early_only_after_their_night_is_made(archive, publish):
     """A night's mosaic is made from hours and reads their tiles; if a tile is in two hours, both must be in the night's mosaic."""
     tile = publish("tile_image")
     hours = [publish("hour_mosaic", f"2026-01-25T{hour}:00", [tile]) for hour in (22, 23)]
@@ -105,7 +105,7 @@ def test_inputs_of_a_running_publication_stay(archive, chain):
     assert chain[1].id in removed(archive)
 
 
-def test_superseded_and_rejected_versions_go_sooner(archive, publish):
+def test_superseded_and_rejected_versions_are_removed_sooner(archive, publish):
     old, new = publish("tile_image", text="1"), publish("tile_image", text="2")
     moment = datetime.now(UTC) + timedelta(days=11)
     assert removed(archive, moment) == {old.id}
@@ -154,7 +154,7 @@ def test_a_backup_restores_everything_lost(archive, engine_url, publish, tmp_pat
     assert archive.get(later.id) == later
 
 
-def test_backups_are_rotated_and_never_half(archive, publish, tmp_path, monkeypatch):
+def test_backups_are_rotated_and_never_incomplete(archive, publish, tmp_path, monkeypatch):
     publish("caltables", NIGHT)
     start = datetime(2026, 1, 25, tzinfo=UTC)
     for day in range(4):
@@ -190,7 +190,7 @@ def test_damaged_or_foreign_backups_are_refused(archive, engine_url, publish, tm
 
 
 @pytest.mark.row(41, cases="bad items that stop no other")
-def test_a_damaged_caltable_is_taken_from_an_earlier_backup_and_keeps_no_other(archive, publish, tmp_path):
+def test_a_damaged_caltable_is_taken_from_an_earlier_backup(archive, publish, tmp_path):
     whole, damaged = publish("caltables", NIGHT), publish("caltables", "2026-01-26")
     start = datetime(2026, 1, 27, tzinfo=UTC)
     first = backup.backup(archive, tmp_path / "b", keep=9, now=start)

@@ -36,7 +36,7 @@ def test_products_are_those_of_the_archive(filled: Archive) -> None:
         assert then.products(asset, since, until, removed=removed) == filled.products(asset, since, until, removed=removed)
 
 
-def test_it_stays_as_it_was_and_asks_once(filled: Archive, publish: Publisher) -> None:
+def test_a_snapshot_does_not_change_and_asks_each_question_once(filled: Archive, publish: Publisher) -> None:
     then = Snapshot(filled, FIRST, LAST, ["tile_image"])
     before, outside = then.current("tile_image", KEYS[1]), publish("tile_image", KEYS[0])
     later = publish("tile_image", KEYS[1])
@@ -48,7 +48,7 @@ def test_it_stays_as_it_was_and_asks_once(filled: Archive, publish: Publisher) -
     assert [filled.once("question", lambda: next(answers))] == ["b"]
 
 
-def test_what_was_in_place_is_trusted_no_longer_than_asked(filled: Archive) -> None:
+def test_files_found_in_place_are_trusted_for_the_given_time_only(filled: Archive) -> None:
     made = filled.current("tile_image", KEYS[3])
     assert made is not None
     trusting = Snapshot(filled, FIRST, LAST, trusted_s=60.0)
@@ -76,7 +76,7 @@ def test_the_last_product_with_metadata_at_a_path_is_found_by_the_database(archi
     assert found(("seen", "05"), "2026-02") == KEYS[0]
 
 
-def test_what_was_published_since(filled: Archive, publish: Publisher) -> None:
+def test_publications_after_a_time_stamp_are_listed(filled: Archive, publish: Publisher) -> None:
     ((stamp, *_),) = filled.published(None)
     assert filled.published(stamp) == []
     made = publish("tile_image", KEYS[0])

@@ -94,7 +94,7 @@ def test_an_exception_leaves_nothing(archive):
     assert [p for p in archive.root.rglob("*") if p.is_file() and "tile_image" in str(p)] == []
 
 
-def test_validators_decide(archive):
+def test_validators_can_refuse_publication(archive):
     seen = []
     with (  # noqa: PT012
         pytest.raises(SilentWrongnessError, match=r"2026-01-25T22:25: not published: no sky; no wcs"),
@@ -109,7 +109,7 @@ def test_validators_decide(archive):
 
 
 @pytest.mark.parametrize("content", ["nothing", "link", "sidecar", "fifo"])
-def test_what_is_no_product_is_refused(archive, content):
+def test_invalid_product_contents_are_refused(archive, content):
     with (  # noqa: PT012
         pytest.raises(SilentWrongnessError, match=r"nothing was written|plain files|archive's own"),
         archive.publish("tile_image", WINDOW, [], **MADE) as draft,
@@ -151,7 +151,7 @@ def test_bad_partitions_are_refused(archive, partition):
         archive.current("tile_image", partition)
 
 
-def test_a_hostile_run_id_stays_inside(archive, tmp_path):
+def test_a_hostile_run_id_does_not_leave_the_archive(archive, tmp_path):
     hostile = {**MADE, "run_id": "../../../x" * 40}
     with archive.publish("tile_image", WINDOW, [], **hostile) as draft:
         assert draft.path.is_relative_to(archive.root / "tile_image")
@@ -159,7 +159,7 @@ def test_a_hostile_run_id_stays_inside(archive, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"archive"}
 
 
-def test_unknown_inputs_and_ids_say_what_is_there(archive, publish):
+def test_errors_about_unknown_inputs_and_ids_name_existing_ones(archive, publish):
     with pytest.raises(NotFoundError, match="measurement_set-20260125T2225-v1 is not in the archive"):
         publish("tile_image", WINDOW, [type("P", (), {"id": "measurement_set-20260125T2225-v1"})])
     publish("tile_image")
@@ -245,7 +245,7 @@ def test_concurrent_publishers_get_versions_of_their_own(archive, publish):
 
 
 @pytest.mark.postgres
-def test_a_slower_publisher_does_not_push_a_newer_version_aside(tmp_path, postgres_database, monkeypatch):
+def test_a_slower_publisher_does_not_supersede_a_newer_version(tmp_path, postgres_database, monkeypatch):
     """Version 1 is indexed after version 2, but read the index before version 2 was in it."""
     with Archive.create(tmp_path / "a", postgres_database) as archive:
         with archive.publish("tile_image", WINDOW, [], **MADE) as draft:
@@ -304,7 +304,7 @@ def test_pin_and_state_are_kept_beside_the_product(archive, publish):
         archive.reject(product.id, " ")
 
 
-def test_an_archive_is_never_made_by_opening_it(tmp_path):
+def test_opening_a_missing_archive_does_not_create_it(tmp_path):
     with pytest.raises(ConfigurationError, match="there is no archive"):
         Archive(tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
@@ -323,7 +323,7 @@ def test_creating_twice_keeps_everything(archive, publish, engine_url):
         assert again.current("tile_image", WINDOW) == product
 
 
-def test_a_lost_index_is_an_alarm_not_an_empty_archive(tmp_path):
+def test_a_lost_index_is_an_error_not_an_empty_archive(tmp_path):
     with Archive.create(tmp_path / "a") as archive:
         pass
     for file in archive.root.glob("index.sqlite*"):
@@ -399,7 +399,7 @@ def test_a_locked_database_is_waited_for(tmp_path, monkeypatch):
 
 
 @pytest.mark.postgres
-def test_a_lost_connection_is_made_again(tmp_path, postgres_database):
+def test_a_lost_database_connection_is_renewed(tmp_path, postgres_database):
     with Archive.create(tmp_path / "a", postgres_database) as archive:
         archive.products()
         admin = sa.create_engine(postgres_database)
@@ -415,7 +415,7 @@ def test_a_lost_connection_is_made_again(tmp_path, postgres_database):
         assert archive.get(draft.product.id) == draft.product
 
 
-def test_an_outage_longer_than_patience_leaves_an_orphan_not_a_loss(tmp_path, monkeypatch):
+def test_a_long_outage_leaves_an_orphan_that_the_sweep_adopts(tmp_path, monkeypatch):
     from dsa110_assets.archive import integrity
 
     monkeypatch.setattr(index, "BUSY_S", 0.01)
@@ -435,7 +435,7 @@ def test_an_outage_longer_than_patience_leaves_an_orphan_not_a_loss(tmp_path, mo
         assert archive.current("tile_image", WINDOW, check=True) is not None
 
 
-def test_what_the_pages_ask_of_a_large_index(archive, publish):
+def test_queries_of_the_pages_give_counts_and_gaps(archive, publish):
     """Counts, newest products and gaps. Only the sum of published bytes includes superseded, rejected and removed products."""
     before = datetime.now(UTC)
     keys = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-26T00:00"]
@@ -472,7 +472,7 @@ def test_what_the_pages_ask_of_a_large_index(archive, publish):
     assert archive.published_bytes(datetime.now(UTC)) == 0
 
 
-def test_figures_are_the_products_own_and_foreign_ones_are_none(archive, publish):
+def test_figures_are_read_from_products_and_invalid_ones_are_none(archive, publish):
     metadata = [{"rms_jy": 0.002, "n": 3, "held": True}, {"rms_jy": "north"}, {"rms_jy": None, "n": 10**12}, {"rms_jy": 1e-30}]
     keys = [f"2026-01-25T22:{5 * n:02d}" for n in range(4)]
     made = [publish("tile_image", key, metadata=one) for key, one in zip(keys, metadata, strict=True)]
@@ -515,7 +515,7 @@ def test_groups_are_counted_and_gathered_as_their_figures_are(archive, publish):
     assert again.version == 2
 
 
-def test_what_checks_spoke_against_is_found_among_windows(archive, publish):
+def test_products_with_failed_checks_are_found_by_date(archive, publish):
     for key, failed in (("2026-01-25T22:05", 0), ("2026-01-25T22:10", 2), ("2026-01-26T00:00", 10), ("2026-01-27T00:00", 1)):
         publish("tile_image", key, metadata={"n_failed_checks": failed})
     publish("measurement_set", "2026-01-25T22:05")

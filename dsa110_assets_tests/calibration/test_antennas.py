@@ -96,7 +96,7 @@ def test_fluxes_are_those_of_a_direct_fit(vis: Visibilities, sky: SkyModel) -> N
     np.testing.assert_allclose(errors, SIGMA_JY * np.sqrt(np.diag(np.linalg.inv(both[0] @ both[0].T))), rtol=0.05)
 
 
-def test_the_scale_is_what_most_sources_say() -> None:
+def test_the_field_scale_is_robust_to_a_flaring_source() -> None:
     """400 trials of 15 sources at 0.85, one of which flared threefold. With Huber's limit of 1.5 it shifts the scale by up to
     1.5 / (14 x 0.87) of a source's error, which is half of the mean's. Errors include that scatter, so pulls are no wider than 1."""
     rng = np.random.default_rng(1)
@@ -113,7 +113,7 @@ def test_the_scale_is_what_most_sources_say() -> None:
     assert field_scale.field_scale(np.array([np.nan]), np.array([0.1])).count == 0
 
 
-def test_power_the_model_lacks_is_seen_above_no_noise(vis: Visibilities, sky: SkyModel) -> None:
+def test_power_missing_from_the_model_is_measured_above_the_noise(vis: Visibilities, sky: SkyModel) -> None:
     residual = replace(vis, data=vis.data - predict(vis, sky)[..., None])
     power, error = field_scale.unknown_power(residual)
     assert abs(power) < 4 * error
@@ -171,7 +171,7 @@ def test_gains_delays_and_scale_are_put_right(vis: Visibilities, sky: SkyModel) 
     assert np.abs(fluxes(wrong, sky)[0][0] - 1) > 0.1
 
 
-def test_what_was_applied_is_a_calibration_table(vis: Visibilities, sky: SkyModel) -> None:
+def test_applied_gains_are_usable_as_a_calibration_table(vis: Visibilities, sky: SkyModel) -> None:
     """The gains that were applied, written as a table and applied like any table, give the same data to a few roundings of complex64."""
     gains = ones() * np.exp(0.3j * np.random.default_rng(3).normal(size=(117, 1, 2)))
     wrong = with_gains(vis, gains)
@@ -182,7 +182,7 @@ def test_what_was_applied_is_a_calibration_table(vis: Visibilities, sky: SkyMode
     np.testing.assert_allclose(again.data[good], after.data[good], atol=2e-6 * np.abs(after.data).max())
 
 
-def test_a_source_that_flared_is_no_broken_antenna(vis: Visibilities, sky: SkyModel) -> None:
+def test_a_flaring_source_is_not_taken_for_a_broken_antenna(vis: Visibilities, sky: SkyModel) -> None:
     flux = sky.flux_jy.copy()
     flux[1] *= 0.4
     observed = antennas.observe(vis, replace(sky, flux_jy=flux), EpochOptions(), bright_sources)
@@ -193,7 +193,7 @@ def test_a_source_that_flared_is_no_broken_antenna(vis: Visibilities, sky: SkyMo
     assert_right(fixed(vis, observed), sky)
 
 
-def test_a_source_no_catalogue_has_is_taken_into_the_model(vis: Visibilities, sky: SkyModel) -> None:
+def test_an_uncatalogued_source_is_added_to_the_model(vis: Visibilities, sky: SkyModel) -> None:
     catalogue = sky.select(np.arange(len(sky)) != 1)
     observed = antennas.observe(vis, catalogue, EpochOptions(), bright_sources)
     assert observed.new_sources == 1
@@ -202,7 +202,7 @@ def test_a_source_no_catalogue_has_is_taken_into_the_model(vis: Visibilities, sk
     assert_right(fixed(vis, observed), sky)
 
 
-def test_a_sky_that_is_hardly_known_is_completed_before_gains_are_believed(vis: Visibilities, sky: SkyModel) -> None:
+def test_an_incomplete_sky_model_is_completed_before_gains_are_solved(vis: Visibilities, sky: SkyModel) -> None:
     """A source of 8 Jy with index +0.2 that no catalogue has, nine more unlisted sources of 0.3 to 1.4 Jy, and gains that drifted by 2 %.
 
     A gain on 8 Jy has an error of 1 / (8 sqrt(2 x 24 x 32 x 15)), 0.08 %: five times that is allowed, and as much again for the residual

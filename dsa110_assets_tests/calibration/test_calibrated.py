@@ -62,7 +62,7 @@ def tables(vis: Visibilities, n_solutions: int) -> list[Gains]:
 
 @pytest.mark.parametrize("n_solutions", [1, 3])
 @pytest.mark.parametrize(("channels", "times"), [(1, 1), (4, 1), (3, 2), (1, 5)])
-def test_one_pass_is_the_stages(vis, tmp_path, channels: int, times: int, n_solutions: int) -> None:  # type: ignore[no-untyped-def]
+def test_one_pass_equals_the_stages(vis, tmp_path, channels: int, times: int, n_solutions: int) -> None:  # type: ignore[no-untyped-def]
     """The stages round to complex64 three times more: 1e-7 of |V| / |g|^2 (to 5 / 0.003) each, so 2e-6 of the largest."""
     measurement_set.write(vis, tmp_path / "raw.ms")
     solved = tables(vis, n_solutions)
@@ -98,7 +98,7 @@ def test_a_point_source_is_recovered(vis, tmp_path) -> None:  # type: ignore[no-
     np.testing.assert_array_equal(got.flags, vis.flags | unsolved)
 
 
-def test_what_cannot_be_averaged_is_refused(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_data_that_cannot_be_averaged_are_refused(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
     measurement_set.write(vis, tmp_path / "raw.ms")
     with pytest.raises(ValueError, match="must divide"):
         calibrated.calibrate_set(tmp_path / "raw.ms", tables(vis, 1), tmp_path / "a.ms", channels=5)

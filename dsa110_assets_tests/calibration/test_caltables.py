@@ -76,7 +76,7 @@ def test_the_same_solution_is_the_same_bytes(night, tmp_path):
     assert [name for name in trees[0] if trees[0][name] != trees[1][name]] == []
 
 
-def test_as_many_channels_as_the_telescope_has(night, tmp_path):
+def test_tables_with_all_channels_of_the_telescope_are_read_back(night, tmp_path):
     """Rows of 768 channels are longer than casacore's default bucket; files that were not averaged would give 6144."""
     _, ms, solution = night
     for n_chan in (768, 6144):

@@ -69,7 +69,7 @@ def test_gains_are_never_worse_than_before(times_sigma: float) -> None:
         assert np.mean(after) < 1.1 * expected
 
 
-def test_the_spread_is_found() -> None:
+def test_the_spread_of_drifting_gains_is_measured() -> None:
     """32 receptors give a standard deviation to 1/sqrt(2 x 31), 13 %: three times that is allowed."""
     solution = solve_epoch(sums(truth(0.05, 3)), EpochOptions())
     assert solution.drift_amplitude == pytest.approx(0.05, rel=0.4)
@@ -132,7 +132,7 @@ def test_a_changed_bandpass_is_corrected_where_it_changed() -> None:
     np.testing.assert_allclose(shape, gains[0, 3, :, 0] / gains[0, 3, :, 0].mean(), atol=5 * block_sigma)
 
 
-def test_a_spectrum_that_is_not_the_models_is_no_bandpass() -> None:
+def test_a_wrong_spectral_index_is_not_taken_for_a_bandpass_change() -> None:
     """The source's index differs by 0.9 from its model's: 4 % of amplitude from the middle of the band to its edge, the same in all
     receptors. A receptor whose bandpass changed as well is still recognised, with the same errors."""
     spectrum = (BLOCK_HZ / BLOCK_HZ.mean())[:, None] ** 0.45 + 0j
@@ -175,7 +175,7 @@ def test_a_shift_of_the_sky_is_taken_out_of_the_phases() -> None:
     assert plain.unjudged().without_shift(positions_m).applied == "none"
 
 
-def test_a_faint_field_says_nothing() -> None:
+def test_a_faint_field_judges_no_receptor() -> None:
     gains = np.ones((1, N_ANT, 1, 2), complex)
     gains[0, 5] = 0
     solution = solve_epoch(sums(gains, flux_jy=0.03), EpochOptions())
@@ -184,13 +184,13 @@ def test_a_faint_field_says_nothing() -> None:
     assert solution.applied == "none"
 
 
-def test_all_power_down_is_the_common_amplitude() -> None:
+def test_a_common_loss_of_power_is_the_common_amplitude() -> None:
     solution = solve_epoch(sums(np.full((1, 1, 1, 1), 0.85**0.5, complex)), EpochOptions())
     assert solution.common**2 == pytest.approx(0.85, abs=6 * SIGMA)
     assert solution.applied == "none"
 
 
-def test_noise_of_receptors_is_told_apart() -> None:
+def test_noise_factors_of_receptors_are_measured_separately() -> None:
     """A receptor's share is measured from 15 baselines x 24 samples in each of 8 slots, as a median over slots: 5 % per block."""
     shares = np.ones((N_ANT, 2))
     shares[3, 0], shares[7] = 4.0, 2.0
@@ -211,7 +211,7 @@ def test_an_antenna_that_lost_signal_gains_no_weight() -> None:
     np.testing.assert_allclose(np.median(factors[5], axis=0), 1.0, rtol=0.06)
 
 
-def test_a_model_that_is_not_the_sky_moves_no_gains() -> None:
+def test_a_wrong_sky_model_changes_no_gains() -> None:
     """A resolved source: visibilities fall with the squared distance between antennas at positions x. Its part x_i^2 + x_j^2 looks like
     gains, but no gains can cause the rest, 2 x_i x_j. The rest is larger, so nothing is applied."""
     x = np.random.default_rng(4).normal(size=N_ANT) * 0.15
@@ -224,7 +224,7 @@ def test_a_model_that_is_not_the_sky_moves_no_gains() -> None:
     assert solve_epoch(comparison, EpochOptions()).misfit == 0
 
 
-def test_gains_are_believed_beside_unlisted_sources() -> None:
+def test_gains_are_recovered_despite_unlisted_sources() -> None:
     """Unlisted sources change either part by 0.8 %, differently on every baseline and in both halves of the band: 0.6 % over the whole
     band, of which a gain absorbs the root of a fifteenth, 0.15 %. Gains that drifted by 0.8 % exceed twice that. They are right to
     0.15 %, to the noise of 0.09 % and, because 0.15 % is subtracted from their variance, to a fiftieth of themselves: 1.5 times that is
@@ -241,7 +241,7 @@ def test_gains_are_believed_beside_unlisted_sources() -> None:
     assert error(solution.gains, true) < 1.5 * np.sqrt(2) * np.hypot(0.0015, 0.0009)
 
 
-def test_a_receptor_with_the_phases_of_others_is_lost() -> None:
+def test_a_receptor_with_the_phases_of_another_is_flagged_as_lost() -> None:
     """Its products are another receptor's: the sky is present, with a different phase on every baseline. The mean of 15 such phases has
     an average length of a quarter, and more by chance."""
     rng = np.random.default_rng(6)
@@ -254,7 +254,7 @@ def test_a_receptor_with_the_phases_of_others_is_lost() -> None:
     assert list(zip(*np.nonzero(solution.lost), strict=True)) == [(5, 0), (5, 1)]
 
 
-def test_a_sky_the_model_does_not_know_condemns_no_antenna() -> None:
+def test_a_sky_missing_from_the_model_flags_no_antenna() -> None:
     """Half of the signal is from sources the model lacks, with different phases on every baseline."""
     rng = np.random.default_rng(6)
     comparison = sums(np.ones((1, 1, 1, 1), complex))

@@ -108,7 +108,7 @@ def test_a_flare_in_the_field_does_not_pull_the_gains(seen, true_gains, flux_jy)
     json.dumps(solution.report)
 
 
-def test_a_true_catalogue_stays_as_it_is(seen, true_gains):
+def test_a_correct_catalogue_is_not_changed(seen, true_gains):
     """Nothing differs by 5 sigma, so the model and hence the gains are identical, after one round."""
     vis, transit, sky = seen
     solution = night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources)
@@ -160,7 +160,7 @@ def test_sources_are_found_and_their_sidelobes_are_not(antennas: int, found: int
     np.testing.assert_allclose(sources.flux_jy, flux[:found], rtol=0.2)
 
 
-def test_what_sums_cannot_tell_apart_is_unknown() -> None:
+def test_columns_that_sums_cannot_distinguish_are_undetermined() -> None:
     """Two columns are equal: by Sherman and Morrison the inverse of 1 1^T + e I is (I - 1 1^T / (2 + e)) / e."""
     e = field_fit.ROUNDING
     inverse = field_fit.inverted(np.ones((2, 2)))
@@ -169,7 +169,7 @@ def test_what_sums_cannot_tell_apart_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(("power", "index"), [(2.6, -0.6), (2.4, -0.7)])
-def test_an_index_that_cannot_be_told_is_left(power: float, index: float) -> None:
+def test_an_undetermined_index_is_kept(power: float, index: float) -> None:
     """A new source has an index that is off by a step of 0.1; the sums are exact, with a variance of 10. The step's error is below 2 steps
     if the sum of its squared column is above 10 / 2^2."""
     normal, true = np.diag([1e5, 0.0, 1e4, power]), np.array([1.0, 1.0, 1.0, 1.0])
@@ -189,7 +189,7 @@ def test_an_index_that_cannot_be_told_is_left(power: float, index: float) -> Non
 
 
 @pytest.mark.parametrize("antennas", [8, 24])
-def test_the_part_that_gains_take_up_is_that_of_their_numbers(antennas: int) -> None:
+def test_the_part_absorbed_by_gains_follows_from_their_number(antennas: int) -> None:
     """With a point as the model, gains 1 + a + i b change a baseline's real part by a_i + a_j and its imaginary part by b_i - b_j. The
     fraction of white noise that least squares absorbs is the rank of this over the count; 2 / (n - 1) exceeds it by 1 / (2 n - 1) of
     it."""
@@ -202,7 +202,7 @@ def test_the_part_that_gains_take_up_is_that_of_their_numbers(antennas: int) -> 
     assert field.absorbed_part(vis) ** 2 == pytest.approx(rank / (2 * i.size) * (1 + 1 / (2 * antennas - 1)))
 
 
-def test_a_sky_that_the_model_lacks_is_told_from_noise() -> None:
+def test_sky_missing_from_the_model_is_distinguished_from_noise() -> None:
     """A point of 0.1 Jy that is missing from a model of a point of 1 Jy: a tenth. The noise of XX times that of YY and of each times the
     source are sqrt(2) 0.05^2 and 0.05 0.1 in 10^5 samples, which gives the power to 0.2 %."""
     model = synthetic.observe([(0.0, 0.0, 1.0)], autos=False).data[..., 0]

@@ -116,7 +116,7 @@ def test_a_steady_drift_is_recovered_at_every_time(frame: Visibilities, drift: D
     assert set(np.unique(made.gains.snr)) == {20}
 
 
-def test_what_only_one_set_has_is_taken_from_it(frame: Visibilities, drift: Drift) -> None:
+def test_gains_that_only_one_set_has_are_taken_from_it(frame: Visibilities, drift: Drift) -> None:
     """A receptor is dead at the later transit, an antenna at the nearer one, a receptor at both, and a subband is flagged. Channels
     that one set lacks follow the receptor's other channels, which is exact if the ripple does not change."""
     steady = replace(drift, ripple=drift.ripple * np.array([1, 0])[:, None, None])
@@ -146,7 +146,7 @@ def test_what_only_one_set_has_is_taken_from_it(frame: Visibilities, drift: Drif
 
 
 @pytest.mark.parametrize(("nearer", "way"), [(0, 0.3), (1, 0.7)])
-def test_where_the_way_round_is_not_known_the_nearer_set_holds(frame: Visibilities, drift: Drift, nearer: int, way: float) -> None:
+def test_the_nearer_set_is_used_where_the_phase_turn_is_ambiguous(frame: Visibilities, drift: Drift, nearer: int, way: float) -> None:
     """20X turns by 170 degrees, and 48Y has unrelated phases in every channel: the direction of their turn is unknown. In 87Y this holds
     for two channels only, which then follow the others."""
     rng = np.random.default_rng(7)

@@ -138,7 +138,7 @@ def test_a_healthy_transit_changes_nothing(tmp_path, seed):
 
 
 @pytest.mark.parametrize("factor", [1.15, 0.85, 1.03])
-def test_the_field_gives_a_listed_calibrator_its_flux(seen, true_gains, factor):
+def test_the_field_corrects_the_flux_of_a_listed_calibrator(seen, true_gains, factor):
     vis, transit, sky = seen
     solution, problems = solved(vis, sky, listed(transit, factor))
     report = solution.report
@@ -162,7 +162,7 @@ def test_a_standard_keeps_its_flux_and_is_refused_by_name(seen, true_gains):
 
 
 @pytest.mark.parametrize(("east", "north", "factor"), [(8.0, 0.0, 1.0), (-6.0, 20.0, 1.15)])
-def test_the_field_gives_a_calibrator_its_place(seen, true_gains, east, north, factor):
+def test_the_field_corrects_the_position_of_a_calibrator(seen, true_gains, east, north, factor):
     """Phases and amplitudes are then those of the true model; 0.05 rad is 0.4 arcsec on the longest baseline."""
     vis, transit, sky = seen
     solution, problems = solved(vis, sky, listed(transit, factor, east, north))
@@ -199,7 +199,7 @@ def test_a_resolved_calibrator_is_modelled_with_its_size(seen, true_gains, size)
 
 
 @pytest.mark.parametrize(("apart", "pa"), [(25.0, 0.0), (25.0, 60.0), (45.0, 0.0), (60.0, 90.0)])
-def test_a_double_is_described_or_refused(seen, true_gains, apart, pa):
+def test_a_double_source_is_modelled_or_refused(seen, true_gains, apart, pa):
     """25 arcsec are half a fringe on the longest baseline here. Beyond its null a double does not resemble a Gaussian."""
     vis, transit, sky = seen
     data = with_structure(vis, transit, true_gains, double(apart, pa))
@@ -230,7 +230,7 @@ def test_a_deaf_receptor_in_the_transit_is_dead_in_the_tables(seen, true_gains, 
     assert abs(shift(deaf, solution, true_gains)) < LIMIT
 
 
-def test_a_field_without_catalogue_sources_decides_nothing(seen):
+def test_a_field_without_catalogue_sources_keeps_the_listed_flux(seen):
     """Figures are NaN and the count is 0, and the listed flux is kept."""
     vis, transit, sky = seen
     report = night.calibrate_transit(vis, sky.select(np.zeros(len(sky), bool)), listed(transit, 1.15), SolveOptions()).report

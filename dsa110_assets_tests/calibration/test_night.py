@@ -90,7 +90,7 @@ def test_field_sources_matter(simulated):
     assert lone.report["reduced_chi2"] > 10 * full.report["reduced_chi2"]
 
 
-def test_gains_take_no_flux_from_faint_sources(simulated):
+def test_gains_absorb_no_flux_of_faint_sources(simulated):
     """Flux that the model lacks goes partly into the gains and is then missing from the data they correct.
 
     The test measures the response of corrected data to the field's sources beyond the 30 brightest, as a least-squares factor: 1

@@ -97,7 +97,7 @@ def test_each_fault_is_named(observation):
         assert any(word in p for p in problems)
 
 
-def test_nothing_left_is_wrong(observation):
+def test_undefined_quality_figures_are_problems(observation):
     """NaN figures are problems, not passes."""
     obs = observation(n_times=2, n_subbands=1)
     figures = assessed(obs)
@@ -105,7 +105,7 @@ def test_nothing_left_is_wrong(observation):
         assert quality.problems({**figures, name: float("nan")}, LIMITS)
 
 
-def test_every_receptor_sees_the_model_unless_its_gains_are_anothers(observation):
+def test_swapped_receptor_gains_reduce_the_response_to_the_model(observation):
     """The response is 1 by the normal equation of least squares, to the solver's tolerance; random phases leave at most 1 / sqrt(11)."""
     obs = observation(noise=0.05, n_subbands=4)
     options = SolveOptions(gain_solint_s=np.inf, min_snr_bandpass=0, min_snr_gain=0)

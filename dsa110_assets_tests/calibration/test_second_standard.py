@@ -53,7 +53,7 @@ def test_a_gaussians_visibility_is_its_fourier_transform():
     assert (major, minor, position) == pytest.approx((20, 8, 90))
 
 
-def test_moments_are_found_and_gains_are_not_taken_for_them():
+def test_moments_of_the_structure_are_distinguished_from_gains():
     pulls = []
     for seed in range(20):
         shape = structure.shape(sums(SMALL.visibility, seed=seed))
@@ -68,22 +68,22 @@ def test_moments_are_found_and_gains_are_not_taken_for_them():
     assert np.std(pulls) < 1 + 3 / np.sqrt(40)
 
 
-def test_a_double_leaves_what_no_gaussian_has():
+def test_a_double_source_leaves_a_large_excess_over_a_gaussian():
     """A double of 60 arcsec: most of its closure amplitudes and signs cannot be explained."""
     shape = structure.shape(sums(lambda u, v: np.cos(np.pi * 60 * ARCSEC * u)))
     assert max(shape.amplitude_excess, shape.phase_excess_rad) > 0.3
 
 
-def test_adding_sizes_never_makes_one_narrower_than_a_point():
+def test_adding_sizes_never_gives_a_negative_size():
     both = Gaussian(4e-9, 0.0, 1e-9).plus(Gaussian(-5e-9, 0.0, 1e-9))
     assert (both.uu, both.vv) == pytest.approx((0.0, 2e-9))
 
 
-def test_too_few_baselines_say_nothing():
+def test_too_few_baselines_give_no_shape():
     assert math.isnan(structure.shape(sums(SIZE.visibility, n=4)).amplitude_excess)
 
 
-def test_the_resolved_model_is_made_in_parts_as_it_is_whole(observation):
+def test_the_resolved_model_is_the_same_in_parts_and_as_a_whole(observation):
     obs = observation()
     centre = obs.vis.phase_centres_rad[0]
     sky = SkyModel(("c", "f"), centre[0] + np.array([0, 0.005]), centre[1] + np.array([0, 0.003]), np.array([10.0, 2.0]), np.zeros(2))
@@ -94,7 +94,7 @@ def test_the_resolved_model_is_made_in_parts_as_it_is_whole(observation):
     assert np.abs(whole - predicted(obs.vis, replace(field, size=POINT))).max() > 0.1
 
 
-def test_a_robust_mean_has_the_error_it_says():
+def test_the_error_of_a_robust_mean_matches_its_scatter():
     """Pulls about the truth over 400 draws, with a catalogue scatter of 3 % that the errors do not include, and with an outlier. The
     outlier shifts Huber's estimate by at most 1.5 errors of one value: 1.5 / sqrt(20) of the estimate's error."""
     rng = np.random.default_rng(1)
@@ -113,7 +113,7 @@ def test_a_robust_mean_has_the_error_it_says():
     assert 0.85 < np.std(spoilt) < 1.25
 
 
-def test_few_or_unclear_sources_are_no_group():
+def test_too_few_or_uncertain_sources_form_no_group():
     ratio, sigma, shift = np.ones(4), np.full(4, 0.01), np.zeros((2, 4))
     assert not group.of_sources(ratio, sigma, shift, shift + 1).known
     unclear = group.of_sources(np.ones(9), np.full(9, 0.3), np.zeros((2, 9)), np.ones((2, 9)))
@@ -129,7 +129,7 @@ def test_a_shift_of_many_fringes_is_found():
     assert gain > 1000
 
 
-def test_receptors_of_a_set(observation, tmp_path):
+def test_receptor_powers_are_stored_and_compared(observation, tmp_path):
     """Autocorrelations of |g|^2 5000 Jy give 5000 Jy; a dead receptor is null in the file and NaN when read."""
     obs = observation(noise=0.0005)
     vis = obs.vis

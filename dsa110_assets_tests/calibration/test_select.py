@@ -79,7 +79,7 @@ def test_rejected_sets_are_passed_over():
         chosen(a_set("bad", MJD, status="rejected"))
 
 
-def test_fallback_is_named_and_bounded():
+def test_fallback_to_the_last_good_set_is_marked_and_limited():
     """Outside every validity the last known good set is used, marked as such; beyond 30 days none is."""
     old = a_set("old", MJD - 3)
     choice = chosen(old)
@@ -91,7 +91,7 @@ def test_fallback_is_named_and_bounded():
         chosen()
 
 
-def test_a_valid_set_goes_before_a_nearer_invalid_one():
+def test_a_valid_set_has_precedence_over_a_nearer_invalid_one():
     narrow = a_set("narrow", MJD - 0.1, valid_end_mjd=MJD - 0.05)
     wide = a_set("wide", MJD - 0.4)
     assert chosen(narrow, wide).nearest is wide
@@ -141,7 +141,7 @@ def test_a_calibrators_next_transit_comes_after_a_sidereal_day():
         {"valid_start_mjd": MJD + 0.3, "valid_end_mjd": MJD + 0.3},
     ],
 )  # fmt: skip
-def test_only_what_may_be_applied_is_interpolated_with(changes):
+def test_only_applicable_sets_are_used_for_interpolation(changes):
     """A set whose validity was shortened by a standard's, to its own moment or to where the standard's ends, is not used either."""
     before = a_set("before", MJD - 0.1, valid_end_mjd=MJD + 0.25)
     assert between(before, a_set("after", MJD + 0.3, **changes)) == ["before"]

@@ -185,7 +185,7 @@ def test_flagged_samples_do_not_count(observation):
         np.testing.assert_array_equal(solution.gains.values, truth.gains.values)
 
 
-def test_weights_count(observation):
+def test_solutions_use_the_weights(observation):
     """Samples with ten times the noise and a hundredth of the weight pull less than with equal weight."""
     obs = observation(n_times=4, n_subbands=1)
     rng = np.random.default_rng(3)
@@ -274,7 +274,7 @@ def test_too_few_baselines(observation):
         assert solution.bandpass.flags[0, lone].all() != solved
 
 
-def test_uv_range(observation):
+def test_baselines_outside_the_uv_range_are_not_used(observation):
     """Wrong short-baseline data (an extended source not in the model) are kept out by the uv range."""
     obs = observation()
     uv_s = np.hypot(obs.vis.uvw_m[..., 0], obs.vis.uvw_m[..., 1]) / 299792458.0
@@ -287,7 +287,7 @@ def test_uv_range(observation):
     assert worst_error(wrong, solve(wrong.vis, obs.model, SolveOptions())) > 1e-3
 
 
-def test_missing_subband_is_flagged_and_kills_nobody(observation):
+def test_missing_subband_is_flagged_and_leaves_receptors_alive(observation):
     """Flagged channels have no solution; receptors stay alive."""
     obs = observation(n_subbands=2)
     flags = obs.vis.flags.copy()
@@ -313,7 +313,7 @@ def test_delays_split_off(observation):
     np.testing.assert_allclose(split.delays.values[0, ants, 0].real, truth_ns, atol=1e-4)
 
 
-def test_solutions_between_times(observation):
+def test_gains_between_solutions_are_interpolated(observation):
     """Linear interpolation follows amplitude and phase; outside the range the nearest holds."""
     obs = observation(drift=0.05, n_times=6)
     solution = solve(obs.vis, obs.model, PER_INTEGRATION)
@@ -358,7 +358,7 @@ def test_apply_weights_by_the_noise_and_honours_in_place(observation):
     )  # without autos: |g_i g_j|^2
 
 
-def test_what_cannot_be_solved_says_so(observation):
+def test_unsolvable_data_are_refused_with_the_reason(observation):
     obs = observation(n_times=2, n_subbands=1)
     with pytest.raises(BadDataError, match="no unflagged"):
         solve(replace(obs.vis, flags=np.ones_like(obs.vis.flags)), obs.model, SolveOptions())

@@ -73,15 +73,15 @@ def test_all_predictions_have_a_standards_structure(observation, name: str) -> N
             np.testing.assert_allclose(made(some), expected[1:3, some], atol=1e-5)
     brighter = replace(sky, log_coefficients=sky.log_coefficients + np.eye(1, 6) * 0.1)
     np.testing.assert_allclose(predict(vis, brighter), 10**0.1 * standard_only, rtol=1e-4)
-    unresolved = predict(vis, nobodys(sky))
+    unresolved = predict(vis, of_no_standard(sky))
     assert np.abs(standard_only - unresolved).max() > 0.1 * np.abs(unresolved).max()
 
 
-def test_components_lie_where_they_should(observation) -> None:
+def test_components_have_the_right_positions(observation) -> None:
     """3C295 as two sources. Axes of date and of ICRS differ by 3e-3, which moves either by 0.006 arcsec: 2.2e-3 rad at 12
     kilowavelengths."""
     vis, (sky, _) = observation(n_subbands=16, n_channels=2, n_times=3).vis, in_the_middle(observation, "3C295")
-    pair = nobodys(sky).select([0, 0])
+    pair = of_no_standard(sky).select([0, 0])
     parts = structures.of_standards()["3C295"].components
     east, north, share = (np.array([getattr(one, name) for one in parts]) for name in ("east_rad", "north_rad", "share"))
     points = replace(
@@ -101,7 +101,7 @@ def in_the_middle(observation, name):
     return replace(sky, ra_rad=centre[:1] + 0.002, dec_rad=centre[1:] + 0.001), field
 
 
-def nobodys(sky):
+def of_no_standard(sky):
     """The sky with a polynomial that belongs to no standard, while the flux hardly changes."""
     return replace(sky, log_coefficients=sky.log_coefficients + np.eye(1, 6, 5) * 1e-12)
 
@@ -157,7 +157,7 @@ def test_a_standard_of_known_structure_gives_true_gains(tmp_path, monkeypatch, n
     assert np.abs(off).max() == -off.min()
 
 
-def test_a_standard_of_known_structure_is_what_its_model_says(tmp_path) -> None:
+def test_a_standard_of_known_structure_agrees_with_its_model(tmp_path) -> None:
     """With the telescope's noise, and the field examined: nothing is changed and nothing refused."""
     vis, transit, sky, _ = observed(tmp_path, "3C196", antennas=40)
     report = night.calibrate_transit(vis, sky, transit, SolveOptions(), search=bright_sources).report

@@ -38,7 +38,7 @@ def pair():
     return [table("B", bandpass * between, FREQUENCIES_HZ), second[1]], second
 
 
-def test_ratio_phase_and_delay_come_back():
+def test_ratio_phase_and_delay_are_recovered():
     """Without noise they agree to rounding. The delay is measured over the whole band; the phase is that at its middle."""
     comparison = compare(*pair())
     assert comparison.reference == "103"
@@ -52,7 +52,7 @@ def test_ratio_phase_and_delay_come_back():
             assert difference.scatter_deg == pytest.approx(0.0, abs=1e-5)
 
 
-def test_a_phase_common_to_all_antennas_is_none():
+def test_a_phase_common_to_all_antennas_is_no_difference():
     """Another reference antenna turns every receptor of one polarisation by the same phase, which is no difference."""
     first, second = pair()
     turned = [replace(first[0], values=first[0].values * np.exp(1j * np.array([0.7, -1.9]))), first[1]]
@@ -60,7 +60,7 @@ def test_a_phase_common_to_all_antennas_is_none():
         assert turned_difference.phase_deg == pytest.approx(original.phase_deg, abs=1e-9)
 
 
-def test_noise_is_told_as_scatter():
+def test_noise_is_reported_as_scatter():
     """Phases scattered by 0.1 rad are reported as 5.73 deg: with 768 phases to 2.6 % (1 sigma of a standard deviation, 1/sqrt(2 n));
     4 sigma are allowed."""
     first, second = pair()
@@ -71,14 +71,14 @@ def test_noise_is_told_as_scatter():
         assert difference.scatter_deg == pytest.approx(np.degrees(0.1), rel=0.1)
 
 
-def test_what_is_not_solved_in_both_is_unknown():
+def test_differences_of_receptors_without_two_solutions_are_nan():
     first, second = pair()
     first[0].flags[:, 1, :, 0] = True
     differences = compare(first, second).differences
     assert [np.isnan(one.ratio) for one in differences] == [False, False, True, False, False, False, False, False]
 
 
-def test_a_delay_in_a_table_of_its_own_counts():
+def test_a_delay_in_a_separate_table_is_included():
     first, second = pair()
     delays = table("K", np.where(np.arange(4) == 0, 3.0, 0.0)[None, :, None, None], FREQUENCIES_HZ[:1])
     assert compare([delays, *first], second).differences[0].delay_ns == pytest.approx(3.0, abs=1e-9)

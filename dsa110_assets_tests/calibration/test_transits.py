@@ -89,7 +89,7 @@ def test_no_flux_never_calibrates():
     assert transits(listed, 61065.0, 61066.0, 16.27, max_dec_offset_deg=90.0, min_flux_jy=0.0) == []
 
 
-def test_rank_prefers_trust_over_brightness():
+def test_trusted_calibrators_rank_above_brighter_ones():
     """Rank: standards, list calibrators by apparent flux, other catalogues, and variables last, however bright."""
     standard = Transit(made("3C138", 8.5, standard="3C138"), 61065.5, 0.5, 0.7)
     bright = Transit(made("0700+160", 9.0), 61065.6, 0.0, 1.0)

@@ -44,7 +44,7 @@ def test_alerts_are_listed_acknowledged_and_ended(bare: Run, watched: SmallArchi
     assert (again.status, "is over since" in again.err) == (1, True)
 
 
-def test_what_is_silenced_is_listed_and_can_be_ended(bare: Run, watched: SmallArchive) -> None:
+def test_silences_are_listed_and_can_be_ended(bare: Run, watched: SmallArchive) -> None:
     made = bare("alerts", "silence", "platform", "--hours", "2", "--why", "new disks", on=watched)
     assert made.out.startswith("silence 1: no messages about platform until ")
     (one,) = bare("alerts", "silences", "--json", on=watched).json
@@ -57,7 +57,7 @@ def test_what_is_silenced_is_listed_and_can_be_ended(bare: Run, watched: SmallAr
     assert (wrong.status, "choose from no_calibration" in wrong.err) == (2, True)
 
 
-def test_the_test_says_which_channel_took_it(bare: Run, own: SmallArchive) -> None:
+def test_the_test_reports_which_channels_accepted_the_message(bare: Run, own: SmallArchive) -> None:
     assert bare("alerts", "test", on=own).status == 1
     hook = Webhook()
     try:

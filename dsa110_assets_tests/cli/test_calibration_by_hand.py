@@ -111,7 +111,7 @@ def test_imported_tables_calibrate_as_the_ones_they_are_copies_of(
     assert again.json["set_id"] == made.set_id.replace("-v1/", "-v2/")
 
 
-def test_what_is_said_goes_before_what_is_read(archive: Archive, dsa110: Run, colleague: Path) -> None:
+def test_options_take_precedence_over_values_read_from_tables(archive: Archive, dsa110: Run, colleague: Path) -> None:
     options = ["--name", "best", "--calibrator", "3C286", "--dec", "16.28", "--from", "2026-01-25", "--until", "2026-01-26T12:00"]
     done = dsa110("calibration", "import", colleague, *options, "--order", "a.gcal, z.bcal", "--json")
     assert done.status == 0, done.err
@@ -122,7 +122,7 @@ def test_what_is_said_goes_before_what_is_read(archive: Archive, dsa110: Run, co
     assert (made.valid_start_mjd, made.valid_end_mjd) == (61065.0, 61066.5)
 
 
-def test_a_scan_registers_what_is_sound_and_says_why_not_the_rest(archive: Archive, dsa110: Run, colleague: Path, tmp_path: Path) -> None:
+def test_a_scan_registers_sound_sets_and_gives_reasons_for_the_rest(archive: Archive, dsa110: Run, colleague: Path, tmp_path: Path) -> None:
     for name in ("good", "half", "turned"):
         shutil.copytree(colleague, tmp_path / "all" / "deep" / name)
     for name in ("half", "turned"):
@@ -138,7 +138,7 @@ def test_a_scan_registers_what_is_sound_and_says_why_not_the_rest(archive: Archi
     assert again["good"] == "registered before"
 
 
-def test_what_cannot_be_imported_is_one_sentence(archive: Archive, dsa110: Run, colleague: Path, tmp_path: Path) -> None:
+def test_failed_imports_are_reported_in_one_sentence(archive: Archive, dsa110: Run, colleague: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words, arguments in (
         ("holds no caltable", ["import", tmp_path / "empty"]),

@@ -107,7 +107,7 @@ def test_json_is_all_there_is_on_stdout(dsa110: Run, command: str) -> None:
         ("process --through nothing", "tile_image"),
     ],
 )
-def test_user_errors_are_one_sentence_that_says_what_is_there(dsa110: Run, command: str, words: str) -> None:
+def test_user_errors_are_one_sentence_naming_what_exists(dsa110: Run, command: str, words: str) -> None:
     done = dsa110(*command.split())
     assert done.status == 1
     assert done.out == ""
@@ -192,7 +192,7 @@ def test_progress_without_a_terminal_goes_on_after_the_first_phase(capsys: pytes
     assert len(lines) == 2 + 11
 
 
-def test_progress_tells_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_shows_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     """Each of 30 items takes 10 min: after 3 items 27 are left, 4.5 h. The next phase counts from its own beginning."""
     from dsa110_assets.cli import console
 
@@ -206,7 +206,7 @@ def test_progress_tells_the_time_left(capsys: pytest.CaptureFixture[str]) -> Non
     ]  # fmt: skip
 
 
-def test_a_reader_that_has_enough_is_no_fault(small: SmallArchive) -> None:
+def test_a_closed_pipe_is_not_reported_as_a_fault(small: SmallArchive) -> None:
     """`dsa110 products | true`: no traceback."""
     code = 'from dsa110_assets.cli import main; raise SystemExit(main(["products"]))'
     done = subprocess.run(
@@ -317,7 +317,7 @@ def test_backup_and_restore_bring_the_index_back(bare: Run, own: SmallArchive, t
     assert len(bare("products", "--json", on=own).json) == 29
 
 
-def test_pinned_products_are_pinned(bare: Run, own: SmallArchive) -> None:
+def test_products_are_pinned_and_unpinned_by_command(bare: Run, own: SmallArchive) -> None:
     assert bare("archive", "pin", "light_curves-20260125-v1", "--reason", "paper", on=own).status == 0
     with Archive(own.root) as archive:
         assert archive.get("light_curves-20260125-v1").pinned

@@ -55,7 +55,7 @@ def test_status_reads_the_failed_runs(small: SmallArchive, home: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [("process",), ("up",), ("backfill", "--nights", "2026-01-25")], ids=" ".join)
-def test_starting_says_what_cannot_be_written(small: SmallArchive, home: Path, command: tuple[str, ...]) -> None:
+def test_an_unwritable_home_is_named_at_the_start(small: SmallArchive, home: Path, command: tuple[str, ...]) -> None:
     done = run(small, home, *command)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith(f"dsa110: DAGSTER_HOME={home}: {home} cannot be written")
@@ -69,7 +69,7 @@ def test_a_database_of_another_user_is_named(small: SmallArchive, home: Path) ->
     assert f"{home / 'history'} cannot be written" in done.stderr
 
 
-def test_doctor_finds_it_first(small: SmallArchive, home: Path) -> None:
+def test_doctor_reports_the_invalid_home(small: SmallArchive, home: Path) -> None:
     findings = {one["check"]: one for one in json.loads(run(small, home, "doctor", "--json").stdout)}
     assert not findings["DAGSTER_HOME"]["ok"]
     assert "DAGSTER_HOME" in findings["DAGSTER_HOME"]["remedy"]
@@ -79,7 +79,7 @@ WRONG = {"cut short": "run_launcher: {", "of another program": "nonsense: 1\n", 
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_a_wrong_configuration_is_one_sentence_with_the_remedy(tmp_path: Path, what: str) -> None:
+def test_a_wrong_configuration_is_refused_with_the_remedy(tmp_path: Path, what: str) -> None:
     (tmp_path / "dagster.yaml").write_bytes(WRONG[what].encode(errors="surrogateescape"))
     with pytest.raises(ConfigurationError) as caught:
         open_instance(tmp_path)
@@ -89,7 +89,7 @@ def test_a_wrong_configuration_is_one_sentence_with_the_remedy(tmp_path: Path, w
 
 
 @pytest.mark.parametrize("command", ["up", "doctor"])
-def test_no_command_takes_a_wrong_configuration_for_a_fault(small: SmallArchive, tmp_path: Path, command: str) -> None:
+def test_a_wrong_configuration_is_not_reported_as_a_fault(small: SmallArchive, tmp_path: Path, command: str) -> None:
     (tmp_path / "dagster.yaml").write_text(WRONG["cut short"])
     ports = {"DSA110_PORT": str(free_port()), "DSA110_PORTAL_PORT": str(free_port())}
     environment = {**os.environ, **small.environment, **ports, "DAGSTER_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}

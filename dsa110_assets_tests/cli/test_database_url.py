@@ -26,7 +26,7 @@ SECRETS = ("alpha7", "bravo7", "charlie7")
 
 
 @pytest.mark.parametrize("url", WRONG)
-def test_a_wrong_one_is_refused_without_being_shown(url: str) -> None:
+def test_a_wrong_url_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="DSA110_DATABASE_URL") as caught:
         normalise_url(url)
     assert not any(word in str(caught.value) for word in SECRETS)
@@ -35,14 +35,14 @@ def test_a_wrong_one_is_refused_without_being_shown(url: str) -> None:
 @pytest.mark.parametrize(
     ("command", "url"), [("doctor", WRONG[0]), *((command, url) for command in ("products", "status") for url in WRONG)]
 )
-def test_no_command_shows_it_either(bare: Run, small: SmallArchive, tmp_path: Path, command: str, url: str) -> None:
+def test_no_command_shows_the_password(bare: Run, small: SmallArchive, tmp_path: Path, command: str, url: str) -> None:
     done = bare(command, on=small, DSA110_DATABASE_URL=url, DAGSTER_HOME=tmp_path / "home")
     assert done.status == 1
     assert not any(word in done.out + done.err for word in SECRETS)
     assert not (tmp_path / "state").exists()
 
 
-def test_it_says_how_to_write_it() -> None:
+def test_the_error_explains_how_to_encode_the_password() -> None:
     with pytest.raises(ConfigurationError, match="percent-encoded \\(@ is %40\\)"):
         normalise_url(WRONG[0])
     assert normalise_url("postgresql://me:al%40pha7@h/name").password == "al@pha7"
@@ -61,14 +61,14 @@ def test_dagsters_url_is_named_by_its_own_variable(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.postgres
-def test_the_password_may_stand_beside_the_url(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_may_be_set_outside_the_url(tmp_path: Path, postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in compose: there no character of the password is special."""
     assert "PGPASSWORD" not in os.environ
     monkeypatch.setenv("PGPASSWORD", "p@ss:/?#%w")
     Archive.create(tmp_path / "archive", postgres_database).close()
 
 
-def test_a_mistyped_name_shows_no_secret(bare: Run, small: SmallArchive) -> None:
+def test_an_error_about_a_mistyped_name_shows_no_secret(bare: Run, small: SmallArchive) -> None:
     for name in ("DSA110_DATABSE_URL", "DSA110_DATABASEURL", "DSA110_TOKENS", "DSA110_PG_PASSWORD", "DSA110_ALERT_CHANNEL"):
         done = bare("status", on=small, **{name: "postgresql://me:alpha7@h/name"})
         assert done.status == 1

@@ -57,7 +57,7 @@ def test_a_mistake_in_a_page_stops_the_build_and_is_named(bare: Run, tmp_path: P
 
 
 @needs_extra
-def test_it_is_shown_on_this_machine_until_it_is_told_to_stop(tmp_path: Path) -> None:
+def test_documentation_is_served_locally_until_interrupted(tmp_path: Path) -> None:
     (tmp_path / "mkdocs.yml").write_text(BOOK.replace("NAME", "index.md"))
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# A title\n")
@@ -102,6 +102,6 @@ def written() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("words", written(), ids=" ".join)
-def test_what_pages_say_that_only_reads_can_be_asked_of_an_archive(words: tuple[str, ...], dsa110: Run, tmp_path: Path) -> None:
+def test_reading_commands_on_pages_work_on_an_archive(words: tuple[str, ...], dsa110: Run, tmp_path: Path) -> None:
     done = dsa110(*filled_in(list(words), tmp_path))
     assert done.status == 0, done.err

@@ -24,21 +24,21 @@ REFUSED = {
 }
 
 
-def test_doctor_reads_every_catalogue_and_prints_what_the_asset_would_refuse(settings: Settings, bare: Run, tmp_path: Path) -> None:
+def test_doctor_reports_catalogues_that_the_asset_would_refuse(settings: Settings, bare: Run, tmp_path: Path) -> None:
     (tmp_path / "good.csv").write_text(GOOD)
-    (tmp_path / "told.csv").write_text(REFUSED["silent.csv"][0])
+    (tmp_path / "stated.csv").write_text(REFUSED["silent.csv"][0])
     for name, (text, _) in REFUSED.items():
         if text is not None:
             (tmp_path / name).write_text(text)
-    names = ["good.csv", "told.csv", *REFUSED]
+    names = ["good.csv", "stated.csv", *REFUSED]
     variables = {"DSA110_CATALOGUES": ":".join(str(tmp_path / name) for name in names)}
-    variables["DSA110_CATALOGUE_FREQUENCIES_MHZ"] = '{"told.csv": 943.5}'
+    variables["DSA110_CATALOGUE_FREQUENCIES_MHZ"] = '{"stated.csv": 943.5}'
     done = bare("doctor", "--json", **environment(settings), **variables)
     findings = [one for one in done.json if one["check"] == "catalogue"]
     assert done.status == 1
     assert [one["ok"] for one in findings] == [True, True, *([False] * len(REFUSED))]
     assert findings[0]["found"] == f"{tmp_path / 'good.csv'}: 2 sources of good at 888 to 1367 MHz, 1 repeats left out, 1 without a flux"
-    assert findings[1]["found"] == f"{tmp_path / 'told.csv'}: 1 sources of told at 943.5 MHz, 0 repeats left out, 0 without a flux"
+    assert findings[1]["found"] == f"{tmp_path / 'stated.csv'}: 1 sources of stated at 943.5 MHz, 0 repeats left out, 0 without a flux"
     for one, (name, (_, words)) in zip(findings[2:], REFUSED.items(), strict=True):
         with pytest.raises(ConfigurationError) as caught:
             catalogues.read_catalogue(tmp_path / name)

@@ -30,7 +30,7 @@ def started(instance: dg.DagsterInstance) -> dg.DagsterRun:
     return instance.create_run_for_job(dg.JobDefinition(graph_def=dg.GraphDefinition("g")), status=dg.DagsterRunStatus.STARTED)
 
 
-def test_drain_waits_for_what_runs_and_closes_the_queue_until_it_is_off(bare: Run, place: Path) -> None:
+def test_drain_waits_for_active_runs_and_closes_the_queue_until_ended(bare: Run, place: Path) -> None:
     with instances.open_instance(place / "home") as instance:
         assert isinstance(instance.run_coordinator, DrainableQueue)
         limits = instance.get_concurrency_config().run_queue_config

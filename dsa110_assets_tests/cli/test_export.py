@@ -55,7 +55,7 @@ def test_sources_and_light_curves_are_the_same_in_every_format(dsa110: Run, smal
         assert all(field.ucd and field.description for field in table.fields)
 
 
-def test_a_part_of_the_light_curves(dsa110: Run, tmp_path: Path) -> None:
+def test_light_curves_are_exported_by_source_flux_and_time(dsa110: Run, tmp_path: Path) -> None:
     """Selected by source and by time; each night has two points of each source."""
     out = tmp_path / "part.csv"
     assert dsa110("export", "light-curves", out, "--source", FAINT, "--until", NIGHTS[0]).status == 0
@@ -65,7 +65,7 @@ def test_a_part_of_the_light_curves(dsa110: Run, tmp_path: Path) -> None:
     assert len(pd.read_csv(out)) == 2
 
 
-def test_a_list_of_images(dsa110: Run, tmp_path: Path) -> None:
+def test_a_list_of_images_is_exported(dsa110: Run, tmp_path: Path) -> None:
     assert dsa110("export", "images", tmp_path / "i.parquet", "--since", NIGHTS[1]).status == 0
     frame = pd.read_parquet(tmp_path / "i.parquet")
     assert list(frame["partition"]) == [NIGHTS[1] + suffix for suffix in made.OBSERVATIONS]
@@ -86,7 +86,7 @@ def test_a_list_of_images(dsa110: Run, tmp_path: Path) -> None:
         ("moc out.fits --night 2026-01-25", "no night_mosaic for 2026-01-25"),
     ],
 )
-def test_what_cannot_be_written_is_one_sentence(
+def test_failed_exports_are_reported_in_one_sentence(
     dsa110: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_what_cannot_be_written_is_one_sentence(
     assert list(tmp_path.glob("out*")) == []
 
 
-def test_a_nights_coverage_and_hips(finished_run: tuple[Any, Any], bare: Run, tmp_path: Path) -> None:
+def test_coverage_and_hips_of_a_night_are_exported(finished_run: tuple[Any, Any], bare: Run, tmp_path: Path) -> None:
     settings, night = finished_run[0], made.NIGHTS[0]
     (mosaic,) = dsa.open_archive(settings.archive).store.products("night_mosaic")
     expected = MOC.from_fits(str(mosaic.path / "coverage.moc.fits"))

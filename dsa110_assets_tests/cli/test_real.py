@@ -77,7 +77,7 @@ def test_from_simulation_to_a_measurement_set_in_pyuvdata(bare: Run, tmp_path: P
     assert bare("archive", "verify", **settings).status == 0
 
 
-def test_a_wrong_inbox_and_an_unwritable_archive_are_one_sentence(bare: Run, tmp_path: Path) -> None:
+def test_a_wrong_inbox_or_archive_is_reported_in_one_sentence(bare: Run, tmp_path: Path) -> None:
     settings = {"DSA110_INBOX": tmp_path / "nowhere", "DSA110_ARCHIVE": tmp_path / "archive"}
     done = bare("process", **settings)
     assert (done.status, "DSA110_INBOX" in done.err, done.err.count("dsa110: ")) == (1, True, 1)
@@ -88,7 +88,7 @@ def test_a_wrong_inbox_and_an_unwritable_archive_are_one_sentence(bare: Run, tmp
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-def test_backfill_of_nights_without_data_says_so(bare: Run, tmp_path: Path) -> None:
+def test_a_backfill_of_nights_without_data_is_refused(bare: Run, tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     settings = {"DSA110_INBOX": tmp_path / "inbox", "DSA110_ARCHIVE": tmp_path / "archive"}
     done = bare("backfill", "--nights", "2026-01-20..2026-01-21", "--dry-run", **settings)

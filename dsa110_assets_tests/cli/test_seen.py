@@ -96,7 +96,7 @@ def test_the_queue_has_every_observation_in_its_state(dsa110: Run) -> None:
     assert dsa110("queue", "--state", "lost").status == 2
 
 
-def test_runs_are_told_with_states_and_reasons(dsa110: Run) -> None:
+def test_runs_are_listed_with_states_and_reasons(dsa110: Run) -> None:
     rows = dsa110("runs", "--json").json
     assert {(row["partition"], row["state"]) for row in rows} == {(QUEUED, "queued"), (BUSY, "running"), (OBSERVATIONS[0], "failed")}
     (failed,) = (row for row in rows if row["state"] == "failed")
@@ -105,7 +105,7 @@ def test_runs_are_told_with_states_and_reasons(dsa110: Run) -> None:
     assert "no such directory" in dsa110("runs").out
 
 
-def test_checks_are_told_with_figure_limit_and_severity(dsa110: Run) -> None:
+def test_checks_are_listed_with_figure_limit_and_severity(dsa110: Run) -> None:
     """ERROR comes first. `--all` also lists checks that passed, one per rule of the asset."""
     rows = dsa110("checks", "--json").json
     assert [(row["check"], row["severity"], row["reason"]) for row in rows] == [
@@ -180,12 +180,12 @@ def test_a_status_with_failures_and_a_backlog_is_quick(night: Settings) -> None:
     assert min(seconds) < 1.0
 
 
-def test_an_observation_takes_the_steps_that_the_graph_has() -> None:
+def test_the_steps_of_an_observation_are_those_of_the_graph() -> None:
     steps = [asset.name for asset in specifications().values() if asset.grain == "observation"]
     assert tuple(steps[: steps.index("tile_image") + 1]) == overview.STEPS
 
 
-def test_which_failed_checks_are_errors_is_recorded() -> None:
+def test_products_record_which_failed_checks_are_errors() -> None:
     """Severities follow the rules. In products published without this record, all failed checks count as errors."""
     for asset, specified in specifications().items():
         verdicts = [rules.Verdict(rule.check, False, "wrong", {}, rule.hard, rule.severity) for rule in specified.rules]

@@ -38,33 +38,33 @@ def forked(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", FORKED, *arguments], env=environment, capture_output=True, text=True, timeout=60)
 
 
-def test_a_fork_server_starts_all_the_same(long: Path) -> None:
+def test_a_fork_server_starts_with_a_long_temporary_directory(long: Path) -> None:
     assert "AF_UNIX path too long" in forked(long).stderr  # shows that the path is too long
     done = forked(long, "fit")
     assert done.returncode == 0, done.stderr
     assert not Path(done.stdout.strip()).exists()  # has been removed
 
 
-def test_a_short_one_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_temporary_directory_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
     monkeypatch.setattr("tempfile.mkdtemp", None)
     sockets.use_short_socket_directory()
 
 
-def test_where_there_is_no_short_one_it_is_said(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_short_temporary_directory_is_a_configuration_error(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(long))
     monkeypatch.setattr(sockets, "SHORT", ())
     with pytest.raises(ConfigurationError, match=r"TMPDIR=.* is too long a path for sockets; set it to one of at most 75 bytes"):
         sockets.use_short_socket_directory()
 
 
-def test_doctor_finds_it_first(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_a_temporary_directory_that_is_too_long(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(long))
     found = doctor_host.temporary()
     assert (found.ok, found.remedy) == (False, "set TMPDIR to a shorter path, such as /tmp")
 
 
-def test_doctor_finds_one_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_finds_a_missing_temporary_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/nowhere")
     monkeypatch.setattr("tempfile.tempdir", "/tmp")
     assert "TMPDIR=/nowhere cannot be written" in doctor_host.temporary().found

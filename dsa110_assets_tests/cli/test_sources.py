@@ -30,7 +30,7 @@ BRIGHT = next(name for name in SOURCES if name != FAINT)
         ("--ra 10 --dec -5", []),
     ],
 )
-def test_sources_are_chosen_and_in_order(dsa110: Run, options: str, expected: list[str]) -> None:
+def test_sources_are_selected_and_sorted(dsa110: Run, options: str, expected: list[str]) -> None:
     done = dsa110("sources", *options.split(), "--json")
     assert done.status == 0, done.err
     assert [row["source_id"] for row in done.json["sources"]] == expected
@@ -45,7 +45,7 @@ def test_sources_are_chosen_and_in_order(dsa110: Run, options: str, expected: li
     assert [name for name in (BRIGHT, FAINT) if name in plain.out] == sorted(expected)
 
 
-def test_what_a_person_says_is_kept_and_shown_with_the_source(dsa110: Run, own: SmallArchive) -> None:
+def test_judgements_of_a_person_are_kept_and_shown_with_the_source(dsa110: Run, own: SmallArchive) -> None:
     done = dsa110("judge", FAINT, "real", "--name", "A. Observer", "--note", "<b>twice</b>", on=own)
     assert (done.status, done.out.strip()) == (0, f"{FAINT}: real, says A. Observer")
     app = create_app(own.root, inbox=own.inbox)
@@ -85,7 +85,7 @@ def test_variables_of_a_rate_and_a_night(dsa110: Run) -> None:
         ("variables --night 2026-01-27", "no variability for 2026-01-27"),
     ],
 )
-def test_what_cannot_be_is_one_sentence(dsa110: Run, command: str, words: str) -> None:
+def test_impossible_requests_are_refused_in_one_sentence(dsa110: Run, command: str, words: str) -> None:
     done = dsa110(*command.split())
     assert (done.status, done.out, done.err.count("\n")) == (1, "", 1)
     assert words in done.err

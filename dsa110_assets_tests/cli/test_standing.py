@@ -58,7 +58,7 @@ def run(settings: Settings, partition: str, *assets: str) -> dg.ExecuteInProcess
 
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
-def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: Run, tmp_path: Path) -> None:
+def test_failed_runs_and_waiting_observations_are_reported(settings: Settings, bare: Run, tmp_path: Path) -> None:
     """A run fails because its inbox is unavailable. Two subbands of another observation wait, and one file is foreign."""
     result = run(settings.model_copy(update={"inbox": tmp_path / "away"}), OBSERVATIONS[0], "subband_group", "measurement_set")
     assert not result.success
@@ -84,7 +84,7 @@ def test_what_failed_and_what_nobody_took_up_is_told(settings: Settings, bare: R
 
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
-def test_what_waits_for_calibration_has_not_failed(settings: Settings, bare: Run) -> None:
+def test_observations_waiting_for_calibration_are_not_failures(settings: Settings, bare: Run) -> None:
     process(settings, through="measurement_set")
     assert not run(settings, OBSERVATIONS[0], "calibrated_ms").success
     status = bare("status", "--json", **environment(settings)).json
@@ -115,7 +115,7 @@ def test_failed_checks_are_named_and_are_an_exit_status(strict: Settings, bare: 
 
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
-def test_a_part_that_cannot_be_found_out_hides_no_other(settings: Settings, bare: Run) -> None:
+def test_parts_of_the_status_that_fail_hide_no_other(settings: Settings, bare: Run) -> None:
     """An unavailable inbox and an unreadable calibrator catalogue are reported together with everything else."""
     process(settings, through="measurement_set")
     for path in settings.archive.glob("calibrator_catalog/v0001/*.parquet"):
@@ -173,9 +173,7 @@ def test_the_night_report_names_checks_and_what_failed(settings: Settings, monke
 
 
 @pytest.mark.row(42)
-def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made(
-    settings: Settings, bare: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_limits_that_were_never_valid_stop_nothing_and_are_recorded(settings: Settings, bare: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The defaults hold, products record this, and retention removes nothing until the file is corrected."""
     monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)  # with the defaults a developer's nearly full disk is an emergency
     path = settings.archive.parent / "limits.toml"
@@ -196,7 +194,7 @@ def test_limits_that_were_never_right_stop_nothing_and_are_named_in_what_is_made
 
 
 @pytest.mark.row(42)
-def test_a_typo_in_the_limits_fails_no_run_and_is_found(settings: Settings, bare: Run) -> None:
+def test_a_typo_in_the_limits_fails_no_run_and_doctor_finds_it(settings: Settings, bare: Run) -> None:
     """A new process uses the limits last in force, and `doctor` names the line and the remedy."""
     path = settings.archive.parent / "limits.toml"
     settings = settings.model_copy(update={"thresholds": path})
@@ -225,7 +223,7 @@ def states(bare: Run, settings: Settings) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.row(43, cases="ways on which what failed or waits is told")
-def test_every_file_of_the_inbox_is_told_of_by_somebody(settings: Settings, bare: Run) -> None:
+def test_every_unread_data_file_of_the_inbox_is_reported(settings: Settings, bare: Run) -> None:
     """Files that look like data make `process` incomplete and fail a check of `doctor`; a note or a folder does not."""
     for path in settings.inbox.glob("*.hdf5"):
         path.rename(path.with_suffix(".uvh5"))

@@ -31,13 +31,13 @@ def shell(
 
 @pytest.mark.parametrize("command", READING, ids=" ".join)
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "ascii:strict"])
-def test_what_cannot_be_shown_is_replaced(small: SmallArchive, tmp_path: Path, command: tuple[str, ...], encoding: str) -> None:
+def test_characters_that_cannot_be_shown_are_replaced(small: SmallArchive, tmp_path: Path, command: tuple[str, ...], encoding: str) -> None:
     status, out, err = shell(small, tmp_path, command, PYTHONIOENCODING=encoding)
     assert (status, "Traceback" in err) == (0, False)
     assert out.strip()
 
 
-def test_a_locale_without_unicode(small: SmallArchive, tmp_path: Path) -> None:
+def test_commands_work_in_a_locale_without_unicode(small: SmallArchive, tmp_path: Path) -> None:
     assert shell(small, tmp_path, ("products",), LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")[0] == 0
 
 
@@ -54,18 +54,20 @@ def test_closed_streams_stop_no_work(small: SmallArchive, tmp_path: Path, closed
     assert shell(small, tmp_path, ("products",), closed)[0] == 0
 
 
-def test_no_file_takes_the_place_of_a_closed_stream(small: SmallArchive, tmp_path: Path) -> None:
+def test_opened_files_do_not_get_the_numbers_of_closed_streams(small: SmallArchive, tmp_path: Path) -> None:
     """Otherwise the output of a library would be written into the file."""
     code = (
         "import os, sys; from dsa110_assets.cli import console; console.make_streams_fit(); "
         "print([os.open('/dev/zero', os.O_RDONLY) > 2 for _ in range(2)], file=open(sys.argv[1], 'w'))"
     )
-    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, str(tmp_path / "told")], check=True, timeout=60)
-    assert (tmp_path / "told").read_text().strip() == "[True, True]"
+    subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code, str(tmp_path / "outcome")], check=True, timeout=60
+    )
+    assert (tmp_path / "outcome").read_text().strip() == "[True, True]"
 
 
 @pytest.mark.parametrize("command", [*READING, ("products", "--json"), ("settings", "--json")], ids=" ".join)
-def test_an_answer_that_cannot_be_written_is_not_done(small: SmallArchive, tmp_path: Path, command: tuple[str, ...]) -> None:
+def test_unwritable_standard_output_is_an_error(small: SmallArchive, tmp_path: Path, command: tuple[str, ...]) -> None:
     status, _, err = shell(small, tmp_path, command, ">/dev/full")
     assert status == 1
     assert "standard output cannot be written (No space left on device)" in err
@@ -78,11 +80,11 @@ def test_warnings_that_cannot_be_written_stop_no_work(small: SmallArchive, tmp_p
     assert json.loads(out)
 
 
-def test_a_wrong_command_is_one_where_nothing_can_be_said(small: SmallArchive, tmp_path: Path) -> None:
+def test_a_wrong_command_has_its_exit_status_without_output_too(small: SmallArchive, tmp_path: Path) -> None:
     assert shell(small, tmp_path, ("nonsense",), "2>/dev/full")[0] == 2
 
 
-def test_a_fault_is_told_where_no_log_can_be_kept(small: SmallArchive, tmp_path: Path) -> None:
+def test_a_fault_without_a_log_is_reported_on_standard_error(small: SmallArchive, tmp_path: Path) -> None:
     """Without a log the traceback goes to standard error."""
     code = "import sys; from dsa110_assets.cli import app; app.log_path = lambda: None; sys.exit(app._fault(ValueError('x')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -92,7 +94,7 @@ def test_a_fault_is_told_where_no_log_can_be_kept(small: SmallArchive, tmp_path:
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO, errno.ESTALE])
-def test_a_place_that_is_refused_is_no_fault(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_path_is_reported_in_a_sentence(number: int, capsys: pytest.CaptureFixture[str]) -> None:
     """An unexpected error with a path is reported as a sentence; without a path it is a fault of the program."""
     assert app._refused(OSError(number, os.strerror(number), "/some/place")) == 1
     assert capsys.readouterr().err.startswith(f"dsa110: /some/place: {os.strerror(number)}; let this user use it")
@@ -105,7 +107,7 @@ def test_an_empty_argument_is_not_the_current_directory(capsys: pytest.CaptureFi
     assert "an argument is empty" in capsys.readouterr().err
 
 
-def test_a_current_directory_that_is_gone_is_no_fault(small: SmallArchive, tmp_path: Path) -> None:
+def test_a_deleted_current_directory_is_reported_in_a_sentence(small: SmallArchive, tmp_path: Path) -> None:
     code = 'mkdir "$0/gone"; cd "$0/gone"; rmdir "$0/gone"; exec "$@"'
     environment = {**os.environ, **small.environment, "DSA110_ARCHIVE": "relative", "XDG_STATE_HOME": str(tmp_path / "state")}
     command = ["sh", "-c", code, str(tmp_path), *PROGRAM, "status"]

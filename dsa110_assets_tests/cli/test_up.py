@@ -69,7 +69,7 @@ def gone(pids: set[int]) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_up_starts_all_and_one_signal_ends_all(own: SmallArchive, number: signal.Signals) -> None:
+def test_up_starts_all_services_and_one_signal_ends_them(own: SmallArchive, number: signal.Signals) -> None:
     port, pages = free_port(), free_port()
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("DSA110_", "DAGSTER"))}
     process = subprocess.Popen(
@@ -120,7 +120,7 @@ def test_services_end_when_up_is_killed_outright(tmp_path: Path) -> None:
     assert gone(family)
 
 
-def test_a_stubborn_grandchild_in_a_session_of_its_own_is_ended(tmp_path: Path) -> None:
+def test_a_grandchild_that_ignores_signals_is_ended(tmp_path: Path) -> None:
     child = tmp_path / "stubborn.py"
     child.write_text(STUBBORN)
     log = tmp_path / "log"
@@ -163,7 +163,7 @@ except ResourceError as error:
     assert "dies ended with status 3" in done.stdout
 
 
-def test_a_taken_port_is_one_sentence(bare: Run, own: SmallArchive) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(bare: Run, own: SmallArchive) -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -173,7 +173,7 @@ def test_a_taken_port_is_one_sentence(bare: Run, own: SmallArchive) -> None:
     assert done.err.count("\n") == 1
 
 
-def test_no_inbox_is_one_sentence(bare: Run, tmp_path: Path) -> None:
+def test_a_missing_inbox_is_reported_in_one_sentence(bare: Run, tmp_path: Path) -> None:
     done = bare("up", DSA110_INBOX=tmp_path / "nowhere", DSA110_ARCHIVE=tmp_path / "archive")
     assert (done.status, "DSA110_INBOX" in done.err) == (1, True)
     assert not (tmp_path / "archive").exists()

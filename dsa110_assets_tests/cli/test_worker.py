@@ -28,12 +28,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(value))
 
 
-def test_an_index_of_one_machine_is_refused() -> None:
+def test_a_worker_refuses_an_index_that_serves_one_machine() -> None:
     with pytest.raises(ConfigurationError, match="serves only one machine"):
         worker.worker(queue=None, slots=1)
 
 
-def test_a_queue_that_no_run_is_put_into_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_queue_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSA110_DATABASE_URL", POSTGRES)
     with pytest.raises(ConfigurationError, match=r"--queue imagine: .* choose from dagster, ingest, housekeeping, imaging, solving"):
         worker.worker(queue=["ingest", "imagine"], slots=1)
@@ -45,7 +45,7 @@ def test_a_home_without_the_launcher_is_refused(monkeypatch: pytest.MonkeyPatch)
         worker.worker(queue=None, slots=1)
 
 
-def test_the_home_is_made_for_what_the_environment_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_home_is_configured_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_REDIS_URL", "redis://127.0.0.1:1/0")
     with pytest.raises(ConfigurationError, match="DAGSTER_PG_URL is not"):
         instances.prepare_home(tmp_path / "home")
@@ -55,7 +55,7 @@ def test_the_home_is_made_for_what_the_environment_names(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize(("cores", "free_gb", "slots"), [(8, 64.0, 8), (8, 10.0, 3), (2, 1.0, 1)])
-def test_places_are_as_many_as_cores_and_memory_allow(monkeypatch: pytest.MonkeyPatch, cores: int, free_gb: float, slots: int) -> None:
+def test_worker_slots_are_limited_by_cores_and_memory(monkeypatch: pytest.MonkeyPatch, cores: int, free_gb: float, slots: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
     monkeypatch.setattr(capacity, "available_bytes", lambda limit_gib: free_gb * 1e9)
     assert capacity.fitting_runs() == slots

@@ -12,12 +12,12 @@ from dsa110_assets_tests.test_house_rules import STOREYS
 PAGE = pages.DOCS / "architecture.md"
 
 
-def test_the_storeys_are_those_that_are_tested() -> None:
+def test_the_storeys_on_the_page_are_those_tested() -> None:
     rows = re.findall(r"^\| (`.*?) \|", pages.section(PAGE, "Storeys"), re.MULTILINE)
     assert [tuple(re.findall(r"`([\w.]+)`", row)) for row in rows] == list(reversed(STOREYS))
 
 
-def test_the_graph_is_that_of_the_plan() -> None:
+def test_the_graph_on_the_page_is_that_of_the_assets() -> None:
     (drawn,) = pages.fenced(PAGE.read_text(encoding="utf-8"), "mermaid")
     chains = [re.split(r" --> ", line.strip()) for line in drawn.splitlines() if "-->" in line]
     arrows = {(above, below) for chain in chains for above, below in itertools.pairwise(chain)}
@@ -39,7 +39,7 @@ def test_every_step_names_what_does_it() -> None:
     assert all(pages.names(where) for _, where in rows)
 
 
-def test_the_answers_about_a_tile_are_right() -> None:
+def test_the_page_answers_where_the_parts_of_a_tile_are() -> None:
     """The first table names the asset, trigger, rules and threshold, and all names exist."""
     named = pages.names(pages.section(PAGE, "Where is ...?"))
     assert {"orchestration.assets.imaging.tile_image", "orchestration.specification.spec.Asset", "thresholds.Thresholds"} <= named

@@ -146,7 +146,7 @@ def test_every_asset_and_check_is_in_the_reference(made: ModuleType) -> None:
             assert [limit for limit in rule.limits if f"`{limit}`" not in row.split(" | ")[3]] == []
 
 
-def test_every_alert_is_in_the_reference_with_its_limits_and_its_section_of_the_runbook(made: ModuleType) -> None:
+def test_every_alert_is_in_the_reference_with_limits_and_runbook(made: ModuleType) -> None:
     """The strict build checks that the sections exist."""
     rows = {line.split("`")[1]: line for line in made.alerts().splitlines() if line.startswith("| `")}
     assert rows.keys() == conditions.CONDITIONS.keys()

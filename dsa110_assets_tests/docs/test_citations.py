@@ -59,7 +59,7 @@ def test_no_file_cites_a_document_that_is_not_here() -> None:
     assert [problem for path, text in texts().items() if path != Path(__file__) for problem in missing_documents(path, text)] == []
 
 
-def test_a_document_that_is_not_here_is_found() -> None:
+def test_citations_of_missing_documents_are_found() -> None:
     here = pages.DOCS / "index.md"
     assert list(missing_documents(here, "see facts.md, docs/traps.md and traps.md")) == ["docs/index.md cites facts.md"]
     assert list(missing_documents(here, "see notes/traps.md")) == ["docs/index.md cites notes/traps.md"]
@@ -81,7 +81,7 @@ def test_no_file_cites_numbers_of_lists_that_are_not_here() -> None:
 
 
 @pytest.mark.parametrize("page", pages.own_pages(), ids=lambda page: str(page.relative_to(pages.ROOT)))
-def test_what_a_page_names_is_there(page: Path) -> None:
+def test_names_and_links_on_a_page_exist(page: Path) -> None:
     """Modules and functions in backticks can be imported; tests and paths exist; links lead to a file and its heading."""
     text = page.read_text(encoding="utf-8")
     for name in sorted(pages.names(text)):
@@ -105,7 +105,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-def test_a_name_that_is_not_there_is_found() -> None:
+def test_missing_names_are_found() -> None:
     assert pages.names("`imaging.tile.make_tile`, `imaging.nothing`, `dagster.yaml`") == {"imaging.tile.make_tile", "imaging.nothing"}
     with pytest.raises(ModuleNotFoundError):
         pages.resolve("imagery.tile")

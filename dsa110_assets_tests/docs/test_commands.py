@@ -41,14 +41,14 @@ def wrong(words: list[str]) -> str:
 
 
 @pytest.mark.parametrize("page", pages.own_pages(), ids=lambda page: str(page.relative_to(pages.ROOT)))
-def test_commands_exist(page: Path) -> None:
+def test_commands_on_pages_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert [problem for words in typed(text) if (problem := wrong(words))] == []
     scripts = {word.split()[0] for word in pages.ticked(text) if SCRIPT.match(word) and "::" not in word} - {"ops/benchmarks/STAGE"}
     assert [name for name in sorted(scripts) if not (pages.ROOT / name).exists()] == []
 
 
-def test_the_readme_has_commands_and_a_wrong_one_is_found() -> None:
+def test_wrong_commands_on_pages_are_found() -> None:
     assert len(list(typed((pages.ROOT / "README.md").read_text(encoding="utf-8")))) > 10
     assert wrong(["archive", "retain", "--dry-run"]) == ""
     assert wrong(["archive", "retract"]) == "there is no retract"

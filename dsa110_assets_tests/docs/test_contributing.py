@@ -106,7 +106,7 @@ PLACES_OF_A_CHECK = ("max_flag_fraction_calibrated: Annotated", "Rule(", '"flag_
 
 
 @pytest.mark.parametrize("left_out", PLACES_OF_A_CHECK)
-def test_a_check_that_lacks_a_place_fails(patch: pytest.MonkeyPatch, left_out: str) -> None:
+def test_a_check_added_incompletely_fails_the_tests(patch: pytest.MonkeyPatch, left_out: str) -> None:
     """Each of the edits that the page names is needed: without it a test of the rules fails."""
     edits, _ = edits_and_trial("How to add a check")
     kept = [edit for edit in edits if left_out not in edit.code]
@@ -147,14 +147,14 @@ def test_an_engine(patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("heading", ["How to add a check", "How to add an alert", "How to add a catalogue", "How to add an engine"])
-def test_the_examples_are_needed(heading: str, no_settings_of_this_machine: None) -> None:
+def test_the_examples_fail_without_the_edits(heading: str, no_settings_of_this_machine: None) -> None:
     """Without the edits every example fails."""
     _, trial = edits_and_trial(heading)
     with pytest.raises(Exception, match=r".*"):
         exec(compile(trial, heading, "exec"), {"__name__": "tried"})
 
 
-def test_the_places_that_ask_for_an_engine_are_all_named() -> None:
+def test_the_page_names_all_functions_that_depend_on_the_engine() -> None:
     """The table names exactly the functions in which the package tests which engine is configured."""
     named = pages.names(pages.section(PAGE, "How to add an engine"))
     asking = re.compile(r"(?:settings|options|self\._options)\.\w*engine ==|engine [!=]= \"")

@@ -38,6 +38,6 @@ def test_decisions_are_numbered_and_listed() -> None:
 @pytest.mark.parametrize(
     "word", ["observation", "strip", "receptor", "anchor", "product", "recipe", "held", "stale", "figure", "quarantine"]
 )
-def test_a_word_that_messages_use_is_explained(word: str) -> None:
+def test_words_of_messages_are_explained_in_the_glossary(word: str) -> None:
     rows = re.findall(r"^\| ([^|]+) \|", (pages.DOCS / "glossary.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert word in {part.strip() for row in rows for part in row.split(",")}

@@ -59,7 +59,7 @@ def test_the_changelog_keeps_to_its_form() -> None:
     assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-def test_hooks_are_what_ops_test_asks() -> None:
+def test_hooks_run_the_commands_of_ops_test() -> None:
     """Hooks are local and use the environment's own tools."""
     assert "http" not in (pages.ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     assert {hook["language"] for hook in HOOKS} == {"system"}

@@ -37,7 +37,7 @@ def test_every_section_says_what_to_do(name: str) -> None:
 
 
 @pytest.mark.parametrize("heading", ["installation", "every-day", "every-week", "emergencies", "recovery", "drills"])
-def test_what_an_operator_looks_for_is_there(heading: str) -> None:
+def test_the_sections_an_operator_needs_are_not_empty(heading: str) -> None:
     assert len(sections()[heading].split()) > 40
 
 

@@ -69,7 +69,7 @@ def tile_of(outcome: Outcome) -> tuple[Product, pd.DataFrame]:
     return tile, outcome.tiles[outcome.tiles["observation"] == BRIGHT].set_index("name")
 
 
-def test_in_the_catalogue_it_has_its_flux_and_the_others_theirs(tmp_path: Path) -> None:
+def test_a_listed_bright_source_and_the_others_have_their_fluxes(tmp_path: Path) -> None:
     """The bright source's flux is right within 2 %, the others' within 5 times the image's rms. The check `rms` may report that
     this rms is too high; no other check fails."""
     outcome, status, _ = processed(tmp_path, 220.0)
@@ -92,7 +92,7 @@ CLOSURES = "closing amplitudes are"
     [(220.0, False, 0.0, 24, SKY_LEFT), (220.0, False, 0.0, 8, SKY_LEFT), (900.0, True, 300.0, 24, CLOSURES)],
     ids=["unlisted", "unlisted, eight antennas", "extended"],
 )
-def test_what_spoils_the_calibrators_transit_stops_there_with_the_reason(
+def test_a_spoiled_calibrator_transit_is_held_with_the_reason(
     tmp_path: Path, flux_jy: float, listed: bool, size_arcsec: float, antennas: int, reason: str
 ) -> None:
     """The bright source either is unlisted and lies beyond the image in which unlisted sources are searched for, or is listed as a point

@@ -188,7 +188,7 @@ def test_stilts_reads_a_light_curve(finished_run: Finished, tmp_path: Path, monk
     assert "flux(Double)/Jy" in output
 
 
-def test_one_survey_of_all_nights(finished_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_survey_of_all_nights_is_made_once(finished_run: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """The command runs twice; the second time nothing is left to do. The survey of one night is that night's mosaic."""
     settings = finished_run[0]
     for name, value in {"DSA110_ARCHIVE": settings.archive, "DSA110_INBOX": settings.inbox, "DAGSTER_HOME": tmp_path}.items():

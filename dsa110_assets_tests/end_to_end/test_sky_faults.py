@@ -45,7 +45,7 @@ def assert_right(found: Seen) -> None:
     assert not found.excluded
 
 
-def test_healthy(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_healthy_observation_has_no_lost_receptors(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     result = seen(tmp_path, tables, ())
     assert_right(result)
     assert result.failed == {}
@@ -53,14 +53,14 @@ def test_healthy(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def
 
 
 @pytest.mark.parametrize("faults", CORRECTED.values(), ids=list(CORRECTED))
-def test_what_can_be_corrected_is(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+def test_correctable_faults_are_corrected(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     result = seen(tmp_path, tables, faults)
     assert_right(result)
     assert result.figures["receptors_lost"] == []
 
 
 @pytest.mark.parametrize("faults", FLAGGED.values(), ids=list(FLAGGED))
-def test_what_sees_no_sky_is_flagged_and_named(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+def test_receptors_without_sky_are_flagged(tables, tmp_path: Path, faults: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     result = seen(tmp_path, tables, faults)
     assert_right(result)
     receptors = [f"{STATION}X"] if "receptor=x" in faults[0] else [f"{STATION}X", f"{STATION}Y"]
@@ -68,7 +68,7 @@ def test_what_sees_no_sky_is_flagged_and_named(tables, tmp_path: Path, faults: t
     assert all(name in result.failed["antennas"] for name in receptors)
 
 
-def test_most_of_the_array_deaf_is_no_observation(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_observation_with_half_the_array_deaf_is_excluded(tables, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Twelve of 24 antennas are deaf: the observation is excluded, and they are reported."""
     names = "12+2+48+87+29+20+73+68+31+76+35+8"
     result = seen(tmp_path, tables, (f"deaf_antenna:0:antenna={names}",))
@@ -85,7 +85,7 @@ def test_wide_interference_is_flagged(tables, tmp_path: Path, faults: tuple[str,
     assert result.figures["receptors_lost"] == []
 
 
-def test_polarised_sources_and_receptors_of_unequal_noise(tmp_path: Path) -> None:
+def test_fluxes_are_right_with_polarisation_and_unequal_noise(tmp_path: Path) -> None:
     """Stokes I is (XX + YY) / 2. The calibrator's polarisation of 5 % goes into the tables, and makes XX and YY of all other sources
     unequal."""
     faults = ("polarised:*:fraction=0.05", "receptor_noise:0:ratio=1.5")
@@ -96,7 +96,7 @@ def test_polarised_sources_and_receptors_of_unequal_noise(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("fault", "expected"), WRONG_CALIBRATORS.values(), ids=list(WRONG_CALIBRATORS))
-def test_a_calibrator_that_is_not_as_listed(tmp_path: Path, fault: str, expected: str) -> None:
+def test_a_calibrator_that_is_not_as_listed_is_refused_or_harmless(tmp_path: Path, fault: str, expected: str) -> None:
     """The calibrator is refused by name, or the observation after it is right nevertheless."""
     problems, result = judged(tmp_path, fault)
     if "refused" in expected and problems:

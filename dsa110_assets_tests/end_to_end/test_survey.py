@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from dsa110_assets_tests.end_to_end.conftest import GROUPS, NIGHTS, Survey
-from dsa110_assets_tests.tiny import unasked
+from dsa110_assets_tests.tiny import regular_assets
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def steady(compared: pd.DataFrame) -> pd.DataFrame:
 def test_everything_is_made_and_nothing_failed(survey: Survey) -> None:
     assert survey.report.failed == ()
     assert survey.report.waiting == ()
-    assert {made.asset for made in survey.report.made} == unasked()
+    assert {made.asset for made in survey.report.made} == regular_assets()
     assert len(survey.archive.products("tile_image")) == GROUPS * len(NIGHTS)
     assert [p.partition for p in survey.archive.products("variability")] == list(NIGHTS)
 

@@ -16,7 +16,7 @@ from dsa110_assets.errors import BadDataError, ConfigurationError, TransientErro
 PACKAGE = Path(dsa110_assets.__file__).parent
 
 
-def test_data_directory_has_measures_and_casacore_stays_out(tmp_path):
+def test_measures_are_found_without_importing_casacore(tmp_path):
     """The packaged measures data are found without importing casacore (with both, the child would crash)."""
     directory = casa.data_directory()
     assert (directory / "geodetic" / "Observatories").is_dir()
@@ -53,7 +53,7 @@ def test_casa_is_imported_by_the_child_only():
 
 
 @pytest.mark.casa
-def test_a_task_answers(tmp_path):
+def test_a_task_returns_its_result(tmp_path):
     """The string from version_string comes back wrapped; nothing is left in the working directory."""
     answer = casa.run_task("version_string", {}, work_dir=tmp_path, deadline_s=120)
     assert answer["returned"].startswith("6.")
@@ -61,7 +61,7 @@ def test_a_task_answers(tmp_path):
 
 
 @pytest.mark.casa
-def test_errors_come_back_as_ours(tmp_path):
+def test_errors_of_tasks_become_our_error_classes(tmp_path):
     """A task that raises gives BadDataError with CASA's message; an unknown task gives ConfigurationError."""
     with pytest.raises(BadDataError, match=r"listobs(.|\n)*no-such\.ms"):
         casa.run_task("listobs", {"vis": "no-such.ms"}, work_dir=tmp_path, deadline_s=120)

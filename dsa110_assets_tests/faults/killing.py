@@ -21,14 +21,14 @@ from pathlib import Path
 from dsa110_assets.archive.store import Archive
 
 for line in sys.stdin:
-    told = json.loads(line)
+    task = json.loads(line)
     pid = os.fork()
     if pid == 0:
-        os.environ["DSA110_CRASH_AT"] = told["crash_at"]
-        archive = Archive(Path(told["root"]), told["url"])
+        os.environ["DSA110_CRASH_AT"] = task["crash_at"]
+        archive = Archive(Path(task["root"]), task["url"])
         made = {"settings": {}, "code_version": "1", "run_id": "killed"}
-        with archive.publish(told["asset"], told["partition"], told["inputs"], **made) as draft:
-            shutil.copytree(told["files"], draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("product.json"))
+        with archive.publish(task["asset"], task["partition"], task["inputs"], **made) as draft:
+            shutil.copytree(task["files"], draft.path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("product.json"))
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """

@@ -42,7 +42,7 @@ def all_zero(gains: Gains) -> Gains:
 
 @pytest.mark.row(22)
 @pytest.mark.parametrize("spoil", [swapped, zero, all_zero])
-def test_a_solver_that_goes_wrong_is_held(processed: Settings, monkeypatch: pytest.MonkeyPatch, spoil: Spoil) -> None:
+def test_tables_of_a_faulty_solver_are_held(processed: Settings, monkeypatch: pytest.MonkeyPatch, spoil: Spoil) -> None:
     """The tables are spoiled between solving and judging, so that only a comparison with the data can reveal it."""
 
     def engine(used: Any, model: Any, options: Any, field_name: str) -> solve.Solution:

@@ -15,7 +15,7 @@ from dsa110_assets.orchestration.running.process import process
 from dsa110_assets.orchestration.watching import housekeeping
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
-from dsa110_assets_tests.tiny import unasked
+from dsa110_assets_tests.tiny import regular_assets
 
 FLIPS = 4
 
@@ -44,13 +44,13 @@ def sealed_files(product: Product) -> list[Path]:
 
 
 @pytest.mark.row(21)
-def test_every_flip_in_every_product_is_found(processed: Settings) -> None:
+def test_every_flipped_bit_in_every_product_is_found(processed: Settings) -> None:
     """The scan that reads a part of the archive each day finds them too, because its parts cover the whole archive."""
     dice = random.Random(21)
     flipped = found = 0
     with Archive(processed.archive) as archive:
         everything = archive.products(state=None)
-        assert {product.asset for product in everything} == unasked()
+        assert {product.asset for product in everything} == regular_assets()
         assert list(integrity.verify(archive)) == []
         for product in everything:
             for path in dice.choices(sealed_files(product), k=FLIPS):
@@ -66,7 +66,7 @@ def test_every_flip_in_every_product_is_found(processed: Settings) -> None:
 
 
 @pytest.mark.row(21)
-def test_what_is_damaged_is_made_again_and_nothing_else(processed: Settings) -> None:
+def test_a_damaged_product_is_made_again_and_nothing_else(processed: Settings) -> None:
     """The table of measurements is made with the same bytes, so nothing downstream of it is made again."""
     with Archive(processed.archive) as archive:
         (damaged,) = archive.products("source_measurements")

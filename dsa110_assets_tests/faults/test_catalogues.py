@@ -42,7 +42,7 @@ def test_no_flux_scale_is_guessed(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(TWICE)
-def test_what_is_listed_twice_is_in_the_model_once(tmp_path: Path) -> None:
+def test_sources_listed_twice_are_in_the_model_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     places = {"ra_deg": rng.uniform(100, 110, SOURCES), "dec_deg": rng.uniform(15, 17, SOURCES)}
     single = pd.DataFrame({"name": [f"S{i}" for i in range(SOURCES)], **places, "flux_jy": rng.uniform(0.05, 1, SOURCES)})
@@ -64,7 +64,7 @@ def test_what_is_listed_twice_is_in_the_model_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(FORMS)
-def test_a_strange_or_damaged_file_is_read_right_or_refused_in_a_sentence(tmp_path: Path) -> None:
+def test_damaged_catalogues_are_read_correctly_or_refused_in_a_sentence(tmp_path: Path) -> None:
     """Files are truncated, or bytes are changed, removed or inserted: no other exception occurs, and no name is half read."""
     rng = np.random.default_rng(1)
     damaged = refused = 0
@@ -107,7 +107,7 @@ def _damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.row(NAMES)
-def test_no_other_source_s_curve_is_returned() -> None:
+def test_a_light_curve_of_another_source_is_never_returned() -> None:
     names = ["PSR J0024-7204A", "PSR J0024-7204a", "S 11", "S1 1", "s1 1", "A_1", "A 1", "a1", "J1331+305", "1331+305"]
     labels = ([(name, name) for name in names],)
     others = sum(look_up(name, labels, "source") != name for name in names)

@@ -105,7 +105,7 @@ def small_ms(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.row(15)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("engine", [pytest.param("casa", marks=pytest.mark.casa), "wsclean"])
-def test_killed_with_an_engine_at_work_nobody_and_nothing_is_left(
+def test_a_kill_during_an_engine_leaves_no_process_lock_or_product(
     engine: str, number: signal.Signals, small_ms: Path, tmp_path: Path
 ) -> None:
     """The run's process gets the signal while its child has the measurement set open; WSClean has a child process too."""
@@ -162,7 +162,7 @@ def test_a_hung_child_is_killed_at_its_deadline(tmp_path: Path) -> None:
 
 
 @pytest.mark.row(16)
-def test_what_hangs_twice_is_quarantined_and_comes_back_when_released(inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observations_that_hang_twice_are_quarantined_until_released(inbox: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage whose child never ends is killed and tried once more; then its observation is quarantined with the reason."""
     one_group(inbox)
     settings = tiny_settings(inbox, tmp_path)

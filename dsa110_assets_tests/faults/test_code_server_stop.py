@@ -28,7 +28,7 @@ def is_refused(server: CodeServer, asset: str) -> bool:
 
 
 @pytest.mark.slow
-def test_a_stop_lets_runs_end_and_begins_none(tmp_path: Path) -> None:
+def test_a_stopping_code_server_finishes_runs_and_starts_none(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     with Archive.create(tmp_path / "archive") as archive, served(tmp_path, tmp_path / "inbox") as server:
         with partition_lock(archive, "source_catalog", None):  # a run that makes it waits for the lock

@@ -51,7 +51,7 @@ def retain(archive: Archive) -> list[str]:
     return [d.product.id for d in retention.retain(archive, AT_ONCE, {}, dry_run=False) if d.remove]
 
 
-def test_there_and_back(archive: Archive) -> None:
+def test_products_move_to_cold_storage_and_back(archive: Archive) -> None:
     product = published(archive)
     assert retain(archive) == [product.id]
     assert not product.path.exists()
@@ -66,7 +66,7 @@ def test_there_and_back(archive: Archive) -> None:
     assert archive.verify(cold.recall(archive, product.id)) == []
 
 
-def test_a_rebuilt_index_knows_what_is_where(archive: Archive) -> None:
+def test_a_rebuilt_index_knows_which_products_are_in_cold_storage(archive: Archive) -> None:
     product = published(archive)
     retain(archive)
     integrity.sweep(archive, everywhere=True)
@@ -79,7 +79,7 @@ def test_a_rebuilt_index_knows_what_is_where(archive: Archive) -> None:
 
 
 @pytest.mark.parametrize("point", ["cold_copied", "cold_there"])
-def test_killed_on_the_way(archive: Archive, engine_url: str | None, point: str) -> None:
+def test_a_kill_during_the_move_to_cold_storage_loses_nothing(archive: Archive, engine_url: str | None, point: str) -> None:
     product = published(archive)
     command = [sys.executable, "-c", _RETAINER, str(archive.root), engine_url or ""]
     done = subprocess.run(command, env={**os.environ, "DSA110_CRASH_AT": point}, check=False, capture_output=True)
@@ -91,7 +91,7 @@ def test_killed_on_the_way(archive: Archive, engine_url: str | None, point: str)
     assert list((archive.root / cold.DIRECTORY).rglob(".tmp-*")) == []
 
 
-def test_a_link_that_leads_nowhere_deletes_nothing(archive: Archive) -> None:
+def test_a_dangling_cold_storage_link_deletes_nothing(archive: Archive) -> None:
     product = published(archive)
     shutil.rmtree((archive.root / cold.DIRECTORY).resolve())
     with pytest.raises(ConfigurationError, match="leads to no folder"):
@@ -102,7 +102,7 @@ def test_a_link_that_leads_nowhere_deletes_nothing(archive: Archive) -> None:
     assert archive.verify(cold.recall(archive, product.id)) == []
 
 
-def test_what_is_wrong_there_does_not_come_back(archive: Archive) -> None:
+def test_a_damaged_copy_is_not_recalled_from_cold_storage(archive: Archive) -> None:
     product = published(archive)
     retain(archive)
     stored = next((archive.root / cold.DIRECTORY).rglob("table.f0"))

@@ -36,7 +36,7 @@ def daemon_pid(platform: LivePlatform) -> int:
 @pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.row(11)
-def test_a_daemon_killed_in_a_storm_and_a_second_one_make_nothing_twice(tmp_path: Path) -> None:
+def test_a_killed_daemon_and_a_second_one_make_nothing_twice(tmp_path: Path) -> None:
     scene = tmp_path / "scene"
     simulate(scene, SimulationOptions(**OPTIONS))
     platform = LivePlatform(tmp_path, **TINY)

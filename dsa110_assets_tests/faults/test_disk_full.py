@@ -20,7 +20,7 @@ from dsa110_assets.orchestration.running.process import ProcessReport
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.test_kills import leftovers
-from dsa110_assets_tests.tiny import unasked
+from dsa110_assets_tests.tiny import regular_assets
 
 MOUNT_MB = 96
 
@@ -62,13 +62,15 @@ def publish(archive: Archive, asset: str, partition: str | None, write: Callable
 
 
 @pytest.mark.row(3)
-def test_full_at_every_part_of_every_asset(finished_run: tuple[Settings, ProcessReport], engine_url: str | None, small_disk: Path) -> None:
+def test_a_disk_full_at_any_part_of_any_asset_harms_nothing(
+    finished_run: tuple[Settings, ProcessReport], engine_url: str | None, small_disk: Path
+) -> None:
     """The disk fills up while the product is written. An SQLite index is on the same disk, a PostgreSQL index elsewhere."""
     original = Archive(finished_run[0].archive)
     failed = harmed = 0
     slowest_s = 0.0
     with Archive.create(small_disk / "archive", engine_url) as archive:
-        for asset in sorted(unasked()):
+        for asset in sorted(regular_assets()):
             example = original.products(asset)[0]
             first = publish(archive, asset, example.partition, lambda place, one=example: copy_of(one, place))
             for part in (0.1, 0.5, 0.9):
@@ -101,7 +103,7 @@ def test_full_at_every_part_of_every_asset(finished_run: tuple[Settings, Process
 @pytest.mark.row(3)
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("asset", ["hour_mosaic", "night_mosaic", "source_measurements"])
-def test_every_writer_of_science_ends_typed(
+def test_every_file_writer_reports_a_full_disk_as_a_typed_error(
     finished_run: tuple[Settings, ProcessReport], small_disk: Path, asset: str, part: float
 ) -> None:
     """The writers of astropy, pyarrow, pillow and healpix, each of which reports a full disk in a different way."""
@@ -136,7 +138,7 @@ def test_every_writer_of_science_ends_typed(
 
 
 @pytest.mark.row(3)
-def test_the_index_says_that_its_disk_is_full(small_disk: Path) -> None:
+def test_a_full_disk_of_the_index_is_named_in_the_error(small_disk: Path) -> None:
     """Reading and publishing. SQLite itself reports an input/output error, and the message must not blame a setting."""
     with Archive.create(small_disk / "archive") as archive:
         first = publish(archive, "tile_image", "2026-01-25T22:25", lambda place: (place / "data").write_text("x"))
@@ -157,7 +159,7 @@ from pathlib import Path
 from dsa110_assets.archive.store import Archive
 from dsa110_assets.visibilities import measurement_set
 from dsa110_assets_tests.faults.test_disk_full import leave_free, publish
-from dsa110_assets_tests.tiny import unasked
+from dsa110_assets_tests.tiny import regular_assets
 
 archive, disk, source, free = Archive(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
 vis = measurement_set.read(source)
@@ -172,7 +174,7 @@ publish(archive, "measurement_set", "2026-01-25T22:25", write)
 
 
 @pytest.mark.row(3)
-def test_casacore_takes_the_process_with_it_and_nothing_else(finished_run: tuple[Settings, ProcessReport], small_disk: Path) -> None:
+def test_casacore_on_a_full_disk_aborts_only_its_own_process(finished_run: tuple[Settings, ProcessReport], small_disk: Path) -> None:
     """On a full disk casacore aborts the process. That is why free space is checked before; its remains are swept as after any crash."""
     example = Archive(finished_run[0].archive).products("measurement_set")[0]
     with Archive.create(small_disk / "archive") as archive:

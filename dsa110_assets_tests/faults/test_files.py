@@ -36,7 +36,7 @@ def one_group(inbox: Path) -> list[Path]:
 
 
 @pytest.mark.row(4)
-def test_truncated_anywhere_is_waited_for_then_quarantined_with_the_reason(inbox: Path, tmp_path: Path) -> None:
+def test_truncated_files_are_waited_for_then_quarantined(inbox: Path, tmp_path: Path) -> None:
     """At 20 offsets from the first byte to the last but one: the file is never used, and the group is made without it."""
     files = one_group(inbox)
     content = files[1].read_bytes()
@@ -120,7 +120,7 @@ STILL_S = 0.5
 
 @pytest.mark.row(5)
 @pytest.mark.parametrize("manner", ["slow", "bursty", "preallocated"])
-def test_a_growing_file_is_not_used_before_it_is_whole(inbox: Path, tmp_path: Path, manner: str) -> None:
+def test_a_growing_file_is_not_used_before_it_is_complete(inbox: Path, tmp_path: Path, manner: str) -> None:
     """Another process writes it in place under its final name. If preallocated, its size and header are right from the start."""
     files = one_group(inbox)
     source = tmp_path / "source"
@@ -147,7 +147,7 @@ def test_a_growing_file_is_not_used_before_it_is_whole(inbox: Path, tmp_path: Pa
 
 
 @pytest.mark.row(5)
-def test_a_writer_that_holds_its_file_open_is_waited_for_not_judged(inbox: Path) -> None:
+def test_files_still_open_for_writing_are_waited_for(inbox: Path) -> None:
     """HDF5's lock shows that the file is still being written, which is no fault of the data."""
     files = one_group(inbox)
     copy = files[1].read_bytes()
@@ -274,7 +274,7 @@ print(json.dumps([accepted, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss 
 
 
 @pytest.mark.row(20)
-def test_malicious_files_are_refused_before_anything_is_allocated_or_followed(inbox: Path, tmp_path: Path) -> None:
+def test_malicious_files_are_refused_before_allocating_or_following(inbox: Path, tmp_path: Path) -> None:
     import json
 
     good = one_group(inbox)[0]
@@ -306,7 +306,7 @@ def test_malicious_files_are_refused_before_anything_is_allocated_or_followed(in
 
 
 @pytest.mark.row(20)
-def test_a_file_of_good_header_and_spoiled_data_is_quarantined_and_its_group_made_without_it(inbox: Path, tmp_path: Path) -> None:
+def test_a_file_with_corrupt_data_is_quarantined_and_left_out(inbox: Path, tmp_path: Path) -> None:
     """Corrupt compressed data are noticed when they are read; the observation is made from the other files."""
     from dsa110_assets.orchestration.running.process import process
 

@@ -181,7 +181,7 @@ def test_one_blank_pixel_of_a_mosaic_is_a_masked_row(whole: Path, tmp_path: Path
 
 
 @pytest.mark.row(19)
-def test_zero_hours_is_no_edge(tiles: list[TileInput], whole: Path, tmp_path: Path) -> None:
+def test_fluxes_and_names_are_right_across_zero_hours(tiles: list[TileInput], whole: Path, tmp_path: Path) -> None:
     """Tiles at 359.9 and 0.1 degrees: the grid is small, and fluxes, positions, overlap pairs and names are right."""
     mosaic = coadd(tiles)
     assert mosaic.header["NAXIS1"] < 2 * 256
@@ -208,7 +208,7 @@ def published(archive: Archive, asset: str, key: str, files: dict[str, Path]) ->
 
 @pytest.mark.row(19)
 @pytest.mark.parametrize("fault", [*WORTHLESS, "one NaN"])
-def test_an_analyst_is_told(tiles: list[TileInput], whole: Path, tmp_path: Path, fault: str) -> None:
+def test_faulty_images_raise_or_are_masked_for_analysts(tiles: list[TileInput], whole: Path, tmp_path: Path, fault: str) -> None:
     """Through the objects of open_archive(): tile, hour and night."""
     cards = WORTHLESS.get(fault, {"data": one_blank})
     with Archive.create(tmp_path / "archive") as store:
@@ -266,7 +266,7 @@ def test_a_masked_row_stays_masked_for_the_analyst(whole: Path, tmp_path: Path) 
 
 
 @pytest.mark.row(19)
-def test_no_file_is_no_flux_either(whole: Path, tmp_path: Path) -> None:
+def test_missing_and_truncated_mosaics_are_errors(whole: Path, tmp_path: Path) -> None:
     short = tmp_path / "short.fits"
     short.write_bytes((whole / "mosaic.fits").read_bytes()[: 100 * 2880 // 2])
     for path in (short, tmp_path / "none.fits"):

@@ -86,7 +86,7 @@ def test_flux_bias_of_incomplete_observations(full: tuple[dict[int, Path], Fixed
 
 @pytest.mark.row(10)
 @pytest.mark.parametrize(("name", "state"), [(name, "ready" if len(kept) >= 14 else "unusable") for name, kept in CASES.items()])
-def test_the_declared_policy(full: tuple[dict[int, Path], FixedSource], name: str, state: str) -> None:
+def test_incomplete_observations_follow_the_declared_policy(full: tuple[dict[int, Path], FixedSource], name: str, state: str) -> None:
     """At least 14 of 16 subbands are needed once the wait is over. Before, missing subbands are waited for, and named."""
     files, _ = full
     (group,) = grouping.group_headers([uvh5.read_header(files[s]) for s in CASES[name]])

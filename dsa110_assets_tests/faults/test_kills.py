@@ -16,7 +16,7 @@ from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults import killing
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.same import greatest_difference
-from dsa110_assets_tests.tiny import tiny_settings, unasked
+from dsa110_assets_tests.tiny import regular_assets, tiny_settings
 
 SIGNALS = ("SIGKILL", "SIGTERM")
 ON_DISK = ("renamed", "durable", "row_written")
@@ -34,13 +34,15 @@ def leftovers(archive: Archive) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.row(1, 2)
-def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport], engine_url: str | None, tmp_path: Path) -> None:
+def test_kills_at_every_point_of_every_asset_harm_nothing(
+    finished_run: tuple[Settings, ProcessReport], engine_url: str | None, tmp_path: Path
+) -> None:
     """The products of the tiny night are published again by processes that are killed, and then once more undisturbed.
 
     The two signals alternate, in the opposite order on the other database: together they cover every pair.
     """
     original = Archive(finished_run[0].archive)
-    examples = {asset: original.products(asset)[0] for asset in unasked()}
+    examples = {asset: original.products(asset)[0] for asset in regular_assets()}
     killed = torn = left = duplicates = 0
     turn = 0 if engine_url is None else 1
     with Archive.create(tmp_path / "archive", engine_url) as archive, killing.publishers(archive.root, engine_url) as publishers:
@@ -78,10 +80,12 @@ def test_every_asset_at_every_point(finished_run: tuple[Settings, ProcessReport]
 
 @pytest.mark.slow
 @pytest.mark.row(1)
-def test_the_command_killed_in_every_asset(finished_run: tuple[Settings, ProcessReport], tiny_run: Path, tmp_path: Path) -> None:
+def test_the_command_killed_in_every_asset_gives_the_same_products(
+    finished_run: tuple[Settings, ProcessReport], tiny_run: Path, tmp_path: Path
+) -> None:
     """`dsa110 process` is killed in each asset in turn, each time at another point and by another signal, and is run again."""
     settings = tiny_settings(tiny_run, tmp_path)
-    order = [name for name in specifications() if name in unasked()]
+    order = [name for name in specifications() if name in regular_assets()]
     order.insert(order.index("night_mosaic"), order.pop(order.index("light_curves")))  # one run makes both, light_curves first
     for number, asset in enumerate(order):
         name, point = SIGNALS[number % 2], files.CRASH_POINTS[3 * number % len(files.CRASH_POINTS)]

@@ -76,7 +76,7 @@ def test_good_files_are_read_without_locks(no_locks: Path, platform: dict[str, s
 
 @pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("which", ["REFUSE_FLOCK", "REFUSE_FCNTL"])
-def test_no_observation_is_put_aside_for_it(no_locks: Path, platform: dict[str, str], which: str, number: int) -> None:
+def test_no_observation_is_put_aside_for_missing_locks(no_locks: Path, platform: dict[str, str], which: str, number: int) -> None:
     """An archive exists; then the file server stops granting locks; then it grants them again."""
     Archive.create(Path(platform["DSA110_ARCHIVE"])).close()
     command = [*PROGRAM, "process", "--through", "subband_group", "--json"]
@@ -95,7 +95,7 @@ def test_no_observation_is_put_aside_for_it(no_locks: Path, platform: dict[str, 
 
 
 @pytest.mark.parametrize("which", ["REFUSE_FLOCK", "REFUSE_FCNTL"])
-def test_doctor_finds_it_first(no_locks: Path, platform: dict[str, str], which: str) -> None:
+def test_doctor_reports_missing_locks(no_locks: Path, platform: dict[str, str], which: str) -> None:
     done = under(no_locks, which, errno.EOPNOTSUPP, [*PROGRAM, "doctor", "--json"], platform)
     assert done.returncode == 1
     checks = {one["check"]: one for one in json.loads(done.stdout)}
@@ -133,7 +133,7 @@ def test_every_lock_of_ours_ends_in_a_sentence(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EACCES, errno.ENOLCK, errno.ENOENT])
-def test_a_failing_file_server_says_nothing_about_the_data(platform: dict[str, str], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_file_server_errors_are_transient_not_bad_data(platform: dict[str, str], monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     path = next(Path(platform["DSA110_INBOX"]).glob("*.hdf5"))
 
     def refuse(*_: object, **__: object) -> None:

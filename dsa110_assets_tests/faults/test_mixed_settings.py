@@ -64,7 +64,7 @@ def test_inputs_made_with_other_settings_are_named_and_fail_a_check(
 
 
 @pytest.mark.row(33)
-def test_what_inherits_is_told_too(processed: Settings) -> None:
+def test_products_of_mixed_inputs_are_reported_too(processed: Settings) -> None:
     """A light curve of a mosaic of mixed tiles: its direct inputs are as they would be made now, but their inputs are not."""
     with Archive(processed.archive) as archive:
         before = archive.current("source_measurements", HOUR)
@@ -81,7 +81,7 @@ def test_what_inherits_is_told_too(processed: Settings) -> None:
 
 
 @pytest.mark.row(54, cases="definitions that agree")
-def test_one_name_for_one_flagged_fraction(finished_run: tuple[Settings, ProcessReport]) -> None:
+def test_each_flagged_fraction_has_its_own_name(finished_run: tuple[Settings, ProcessReport]) -> None:
     """The flagged fraction of working receptors and that of all calibrated visibilities never share a name."""
     with Archive(finished_run[0].archive) as archive:
         for key in OBSERVATIONS:

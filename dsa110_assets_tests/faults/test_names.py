@@ -68,7 +68,7 @@ def test_strange_names_links_and_pipes_in_the_inbox_are_put_aside_unopened(setti
 
 @pytest.mark.row(18)
 @pytest.mark.parametrize("name", ESCAPES)
-def test_names_that_lead_elsewhere_are_refused_at_every_door(settings: Settings, name: str) -> None:
+def test_names_outside_the_archive_are_refused_by_every_function(settings: Settings, name: str) -> None:
     escapes = 0
     with Archive.create(settings.archive) as archive:
         doors = (
@@ -97,7 +97,7 @@ def test_names_that_lead_elsewhere_are_refused_at_every_door(settings: Settings,
 
 @pytest.mark.row(18)
 @pytest.mark.parametrize("name", ESCAPES)
-def test_names_that_lead_elsewhere_are_refused_by_the_portal(settings: Settings, tmp_path: Path, name: str) -> None:
+def test_names_outside_the_archive_are_refused_by_the_portal(settings: Settings, tmp_path: Path, name: str) -> None:
     from urllib.parse import quote
 
     secret = settings.archive.parent / "secret"

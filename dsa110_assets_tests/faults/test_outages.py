@@ -107,7 +107,7 @@ def test_sqlite_locked_by_another_process(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.row(13)
 @pytest.mark.postgres
-def test_an_outage_beyond_patience_loses_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_beyond_the_patience_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A product that could not be indexed stays complete on disk, and the next sweep indexes it."""
     with private_server() as postgres, Archive.create(tmp_path / "archive", postgres.url, patience_s=0.5) as archive:
         first = publish(archive, WINDOWS[0])
@@ -146,7 +146,7 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.row(17)
-def test_the_mount_is_gone_and_comes_back(mounted: Path, tmp_path: Path) -> None:
+def test_an_unmounted_archive_recovers_after_remounting(mounted: Path, tmp_path: Path) -> None:
     archive = Archive.create(mounted / "archive")
     old = publish(archive, WINDOWS[0])
     with pytest.raises((DsaError, OSError)) as caught:
@@ -187,7 +187,7 @@ for line in sys.stdin:
 
 
 @pytest.mark.row(17)
-def test_permission_lost_in_the_middle(tmp_path: Path, engine_url: str | None) -> None:
+def test_permissions_lost_during_publication_are_survived(tmp_path: Path, engine_url: str | None) -> None:
     """A process that is not root loses write permission while it publishes; once that is restored, the same process continues."""
     if os.geteuid() != 0:
         pytest.skip("starting a process as another user needs root")

@@ -59,7 +59,7 @@ def lose_index(archive: Archive, url: str | None) -> None:
 
 
 @pytest.mark.row(14)
-def test_a_backup_of_yesterday_and_the_disk_of_today_give_every_row(tmp_path: Path, engine_url: str | None) -> None:
+def test_an_old_backup_and_the_current_disk_restore_every_row(tmp_path: Path, engine_url: str | None) -> None:
     """Changes after the backup: new products and versions, rejections and restorations, an unpinning, removals, quarantine."""
     files = [tmp_path / f"sb{number:02d}.hdf5" for number in range(3)]
     for file in files:
@@ -120,7 +120,7 @@ def events(settings: Settings) -> dict[str, set[str]]:
 
 @pytest.mark.row(14)
 @pytest.mark.parametrize("lost", ["index", "index without a backup", "dagster", "caltables", "everything but products and backup"])
-def test_what_the_runbook_says(processed: Settings, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+def test_the_runbooks_remedies_restore_everything(processed: Settings, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
     """After the runbook's remedy, `dsa110 process` has nothing to do and Dagster has an event for every product."""
     assert processed.dagster_home is not None
     with Archive(processed.archive) as archive:

@@ -71,7 +71,7 @@ def test_a_mosaic_of_which_some_tiles_are_removed_stays_as_it_is(processed: Sett
 
 
 @pytest.mark.slow
-def test_what_is_to_be_made_anew_gets_its_inputs_back_and_no_more(processed: Settings) -> None:
+def test_removed_inputs_are_made_again_only_where_needed(processed: Settings) -> None:
     """With other imaging settings, calibrated data are made again for the images, and measurement sets for the calibrated data."""
     archive = take(processed)
     sharper = tiny_settings(processed.inbox, processed.archive.parent, imaging={**processed.imaging.__dict__, "robust": 0.0})
@@ -109,7 +109,7 @@ def test_a_night_mosaic_that_is_to_be_made_needs_the_tiles_of_its_hours(processe
 
 @pytest.mark.slow
 @pytest.mark.row(32)
-def test_with_the_raw_files_gone_what_was_made_of_them_stays(settings: Settings, inbox: Path) -> None:
+def test_products_stay_when_their_raw_files_are_deleted(settings: Settings, inbox: Path) -> None:
     assert process(settings).ok
     archive = take(settings)
     for path in inbox.glob("*.hdf5"):
@@ -128,7 +128,7 @@ def test_with_the_raw_files_gone_what_was_made_of_them_stays(settings: Settings,
 
 
 @pytest.mark.parametrize(("tags", "again"), [({}, True), ({instances.LANE_TAG: "backfill"}, False)])
-def test_by_hand_it_is_made_again_and_by_a_backfill_not(processed: Settings, tags: dict[str, str], again: bool) -> None:
+def test_removed_products_are_remade_by_hand_but_not_by_a_backfill(processed: Settings, tags: dict[str, str], again: bool) -> None:
     archive = take(processed)
     job = graph.over(Platform(processed)).resolve_implicit_global_asset_job_def()
     with instances.open_instance(processed.dagster_home) as dagster:

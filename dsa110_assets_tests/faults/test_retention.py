@@ -94,7 +94,7 @@ def protected(everything: list[Product], limits: Thresholds = LIMITS) -> set[str
 
 
 @pytest.mark.row(26)
-def test_random_graphs(tmp_path: Path, engine_url: str | None) -> None:
+def test_retention_is_right_for_random_graphs(tmp_path: Path, engine_url: str | None) -> None:
     """Exactly the unprotected products are removed, and every decision has a reason."""
     dice = random.Random(26)
     wrong = n_removed = 0
@@ -115,7 +115,7 @@ def test_random_graphs(tmp_path: Path, engine_url: str | None) -> None:
 
 
 @pytest.mark.row(26)
-def test_a_full_disk_takes_the_oldest_of_what_only_its_age_protects(tmp_path: Path, engine_url: str | None) -> None:
+def test_a_full_disk_removes_the_oldest_products_protected_only_by_age(tmp_path: Path, engine_url: str | None) -> None:
     dice = random.Random(27)
     early = 0
     with Archive.create(tmp_path / "archive", engine_url) as archive:
@@ -147,7 +147,7 @@ OLD = datetime.now(UTC) + timedelta(days=400)
 
 
 @pytest.mark.row(26)
-def test_what_is_read_stays_until_it_is_put_down(tmp_path: Path, engine_url: str | None) -> None:
+def test_held_products_are_kept_until_released(tmp_path: Path, engine_url: str | None) -> None:
     with Archive.create(tmp_path / "archive", engine_url) as archive:
         measured = publish(archive, "measurement_set", WINDOWS[0])
         calibrated = publish(archive, "calibrated_ms", WINDOWS[0], (measured,))
@@ -165,7 +165,7 @@ def test_what_is_read_stays_until_it_is_put_down(tmp_path: Path, engine_url: str
 
 
 @pytest.mark.row(26)
-def test_who_is_refused_leaves_no_claim(tmp_path: Path, engine_url: str | None) -> None:
+def test_a_refused_claim_leaves_no_claim_behind(tmp_path: Path, engine_url: str | None) -> None:
     """Retention marks a product, work claims it, each sees the other and both back out: no claim may stay on the product."""
     with Archive.create(tmp_path / "archive", engine_url) as archive:
         measured = publish(archive, "measurement_set", WINDOWS[0])
@@ -180,7 +180,7 @@ def test_who_is_refused_leaves_no_claim(tmp_path: Path, engine_url: str | None) 
 
 
 @pytest.mark.row(26)
-def test_the_data_of_what_goes_early_are_gone(tmp_path: Path, engine_url: str | None) -> None:
+def test_products_removed_early_for_space_lose_their_data(tmp_path: Path, engine_url: str | None) -> None:
     short = LIMITS.model_copy(update={"retention_free_gb": 1e9})
     with Archive.create(tmp_path / "archive", engine_url) as archive:
         measured = publish(archive, "measurement_set", WINDOWS[0])

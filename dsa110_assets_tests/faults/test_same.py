@@ -17,7 +17,7 @@ from dsa110_assets.orchestration.running.process import ProcessReport, process
 from dsa110_assets.settings import Settings
 from dsa110_assets_tests.faults.figures import record_figure
 from dsa110_assets_tests.faults.same import difference, greatest_difference
-from dsa110_assets_tests.tiny import tiny_settings, unasked
+from dsa110_assets_tests.tiny import regular_assets, tiny_settings
 
 
 def test_the_comparison_sees_differences() -> None:
@@ -32,7 +32,9 @@ def test_the_comparison_sees_differences() -> None:
 
 @pytest.mark.slow
 @pytest.mark.row(23)
-def test_incremental_is_the_same_as_batch(finished_run: tuple[Settings, ProcessReport], tiny_run: Path, tmp_path: Path) -> None:
+def test_incremental_processing_gives_the_same_as_a_batch(
+    finished_run: tuple[Settings, ProcessReport], tiny_run: Path, tmp_path: Path
+) -> None:
     """The last group arrives first and the calibrator's transit last: images wait for it, and mosaics are made again each time."""
     groups = json.loads((tiny_run / "truth.json").read_text())["groups"]
     settings = tiny_settings(tmp_path / "inbox", tmp_path)
@@ -56,14 +58,14 @@ def test_reprocessed_is_the_same_as_batch(finished_run: tuple[Settings, ProcessR
                 archive.reject(product.id, "made again")
     report = process(processed)
     assert report.ok
-    assert {made.asset for made in report.made} >= unasked() - {"source_catalog", "calibrator_catalog", "sky_model"}
+    assert {made.asset for made in report.made} >= regular_assets() - {"source_catalog", "calibrator_catalog", "sky_model"}
     compare(processed, finished_run[0], "reprocessed")
 
 
 def compare(ours: Settings, batch: Settings, how: str) -> None:
     """Compare all products of all assets with those of the batch run."""
     with Archive(ours.archive) as archive, Archive(batch.archive) as reference:
-        assert {product.asset for product in archive.products()} == unasked()
+        assert {product.asset for product in archive.products()} == regular_assets()
         distance, where = greatest_difference(archive, reference)
     record_figure(23, f"max relative difference, {how}", distance)
     assert distance == 0, where

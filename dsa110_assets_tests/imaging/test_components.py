@@ -33,7 +33,7 @@ def _model() -> np.ndarray:
     return model
 
 
-def test_the_sum_is_the_measurement_equation() -> None:
+def test_the_predicted_sum_follows_the_measurement_equation() -> None:
     vis = observe([], n_antennas=8, n_times=3, n_subbands=5)
     stokes = stokes_i(vis)
     ((pattern, ratio),) = _attenuation(3, 5).terms
@@ -83,7 +83,7 @@ def test_spectra_and_their_slopes_are_the_measurement_equation() -> None:
     assert np.isnan(components.steeper(stokes.uvw, lmn, flux, patterns, ratios, 0 * x, ours * weights, flat)).all()
 
 
-def test_both_ways_to_a_residual_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_summed_and_gridded_residuals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """Summing the brightest and gridding the rest equals summing all, in one step and in two."""
     stokes = stokes_i(observe([(0.2, 0.1, 1.0)], n_antennas=8, n_times=3, n_subbands=5))
     weighted = imaging_weights(stokes, "natural", 0, np.deg2rad(3.0))

@@ -46,7 +46,7 @@ def _spoil(path: Path, **cards: object) -> Path:
     return spoilt
 
 
-def test_all_files_are_there_and_say_what_they_are(written: dict[str, Path]) -> None:
+def test_all_files_are_written_with_complete_headers(written: dict[str, Path]) -> None:
     assert set(written) == {
         "image.fits", "image-pb.fits", "residual.fits", "model.fits", "psf.fits",
         "primary-beam.fits", "preview.png",
@@ -164,7 +164,7 @@ def test_an_image_of_which_no_frequency_is_known_has_two_axes(tmp_path: Path) ->
     assert fits.getdata(path).shape == (4, 6)
 
 
-def test_a_long_anchor_is_announced_as_the_convention_asks(tile: TileImage, tmp_path: Path) -> None:
+def test_a_long_anchor_follows_the_long_string_convention(tile: TileImage, tmp_path: Path) -> None:
     """As when there are many calibrators. fitsverify reports a header that uses the convention without announcing it."""
     long = ", ".join(f"catalogue:NVSS J{number:06d}+161616" for number in range(6))
     for name, anchor in (("long", long), ("short", "PB17:3C138")):

@@ -68,7 +68,7 @@ def test_the_transforms_are_adjoint_to_rounding(epsilon: float, w_lambda: float,
     assert visibility_side == pytest.approx(image_side, abs=tolerance * scale)
 
 
-def test_a_flat_gridder_leaves_w_out() -> None:
+def test_a_flat_gridder_ignores_w() -> None:
     uvw = _uvw()
     image = np.random.default_rng(7).standard_normal((N_PIXELS, N_PIXELS))
     level = Gridder(uvw * [1, 1, 0], N_PIXELS, 1e-3, 1e-4).to_visibilities(image)
@@ -76,7 +76,7 @@ def test_a_flat_gridder_leaves_w_out() -> None:
     np.testing.assert_allclose(Gridder(uvw, N_PIXELS, 1e-3, 1e-4, flat=True).to_visibilities(image), level, atol=1e-3)
 
 
-def test_single_precision_is_used_and_delivers_down_to_its_limit() -> None:
+def test_single_precision_is_used_down_to_its_limit() -> None:
     ones = np.ones((N_PIXELS, N_PIXELS))
     for epsilon, expected in ((1e-5, np.complex64), (9e-6, np.complex128)):
         assert Gridder(_uvw(), N_PIXELS, 1e-3, epsilon).to_visibilities(ones).dtype == expected

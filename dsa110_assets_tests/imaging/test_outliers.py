@@ -26,7 +26,7 @@ def image(sources: list[tuple[float, float, float]], listed: list[tuple[float, f
 
 
 @pytest.mark.parametrize("catalogue_jy", [20.0, 12.0])
-def test_sidelobes_from_beyond_the_image_go(catalogue_jy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sidelobes_from_beyond_the_image_are_removed(catalogue_jy: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the source subtracted the noise is that of a sky without it; otherwise it is far higher.
 
     Both images have the same noise samples, so the two rms differ only by the residual of the source. The data here
@@ -62,7 +62,7 @@ def test_many_faint_sources_beyond_the_image_go_together(monkeypatch: pytest.Mon
     assert taken_out.rms_jy == pytest.approx(without.rms_jy, rel=0.012)
 
 
-def test_a_listed_source_that_is_not_there_is_not_put_there() -> None:
+def test_a_listed_source_missing_from_the_sky_is_not_subtracted() -> None:
     """Noise alone gives a factor above 5 sigma once in 3e6 cases."""
     without = image([WITHIN], [WITHIN])
     imagined = image([WITHIN], [WITHIN, BEYOND])
@@ -70,7 +70,7 @@ def test_a_listed_source_that_is_not_there_is_not_put_there() -> None:
     np.testing.assert_array_equal(imagined.image, without.image)
 
 
-def test_a_listed_source_takes_nothing_of_a_bright_one_that_no_catalogue_lists() -> None:
+def test_listed_far_sources_absorb_no_flux_of_a_bright_unlisted_one() -> None:
     """Far sources are fitted along with the catalogue's model of the field. If that model lacks a source of 20 Jy, each far
     source's factor would be that source's sidelobe there, many times the factor's noise, and would be subtracted over the whole image.
     """

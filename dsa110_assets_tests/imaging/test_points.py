@@ -52,7 +52,7 @@ def test_fluxes_between_pixels_are_right_to_a_few_thousandths(monkeypatch: pytes
     assert np.abs(off(without_points, noise, vis)).max() > np.abs(off(tile, noise, vis)).max()
 
 
-def test_what_is_no_point_is_left_to_clean() -> None:
+def test_resolved_sources_are_left_to_clean() -> None:
     """A Gaussian as wide as two beams: its visibilities are the point's times exp(-2 pi^2 sigma^2 |uv|^2)."""
     vis = observe([(0.2, 0.1, 1.0)], n_times=6, noise_jy=0.1)
     beam_deg = make_tile(vis, OPTIONS).beam.bmaj_deg

@@ -57,7 +57,7 @@ def test_polarised_sources_have_their_stokes_i() -> None:
     assert tile.figures["q_over_i_median"] == pytest.approx(0, abs=0.01)
 
 
-def test_equal_receptors_give_the_samples_they_always_gave() -> None:
+def test_equal_receptors_give_the_plain_mean_bit_for_bit() -> None:
     """With equal weights (XX + YY) / 2 is the weighted mean: the samples have the same bits."""
     vis = observe([(0.3, 0.2, 2.0)], n_times=4, noise_jy=1.0)
     stokes = stokes_i(vis)

@@ -54,7 +54,7 @@ def test_a_robust_means_error_is_its_scatter(n: int, own: float, common: float) 
     assert 0.85 < pulls.std() < 1.25
 
 
-def test_errors_are_what_noise_does_and_peaks_are_not_helped_by_it() -> None:
+def test_errors_match_the_noise_and_peaks_are_unbiased() -> None:
     """60 images of three sources at 30 to 100 sigma, in noise correlated like the beam: pulls of flux and position about the truth.
 
     The prior's 3 % dominate the flux's error, so that its pulls are below 1; the mean of 60 ratios is good to 0.3 %.
@@ -76,7 +76,7 @@ def test_errors_are_what_noise_does_and_peaks_are_not_helped_by_it() -> None:
         assert np.std(pulls) < 1
 
 
-def test_sources_that_are_not_there_are_counted() -> None:
+def test_missing_reference_sources_are_counted() -> None:
     header = tile_header(0.0, 16.0, N_PIXELS)
     ones = np.ones((N_PIXELS, N_PIXELS), dtype=np.float32)
     figures = reference_figures(0 * ones, ones, header, 0.001, _sky())

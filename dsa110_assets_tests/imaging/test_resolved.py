@@ -131,7 +131,7 @@ def test_image_and_truth_agree(
     ],
     ids=["alone", "a beam apart", "three"],
 )
-def test_points_are_left_alone(array: str, points: list[Point], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_point_sources_are_not_changed(array: str, points: list[Point], monkeypatch: pytest.MonkeyPatch) -> None:
     """The image has the same bytes as that of an imager without resolved sources."""
     vis = seen(array, [], points)
     tile, points_only = make_tile(vis, OPTIONS), without(vis, monkeypatch)
@@ -140,7 +140,7 @@ def test_points_are_left_alone(array: str, points: list[Point], monkeypatch: pyt
     assert tile.figures["resolved"] == tile.figures["resolved_dropped"] == 0
 
 
-def test_what_gaussians_do_not_explain_is_left_to_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_gaussians_do_not_fit_is_left_to_clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """A uniform disk as wide as three beams, whose visibilities are 2 J1(x) / x, x = pi theta q: Gaussians leave a tenth of it."""
     vis = seen("core", [], AROUND)
     x = np.pi * np.deg2rad(3 * 77 / 3600) * np.hypot(*(vis.uvw_m[..., k, None] * vis.frequencies_hz / speed_of_light for k in (0, 1)))
@@ -152,7 +152,7 @@ def test_what_gaussians_do_not_explain_is_left_to_clean(monkeypatch: pytest.Monk
     assert tile.image.tobytes() == points_only.image.tobytes()
 
 
-def test_what_makes_the_residual_noisier_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_makes_the_residual_noisier_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source that is not in the sky, as broad as the image, is dropped; the image is the same as without it."""
     vis = seen("core", [], AROUND)
     points_only = without(vis, monkeypatch)

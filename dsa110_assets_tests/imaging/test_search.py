@@ -24,7 +24,7 @@ def test_a_bright_source_is_found_with_its_flux() -> None:
 
 
 @pytest.mark.parametrize("left", [1, 2, 3])
-def test_of_a_few_baselines_no_source_is_made_up_and_no_image(left: int) -> None:
+def test_a_few_baselines_give_no_sources_and_no_image(left: int) -> None:
     """Their dirty beam is a pattern of stripes. The search, a part of calibration, finds nothing and continues; imaging reports what is
     wrong."""
     vis = observe([(0.1, 0.2, JY)], n_antennas=8, n_times=6, n_subbands=4, noise_jy=NOISE_JY)

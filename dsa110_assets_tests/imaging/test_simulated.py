@@ -18,7 +18,7 @@ from dsa110_assets.visibilities import grouping, phasing, reader, uvh5
 
 
 @pytest.mark.parametrize("start", ["2026-01-25T22:25:00", "2026-01-26T00:00:00"])
-def test_a_simulated_group_images_to_its_sky(tmp_path: Path, start: str) -> None:
+def test_the_image_of_a_simulated_group_shows_its_sky(tmp_path: Path, start: str) -> None:
     """Fluxes within 1.5 %, positions within a twentieth of the beam, noise equal to the radiometer's.
 
     The sources lie up to 0.7 degree off; at 1.5 MHz and 12.9 s that loses up to 0.5 % on the longest

@@ -18,7 +18,7 @@ N_PIXELS, PIXEL_RAD = 128, np.deg2rad(4.0 / 128)
 
 @pytest.mark.parametrize(("east", "north"), [(0.0, 0.0), (1.4, 0.2), (-0.7, 1.1), (0.5, -1.5)])
 @pytest.mark.parametrize("loss", [0.0, 0.01])
-def test_the_share_left_is_that_of_numerical_averages(east: float, north: float, loss: float) -> None:
+def test_the_remaining_amplitude_agrees_with_numerical_averages(east: float, north: float, loss: float) -> None:
     """A source smeared by the correlator and then averaged in cells, against the same source unsmeared at the samples' own uvw.
 
     The loss is computed to second order: for a sample that loses x, x^2 times 0.3 is neglected. Samples here lose up to 14 %, 2 % in

@@ -77,7 +77,7 @@ def test_the_beam_from_cells_is_the_gridded_beam() -> None:
     assert quick.bpa_deg == pytest.approx(exact.bpa_deg, abs=1.0)
 
 
-def test_the_restoring_beam_is_that_of_the_peak_not_of_its_foot() -> None:
+def test_the_restoring_beam_fits_the_peak_not_the_plateau() -> None:
     """A dense core puts a plateau under the narrow peak of the outriggers. The fitted width is the dirty beam's width at half maximum
     to 10 % (a Gaussian on a plateau is no Gaussian: 8 % here); a fit down to 0.35 would include the plateau."""
     offset = np.arange(-64, 64.0)
@@ -97,7 +97,7 @@ def test_short_baselines_can_be_left_out(noise: Visibilities) -> None:
         imaging_weights(stokes, "natural", 0, FIELD_RAD, min_uv_lambda=1e6)
 
 
-def test_stokes_i_takes_what_is_there(noise: Visibilities) -> None:
+def test_stokes_i_uses_the_unflagged_receptors(noise: Visibilities) -> None:
     vis = observe([(0, 0, 3.0)], n_antennas=4, n_times=2, n_subbands=2)
     data, flags, weights = vis.data.copy(), vis.flags.copy(), vis.weights.copy()
     data[..., 0] *= 1.2
@@ -116,7 +116,7 @@ def test_stokes_i_takes_what_is_there(noise: Visibilities) -> None:
     np.testing.assert_allclose(stokes.weights[second | third], 4 / (1 / 1 + 1 / 3), rtol=1e-6)
 
 
-def test_what_cannot_be_imaged_is_refused(noise: Visibilities) -> None:
+def test_data_that_cannot_be_imaged_are_refused(noise: Visibilities) -> None:
     centres = noise.phase_centres_rad.copy()
     centres[0, 0] += 1e-3
     with pytest.raises(SilentWrongnessError, match="common phase centre"):

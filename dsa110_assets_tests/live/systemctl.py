@@ -79,7 +79,7 @@ class Unit:
         place = os.path.realpath(directives["WorkingDirectory"])
         if "RuntimeDirectory" in directives:
             (self.root / "run" / directives["RuntimeDirectory"]).mkdir(parents=True, exist_ok=True)
-        with self._told(directives) as channel, (self.root / "systemd" / f"{self.name}.log").open("ab") as log:
+        with self._ready_channel(directives) as channel, (self.root / "systemd" / f"{self.name}.log").open("ab") as log:
             process = subprocess.Popen(
                 shlex.split(directives["ExecStart"]), cwd=place, env=self._environment(directives), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, start_new_session=True,
@@ -125,7 +125,7 @@ class Unit:
     def _socket(self) -> Path:
         return self.state.with_suffix(".notify")
 
-    def _told(self, says: dict[str, str]) -> socket.socket:
+    def _ready_channel(self, says: dict[str, str]) -> socket.socket:
         """The socket on which a unit of Type=notify reports that it is ready."""
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         if says.get("Type") == "notify":

@@ -70,7 +70,7 @@ def measured(services: Services, what: str, name: str, cause: Callable[[], objec
     assert not critical or seconds < CRITICAL_S
 
 
-def test_what_goes_wrong_is_delivered_in_time(services: Services) -> None:
+def test_alerts_are_delivered_in_time(services: Services) -> None:
     live, limits = services.live, services.limits
     good = limits.read_text()
 
@@ -103,7 +103,7 @@ def test_what_goes_wrong_is_delivered_in_time(services: Services) -> None:
 
 
 @pytest.mark.parametrize("whose", ["own", "chart"])
-def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path, whose: str) -> None:
+def test_a_frozen_daemon_on_another_host_is_reported_in_time(tmp_path: Path, whose: str) -> None:
     """The other services cannot see its process, because its hostname and PID namespace are separate. The chart starts it as
     `dagster-daemon`."""
     if os.geteuid() != 0 or shutil.which("unshare") is None:
@@ -139,7 +139,7 @@ def test_a_daemon_that_freezes_on_another_host_is_told_of_in_time(tmp_path: Path
         services.close()
 
 
-def test_a_part_that_hangs_in_a_daemon_that_lives_is_told_of_in_time(tmp_path: Path) -> None:
+def test_a_hanging_part_of_a_live_daemon_is_reported_in_time(tmp_path: Path) -> None:
     """The process still gives signs of life, but observations wait."""
     services, hang = Services(tmp_path), tmp_path / "hang"
     services.commands["daemon"] = (sys.executable, "-c", HANGING, str(hang), *services.commands["daemon"][3:])

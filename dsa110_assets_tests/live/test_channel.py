@@ -30,7 +30,7 @@ def decided(services: Services, channel: str) -> list[dict[str, Any]]:
         return [json.loads(row.contents) for row in archive.index.read(lambda c: list(c.execute(query)))]
 
 
-def test_a_channel_away_for_ten_minutes_gets_every_alert_once_and_in_order(tmp_path: Path) -> None:
+def test_a_channel_down_for_ten_minutes_gets_every_alert_once_in_order(tmp_path: Path) -> None:
     other = Webhook()
     services = Services(tmp_path)
     channels = {**json.loads(services.live.environment[CHANNELS]), "other": {"url": other.url, "severity": "warning"}}

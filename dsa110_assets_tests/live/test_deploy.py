@@ -114,7 +114,7 @@ def audited(server: Server) -> list[tuple[str, str, str]]:
     return [(line.by, line.verb, line.state) for line in reversed(audit.lines(server.archive, 10)) if line.state != audit.BEGUN]
 
 
-def test_a_new_version_comes_while_observations_arrive(server: Server, scene: Path, tmp_path: Path) -> None:
+def test_a_new_version_is_deployed_while_observations_arrive(server: Server, scene: Path, tmp_path: Path) -> None:
     """One observation arrives at the worst moment: while the daemon restarts."""
     sources = tree(tmp_path / "new", "0.2.0")
     new = server.install(sources)
@@ -132,7 +132,7 @@ def test_a_new_version_comes_while_observations_arrive(server: Server, scene: Pa
     assert f"{new} is in service" in server.deployments()
 
 
-def test_a_version_with_another_format_of_the_index_comes_and_goes(server: Server, scene: Path, tmp_path: Path) -> None:
+def test_a_version_with_another_index_format_is_deployed_and_rolled_back(server: Server, scene: Path, tmp_path: Path) -> None:
     """The old version works with the new format too, which stays after a rollback."""
     sources = tree(tmp_path / "new", "0.2.0", *EXPANDED)
     new = server.install(sources)
@@ -154,7 +154,7 @@ def test_a_version_with_another_format_of_the_index_comes_and_goes(server: Serve
     [([WRONG_FLUX], r"did not come out as it was put in: .*flux_ratio is 1\.4"), ([*EXPANDED, *BROKEN_DAEMON], r"dsa110-daemon\.service")],
     ids=["wrong", "broken"],
 )
-def test_a_bad_version_is_taken_back(server: Server, scene: Path, tmp_path: Path, changes: list[tuple[str, str, str]], why: str) -> None:
+def test_a_bad_version_is_rolled_back(server: Server, scene: Path, tmp_path: Path, changes: list[tuple[str, str, str]], why: str) -> None:
     """A version with wrong results never enters service. One whose daemon does not start is rolled back, with index and units."""
     sources = tree(tmp_path / "bad", "0.3.0", *changes)
     server.install(sources)

@@ -29,7 +29,7 @@ def begun(platform: LivePlatform) -> set[str | None]:
 
 @pytest.mark.slow
 @pytest.mark.live
-def test_a_restart_while_observations_arrive_loses_none_and_makes_none_twice(tmp_path: Path) -> None:
+def test_a_restart_loses_no_observation_and_makes_none_twice(tmp_path: Path) -> None:
     scene = tmp_path / "scene"
     simulate(scene, SimulationOptions(**OPTIONS))
     groups = json.loads((scene / "truth.json").read_text())["groups"]

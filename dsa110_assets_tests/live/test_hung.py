@@ -47,7 +47,7 @@ def run_of(platform: LivePlatform, run_id: str) -> dg.DagsterRun:
 @pytest.mark.slow
 @pytest.mark.live
 @pytest.mark.row(31)
-def test_two_stopped_live_runs_are_ended_and_tried_again_and_a_cancelled_one_is_gone(tmp_path: Path) -> None:
+def test_stopped_live_runs_are_retried_and_a_cancelled_one_ends(tmp_path: Path) -> None:
     scene = tmp_path / "scene"
     simulate(scene, SimulationOptions(**OPTIONS))
     groups = json.loads((scene / "truth.json").read_text())["groups"]

@@ -106,16 +106,16 @@ def test_checks_are_recorded_and_failures_reach_the_webhook(platform: LivePlatfo
                     failed.add(f"check {asset}:{rule.check} failed")
     assert "check tile_image:rms failed" in failed  # the noise of eight antennas is too high
 
-    def told() -> set[str]:
+    def alerted() -> set[str]:
         return {
             f"check {subject} failed" for one in platform.webhook.taken if one["condition"] == "check_failed" for subject in one["subjects"]
         }
 
     group_s = 60 * Thresholds().group_min  # alerts after the first are held back for this long, to be sent together
-    platform.until(lambda: failed <= told(), f"alerts about {failed}", group_s + STEP_S)
+    platform.until(lambda: failed <= alerted(), f"alerts about {failed}", group_s + STEP_S)
 
 
-def test_logs_stay_where_they_are_said_to_be(platform: LivePlatform) -> None:
+def test_logs_are_outside_the_reach_of_dagsters_telemetry(platform: LivePlatform) -> None:
     """Dagster's telemetry uploads and deletes files in DAGSTER_HOME/logs, even if it is switched off."""
     names = {path.name for path in (platform.home / "service-logs").iterdir()}
     assert names == {"code-server.log", "webserver.log", "daemon.log", "portal.log"}

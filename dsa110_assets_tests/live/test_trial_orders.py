@@ -62,7 +62,7 @@ def made(platform: LivePlatform, trial: str) -> dict[str, float]:
         return {key: tile.settings["imaging"]["robust"] for key, tile in found.items() if tile is not None and tile.trial == trial}
 
 
-def asked_by_the_planner(platform: LivePlatform, since: float) -> list[tuple[str, ...]]:
+def requested_by_the_planner(platform: LivePlatform, since: float) -> list[tuple[str, ...]]:
     """(asset, partition, reason) of every run that the platform requested by itself."""
     with platform.instance() as instance:
         found = instance.get_runs(filters=dg.RunsFilter(created_after=datetime.fromtimestamp(since, UTC)))
@@ -101,7 +101,7 @@ def test_trials_ordered_over_http_are_made_by_the_daemon(platform: LivePlatform,
 
     platform.until(platform.idle, "every run has ended")
     assert science(platform) == before
-    assert asked_by_the_planner(platform, began) == [], "nothing of science follows from a trial"
+    assert requested_by_the_planner(platform, began) == [], "nothing of science follows from a trial"
     done = [(line.by, line.told) for line in audit.lines(platform.root, 10) if line.state == "done" and line.verb == "start runs"]
     assert done == [("Ada", f"backfill {page_backfill_id}: 1 partitions"), ("Ada", f"backfill {backfill_id}: 2 partitions")]
     failures = [one for one in platform.webhook.taken if one["condition"] == "run_failed"]

@@ -27,7 +27,7 @@ from dsa110_assets_tests.live.fleet import Fleet, fleet
 from dsa110_assets_tests.live.test_night import TINY
 from dsa110_assets_tests.postgres import Server
 from dsa110_assets_tests.redis import RedisServer
-from dsa110_assets_tests.tiny import OBSERVATIONS, unasked
+from dsa110_assets_tests.tiny import OBSERVATIONS, regular_assets
 
 pytestmark = [pytest.mark.slow, pytest.mark.live, pytest.mark.postgres, pytest.mark.timeout(3600)]
 AFTER = "2026-01-26T00:20:05"
@@ -75,7 +75,12 @@ def is_complete(archive: Archive) -> bool:
     tiles = {product.id for product in current if product.asset == "tile_image"}
     mosaicked = {one for product in current if product.asset == "hour_mosaic" for one in product.inputs}
     outdated = archive.index.read(lambda c: stale.find(c, archive.root))
-    return {product.asset for product in current} == unasked() and len(tiles) == len(OBSERVATIONS) and tiles <= mosaicked and not outdated
+    return (
+        {product.asset for product in current} == regular_assets()
+        and len(tiles) == len(OBSERVATIONS)
+        and tiles <= mosaicked
+        and not outdated
+    )
 
 
 def same_as_one_process(night: Fleet, reference: Reference) -> None:
@@ -89,7 +94,7 @@ def same_as_one_process(night: Fleet, reference: Reference) -> None:
     assert len(versions) == len(set(versions))
 
 
-def test_two_hosts_make_the_night_of_one_process(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
+def test_two_hosts_make_the_same_night_as_one_process(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
     finish(night, tiny_run)
     same_as_one_process(night, finished_run)
     with Archive(night.live.root, night.live.database_url) as archive:
@@ -113,7 +118,7 @@ def test_two_hosts_make_the_night_of_one_process(night: Fleet, tiny_run: Path, f
     assert all(row["scratch_bytes"] > row["scratch_free_bytes"] > 0 for row in hosts.values())
 
 
-def test_a_host_that_loses_power_again_and_again(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
+def test_a_host_that_repeatedly_loses_power_changes_no_result(night: Fleet, tiny_run: Path, finished_run: Reference) -> None:
     """Five times, at a random moment of a step on this host, which is started again each time."""
     draw, pause, victim, hit = random.Random(19), threading.Event(), night.hosts[0], set[Path]()
 
@@ -157,7 +162,9 @@ def drafts(night: Fleet, host: str) -> set[Path]:
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 @pytest.mark.parametrize("what", ["broker", "database"])
-def test_broker_or_database_away_for_a_minute(night: Fleet, tiny_run: Path, finished_run: Reference, what: str, how: str) -> None:
+def test_an_outage_of_broker_or_database_changes_no_result(
+    night: Fleet, tiny_run: Path, finished_run: Reference, what: str, how: str
+) -> None:
     """If the server is killed, its connections break; if it is stopped, they stay open without an answer."""
     server: RedisServer | Server = night.redis if what == "broker" else night.postgres
     goes, comes = (server.stop, server.start) if how == "killed" else (partial(server.signal, number) for number in STOP_AND_GO)

@@ -78,7 +78,7 @@ def test_parts_of_an_image_add_up_to_it(tmp_path: Path) -> None:
     np.testing.assert_allclose(mosaic.image, data, atol=2e-5)
 
 
-def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
+def test_the_mosaic_follows_its_formula_in_every_pixel(tmp_path: Path) -> None:
     """M = sum(PB D / s^2) / sum(PB^2 / s^2) and its noise on one common grid, where nothing is
     interpolated."""
     header = tile_header(30.0, -5.0, 128)
@@ -104,7 +104,7 @@ def test_the_formula_pixel_by_pixel(tmp_path: Path) -> None:
     np.testing.assert_allclose(weights(mosaic.noise)[clear], bottom[clear], rtol=2e-4)
 
 
-def test_the_noise_map_is_honest(tmp_path: Path) -> None:
+def test_the_noise_map_agrees_with_the_measured_noise(tmp_path: Path) -> None:
     """Trap 28: in a mosaic of noise alone, the measured sigma equals the noise map, overall and in each of its zones."""
     mosaic = coadd(make_tiles(tmp_path, CENTRES, [], noise_jy=[1.0, 2.0, 1.5], n_pixels=768))
     pulls = mosaic.image / mosaic.noise
@@ -125,7 +125,7 @@ def test_a_tile_given_twice_counts_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shift_deg", [0.0, 209.4, 359.4 - 150.0 + 0.3])
-def test_zero_hours_is_nowhere_special(tmp_path: Path, shift_deg: float) -> None:
+def test_mosaics_do_not_depend_on_right_ascension(tmp_path: Path, shift_deg: float) -> None:
     """Trap 27: rotating the sky and the tiles in right ascension rotates the mosaic and nothing else."""
     reference, rotated = tmp_path / "a", tmp_path / "b"
     reference.mkdir()
@@ -179,7 +179,7 @@ def test_the_one_tile_that_disagrees_is_named(tmp_path: Path) -> None:
     ("factors", "odd"),
     [((1, 1, 1, 1), []), ((1, 1.1, 1, 1), ["1"]), ((1.1, 1, 1, 1), ["0"]), ((1, 1, 1.1, 1.1), []), ((1, 1.1), ["0", "1"])],
 )
-def test_a_tile_no_neighbour_agrees_with_is_odd(factors: tuple[float, ...], odd: list[str]) -> None:
+def test_a_tile_that_disagrees_with_all_neighbours_is_odd(factors: tuple[float, ...], odd: list[str]) -> None:
     ones = np.ones(5)
     pairs = [Pair(str(k), str(k + 1), ones * b / a, 0.01 * ones, 0 * ones) for k, (a, b) in enumerate(pairwise(factors))]
     assert sorted(odd_ones_out(pairs, 0.03)) == odd
@@ -229,7 +229,7 @@ def test_shares_are_the_mosaics_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(rest[1:], tile_shares(tiles[1:], ra, dec, CoaddOptions().pb_cutoff))
 
 
-def test_two_scales_in_one_mosaic_are_brought_to_the_standards(tmp_path: Path) -> None:
+def test_two_scales_in_one_mosaic_are_corrected_to_the_standards(tmp_path: Path) -> None:
     """Three tiles on a standard's scale, then three on a listed calibrator's, 7 % low: the step is measured, divided out and
     recorded; the scale of a third anchor without neighbours stays unknown."""
     centres = [(150.0 + 0.5 * k, 16.0) for k in range(6)]
@@ -286,7 +286,7 @@ def test_resampling_agrees_with_reproject(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours[both], theirs[both], atol=1e-3)
 
 
-def test_the_grid_covers_all_and_keeps_scale() -> None:
+def test_the_grid_covers_all_tiles_and_keeps_the_pixel_scale() -> None:
     headers = []
     for ra in np.arange(-10, 10, 1.3):
         header = tile_header(ra, 54.573, 600)
@@ -304,7 +304,7 @@ def test_the_grid_covers_all_and_keeps_scale() -> None:
     assert area == pytest.approx(PIXEL_DEG**2, rel=1e-6)
 
 
-def test_a_whole_turn_of_the_sky_fits_one_grid(tmp_path: Path) -> None:
+def test_tiles_around_the_whole_sky_fit_one_grid(tmp_path: Path) -> None:
     headers = []
     for ra in np.arange(0, 300, 20.0):
         header = tile_header(ra, 16.27, 512)
@@ -319,7 +319,7 @@ def test_a_whole_turn_of_the_sky_fits_one_grid(tmp_path: Path) -> None:
     assert across == pytest.approx(positions[1, 2] - positions[1, 0], rel=1e-3)
 
 
-def test_what_cannot_be_coadded_is_refused(tmp_path: Path) -> None:
+def test_tiles_that_cannot_be_coadded_are_refused(tmp_path: Path) -> None:
     tiles = make_tiles(tmp_path, CENTRES[:1], [], n_pixels=128)
     with pytest.raises(BadDataError, match="at least one tile"):
         coadd([])

@@ -72,7 +72,7 @@ def test_a_source_is_in_the_middle_of_its_window_and_east_is_to_the_left(night: 
 
 
 @pytest.mark.parametrize("fov_deg", [0.5, 30.0, 180.0, 360.0])
-def test_the_window_is_as_wide_as_it_says(fov_deg: float) -> None:
+def test_the_window_has_the_stated_width(fov_deg: float) -> None:
     """The outer edges of the first and last pixel of the middle row are half the width from the centre, by astropy's separation.
 
     The separation is measured a thousandth of a pixel inside these edges: for the whole sky the edge is the rim, beyond which there is
@@ -86,7 +86,7 @@ def test_the_window_is_as_wide_as_it_says(fov_deg: float) -> None:
         assert away == pytest.approx(fov_deg / 2, abs=2e-3 * fov_deg / 501 if fov_deg < 300 else 0.02 * 180)
 
 
-def test_the_outline_separates_what_is_covered_from_what_is_not(night: Path) -> None:
+def test_the_outline_follows_the_edge_of_the_coverage(night: Path) -> None:
     coverage = MOC.from_fits(night / "coverage.moc.fits")
     wcs = hips_view.window_wcs(0.0, 16.0, 6.0, 240, 160)
     edge = hips_view.outline(coverage, wcs, 240, 160)
@@ -108,5 +108,5 @@ def test_all_of_the_sky_in_one_picture_has_each_tile_in_its_place(night: Path) -
     assert set(np.flatnonzero(blocks)) == filled
 
 
-def test_what_is_no_hips_has_no_description(tmp_path: Path) -> None:
+def test_a_directory_without_a_hips_has_no_description(tmp_path: Path) -> None:
     assert hips_view.described(tmp_path) == {}

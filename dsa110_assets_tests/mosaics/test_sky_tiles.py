@@ -116,7 +116,7 @@ def test_the_description_has_what_the_standard_asks_for(night: tuple[Path, dict[
     assert float(fields["hips_pixel_scale"]) == pytest.approx(58.6323 / 512 / 2 ** figures["hips_order"], rel=1e-6)
 
 
-def test_what_a_mosaic_says_of_time_and_band_is_said(tmp_path: Path) -> None:
+def test_hips_metadata_have_the_mosaics_times_and_band(tmp_path: Path) -> None:
     """The release date is the newest observation's end, so the same mosaic gives the same bytes again."""
     header = tile_header(45.0, 20.0, 256)
     header["BANDWID"], header["PRODUCT"] = 187.5e6, "night_mosaic-20260125"
@@ -173,7 +173,7 @@ def test_fits_tiles_hold_the_mosaic_where_they_say(night: tuple[Path, dict[str, 
 
 @pytest.mark.parametrize("ra", [0.0, 89.99, 135.0, 180.0, 269.99, 359.99])
 @pytest.mark.parametrize("dec", [-60.0, 0.0, 16.3, 71.0])
-def test_a_tile_anywhere_knows_its_place(ra: float, dec: float) -> None:
+def test_positions_in_a_tile_are_right_anywhere(ra: float, dec: float) -> None:
     """Also across the edge of HPX maps at 180 degrees."""
     from astropy_healpix import lonlat_to_healpix
 

@@ -47,7 +47,7 @@ def value_at(directory: Path, ra: float, dec: float, name: str = "hips") -> floa
     return float(array.blocks[y // 512, x // 512].compute()[y % 512, x % 512])  # only whole tiles can be read
 
 
-def test_it_is_the_mean_by_weight(nights: dict[str, Night], tmp_path: Path) -> None:
+def test_the_survey_is_the_weighted_mean_of_the_nights(nights: dict[str, Night], tmp_path: Path) -> None:
     out = tmp_path / "survey"
     figures = write_survey(list(nights.values()), out)
     assert figures["nights"] == 4
@@ -87,14 +87,14 @@ def test_night_by_night_is_as_all_at_once(nights: dict[str, Night], tmp_path: Pa
     assert contents(tmp_path / "in turn") == turn
 
 
-def test_a_night_that_is_no_more_leaves_no_trace(nights: dict[str, Night], tmp_path: Path) -> None:
+def test_a_removed_night_leaves_no_trace(nights: dict[str, Night], tmp_path: Path) -> None:
     write_survey(list(nights.values()), tmp_path / "survey")
     write_survey([nights["a"]], tmp_path / "survey")
     write_survey([nights["a"]], tmp_path / "alone")
     assert contents(tmp_path / "survey") == contents(tmp_path / "alone")
 
 
-def test_a_stop_half_way_and_a_damaged_tile_are_made_good(nights: dict[str, Night], tmp_path: Path) -> None:
+def test_interrupted_and_damaged_survey_tiles_are_repaired(nights: dict[str, Night], tmp_path: Path) -> None:
     """A tile's image is written but its weights are not; another tile is truncated."""
     out = tmp_path / "survey"
     first, later = [nights["a"], nights["far"]], [nights["a"], nights["b"], nights["far"]]

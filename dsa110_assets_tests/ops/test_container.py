@@ -83,7 +83,7 @@ def environment_of_image() -> str:
     return " ".join(rest for word, rest in instructions() if word == "ENV")
 
 
-def test_the_image_is_another_users_who_owns_only_what_is_written() -> None:
+def test_the_image_runs_as_an_unprivileged_user() -> None:
     words = [word for word, _ in instructions()]
     assert dict(instructions())["USER"] == "dsa110"
     assert "ADD" not in words
@@ -155,7 +155,7 @@ def test_every_setting_is_passed_through() -> None:
     assert {part.partition("=")[0] for part in shlex.split(environment_of_image())} >= {"DSA110_HOST", "NUMBA_CACHE_DIR"}
 
 
-def test_profiles_add_what_they_name_and_nothing_starts_unasked() -> None:
+def test_services_of_a_profile_start_only_with_it() -> None:
     of_profile: dict[str, set[str]] = {}
     for name, service in SERVICES.items():
         for profile in service.get("profiles", [""]):
@@ -172,7 +172,7 @@ def test_ports_are_this_machines_only_and_no_two_services_have_one() -> None:
     assert len({port.split(":")[1] for port in ports}) == len(ports)
 
 
-def test_services_and_volumes_that_are_named_are_there() -> None:
+def test_named_services_and_volumes_exist() -> None:
     """Grafana's folders are checked only where the monitoring is present."""
     for name, service in SERVICES.items():
         assert set(service.get("depends_on", [])) <= SERVICES.keys(), name
@@ -188,7 +188,7 @@ def test_services_and_volumes_that_are_named_are_there() -> None:
                 assert source in COMPOSE["volumes"], volume
 
 
-def test_what_has_a_health_check_is_asked_for_it() -> None:
+def test_every_service_except_worker_and_carta_has_a_health_check() -> None:
     """All services have a health check except CARTA and the worker, which Dagster's own monitoring watches."""
     checked = {name for name, service in SERVICES.items() if service.get("healthcheck", {}).get("test")}
     assert checked | {"platform"} == SERVICES.keys() - {"worker", "carta"}
@@ -196,7 +196,7 @@ def test_what_has_a_health_check_is_asked_for_it() -> None:
 
 
 @pytest.mark.parametrize("profile", ["monitoring", "workers", "carta"])
-def test_compose_itself_accepts_the_file(profile: str) -> None:
+def test_docker_compose_accepts_the_file(profile: str) -> None:
     asks = shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True).returncode == 0
     if not asks:
         pytest.skip("no docker compose on this machine: only the file's structure is tested")

@@ -44,7 +44,7 @@ def deploy(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=120)
 
 
-def test_the_link_names_one_release_and_the_one_before(releases: ModuleType, tmp_path: Path) -> None:
+def test_the_links_name_the_current_and_the_previous_release(releases: ModuleType, tmp_path: Path) -> None:
     for number, name in enumerate(("1.0-a", "1.1-b", "1.2-c")):
         release(tmp_path, name, 1e9 + number)
     installed = releases.Releases(tmp_path)
@@ -78,7 +78,7 @@ def test_a_reader_sees_the_old_or_the_new_release_at_any_moment(releases: Module
         reader.communicate()
 
 
-def test_old_releases_go_and_those_in_use_stay(releases: ModuleType, tmp_path: Path) -> None:
+def test_old_releases_are_removed_unless_in_use(releases: ModuleType, tmp_path: Path) -> None:
     names = [f"1.{number}-x" for number in range(6)]
     for number, name in enumerate(names):
         release(tmp_path, name, 1e9 + number)
@@ -99,7 +99,7 @@ def test_units_are_renewed_where_they_differ(releases: ModuleType, tmp_path: Pat
     assert (tmp_path / "etc/systemd/system/dsa110-portal.service").read_text() == "[Unit]\nDescription=a\n"
 
 
-def test_units_that_only_the_version_taken_back_has_go(releases: ModuleType, tmp_path: Path) -> None:
+def test_a_rollback_removes_units_of_the_newer_version_only(releases: ModuleType, tmp_path: Path) -> None:
     for number, name in enumerate("ab"):
         release(tmp_path, name, 1e9 + number)
     installed, units = releases.Releases(tmp_path), tmp_path / "etc/systemd/system"
@@ -127,7 +127,7 @@ def test_a_release_is_named_by_its_version_and_sources(releases: ModuleType, tmp
     assert before.split("-")[1] != after.split("-")[1]
 
 
-def test_a_dry_run_says_all_and_does_nothing(releases: ModuleType, tmp_path: Path) -> None:
+def test_a_dry_run_lists_all_steps_and_changes_nothing(releases: ModuleType, tmp_path: Path) -> None:
     release(tmp_path, "0.0.9-11111111", 1e9)
     releases.Releases(tmp_path).switch("0.0.9-11111111")
     before = sorted(tmp_path.rglob("*"))
@@ -140,7 +140,7 @@ def test_a_dry_run_says_all_and_does_nothing(releases: ModuleType, tmp_path: Pat
     assert "simulated" not in deploy(tmp_path, "--dry-run", "--rollback").stdout
 
 
-def test_what_is_refused_is_said(releases: ModuleType, tmp_path: Path) -> None:
+def test_refusals_give_the_reason(releases: ModuleType, tmp_path: Path) -> None:
     nothing = deploy(tmp_path, "--dry-run")
     assert (nothing.returncode, "ops/install puts the first one there" in nothing.stderr) == (1, True)
     release(tmp_path, "a", 1e9)

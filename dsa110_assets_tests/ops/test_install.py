@@ -50,7 +50,7 @@ def everything(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 
 @needs_root
-def test_a_dry_run_says_all_and_does_nothing(root: Path) -> None:
+def test_a_dry_run_lists_all_steps_and_changes_nothing(root: Path) -> None:
     before = everything(root)
     done = install(root, "--dry-run")
     assert done.returncode == 0, done.stderr
@@ -61,7 +61,7 @@ def test_a_dry_run_says_all_and_does_nothing(root: Path) -> None:
 
 
 @needs_root
-def test_from_nothing_to_a_server_and_again(root: Path) -> None:
+def test_a_server_is_installed_and_a_second_run_changes_nothing(root: Path) -> None:
     """The second run changes no byte, time or owner."""
     done = install(root, "--inbox", "/srv/in", "--archive", "/srv/out")
     assert done.returncode == 0, done.stderr
@@ -80,7 +80,7 @@ def test_from_nothing_to_a_server_and_again(root: Path) -> None:
 
 
 @needs_root
-def test_what_is_the_operators_stays_and_what_is_the_packages_is_renewed(root: Path) -> None:
+def test_files_of_the_operator_stay_and_those_of_the_package_are_renewed(root: Path) -> None:
     install(root)
     environment_file, unit = root / "etc/dsa110/environment", root / "etc/systemd/system/dsa110-daemon.service"
     environment_file.write_text("DSA110_INBOX=/mine\n")
@@ -92,7 +92,7 @@ def test_what_is_the_operators_stays_and_what_is_the_packages_is_renewed(root: P
 
 
 @needs_root
-def test_the_environment_is_of_settings_that_the_platform_takes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_installed_environment_holds_valid_settings(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(root, "--inbox", "/srv/in", "--archive", "/srv/out")
     for name in [name for name in os.environ if name.startswith(("DSA110_", "DAGSTER_"))]:
         monkeypatch.delenv(name)
@@ -127,7 +127,7 @@ def test_databases_are_made_once_and_owned_by_the_service(root: Path, server: Se
 
 
 @needs_root
-def test_what_is_refused_is_said_and_the_rest_stays(root: Path) -> None:
+def test_a_failed_step_is_reported_and_completed_steps_stay(root: Path) -> None:
     done = install(root, "--admin", "host=127.0.0.1 port=1 user=nobody dbname=none connect_timeout=5")
     assert done.returncode == 1
     assert "psql" in done.stderr
@@ -190,7 +190,7 @@ def test_a_service_starts_what_exists_of_one_release_without_privileges(unit: Pa
     assert read["Unit"]["PartOf"] == read["Install"]["WantedBy"] == "dsa110.target"
 
 
-def test_how_each_service_is_stopped() -> None:
+def test_services_are_stopped_as_documented() -> None:
     """Services that have runs get time to finish them, and stopping never kills the runs themselves; docs/deployments.md says so."""
     stops = {unit.name: read_unit(unit)["Service"] for unit in UNITS.glob("*.service")}
     found = {name: (stop.get("KillMode", "control-group"), stop["TimeoutStopSec"]) for name, stop in stops.items()}

@@ -158,7 +158,7 @@ def test_a_run_becomes_a_job_with_the_image_the_volumes_and_the_limits(cluster: 
     assert job["metadata"]["labels"]["dagster/run-id"] == run.run_id
 
 
-def test_a_job_that_lives_failed_or_vanished_is_told_apart(cluster: FakeCluster, instance: dg.DagsterInstance) -> None:
+def test_running_failed_and_vanished_jobs_are_distinguished(cluster: FakeCluster, instance: dg.DagsterInstance) -> None:
     run = launched(instance)
     assert instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
     cluster.status = {"failed": 1}
@@ -173,7 +173,7 @@ def test_ending_a_run_deletes_its_job(cluster: FakeCluster, instance: dg.Dagster
     assert cluster.jobs == {}
 
 
-def test_daemon_and_portal_have_the_settings_and_the_archive_of_the_code_server() -> None:
+def test_daemon_and_portal_share_settings_and_volumes_of_the_code_server() -> None:
     """Otherwise the daemon could give no sign of life, hold no lock and not see `dsa110 drain`, and nothing would notice."""
     values = yaml.safe_load(VALUES.read_text())
     (deployment,), of_daemon = values["dagster-user-deployments"]["deployments"], values["dagsterDaemon"]
@@ -191,23 +191,23 @@ def test_daemon_and_portal_have_the_settings_and_the_archive_of_the_code_server(
     assert of_daemon["volumes"] == [*deployment["volumes"], {"name": "home", "emptyDir": {}}]
 
 
-def test_the_images_daemon_is_the_platforms_and_its_other_commands_are_dagsters(tmp_path: Path) -> None:
+def test_the_image_runs_our_daemon_and_dagsters_other_commands(tmp_path: Path) -> None:
     """The commands with which the chart starts and probes the daemon."""
     path = os.pathsep.join([str(VALUES.parents[1] / "docker"), str(Path(sys.executable).parent), os.environ["PATH"]])
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DSA110_", "DAGSTER"))}
 
-    def told(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
+    def run_command(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, env={**inherited, "PATH": path, **settings}, capture_output=True, text=True, timeout=120)
 
-    run = told(["/bin/bash", "-c", "dagster-daemon run -w /dagster-workspace/workspace.yaml"])
+    run = run_command(["/bin/bash", "-c", "dagster-daemon run -w /dagster-workspace/workspace.yaml"])
     assert (run.returncode, run.stderr.splitlines()) == (1, [NO_HOME])
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     probe = yaml.safe_load(VALUES.read_text())["dagsterDaemon"]["livenessProbe"]["exec"]["command"]
-    check = told(probe, DAGSTER_HOME=str(tmp_path))
+    check = run_command(probe, DAGSTER_HOME=str(tmp_path))
     assert (check.returncode, check.stdout) == (1, "Daemon(s) not running\n"), check.stderr
 
 
-def test_what_the_chart_needs_is_named_in_needed_yaml() -> None:
+def test_the_charts_requirements_are_those_in_needed_yaml() -> None:
     values, objects = yaml.safe_load(VALUES.read_text()), yaml.safe_load_all(VALUES.with_name("needed.yaml").read_text())
     names = {(one["kind"], one["metadata"]["name"]) for one in objects}
     (deployment,) = values["dagster-user-deployments"]["deployments"]

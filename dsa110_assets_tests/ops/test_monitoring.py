@@ -60,7 +60,7 @@ def test_limits_are_the_thresholds(tmp_path: Path) -> None:
     assert "dsa110_daemon_heartbeat_age_seconds > 133" in text
 
 
-def test_every_series_that_is_asked_for_is_there_from_the_start(tmp_path: Path) -> None:
+def test_every_series_in_rules_and_panels_exists_from_the_start(tmp_path: Path) -> None:
     """Checked on an archive in which nothing ever happened, because a rule on an absent series never fires."""
     Archive.create(tmp_path / "archive").close()
     text = ask(create_app(tmp_path / "archive"), "/metrics").text
@@ -178,7 +178,7 @@ CASES: dict[str, tuple[dict[str, str | None], str, set[str]]] = {
 """By name: series that differ from those of a healthy platform (None: absent), the time of evaluation, and exactly the rules that fire."""
 
 
-def test_rules_fire_when_they_should_and_not_else(tmp_path: Path) -> None:
+def test_rules_fire_exactly_when_they_should(tmp_path: Path) -> None:
     severity, tests = {rule["alert"]: rule["labels"]["severity"] for rule in rules()}, []
     for name, (changed, at, firing) in CASES.items():
         series = [{"series": key, "values": values} for key, values in (SOUND | changed).items() if values is not None]
@@ -213,7 +213,7 @@ def prometheus(processed: Settings, tmp_path: Path) -> Iterator[str]:
     )  # fmt: skip
     address, deadline = f"http://127.0.0.1:{own_port}", time.monotonic() + 60
     try:
-        while not _asked_twice(address):
+        while not _scraped_twice(address):
             assert time.monotonic() < deadline, "Prometheus did not ask the portal"
             time.sleep(0.5)
         yield address
@@ -224,7 +224,7 @@ def prometheus(processed: Settings, tmp_path: Path) -> Iterator[str]:
         thread.join(30)
 
 
-def _asked_twice(address: str) -> bool:
+def _scraped_twice(address: str) -> bool:
     try:
         found = query(address, 'count_over_time(up{job="dsa110"}[5m]) >= 2 and up{job="dsa110"} == 1')
     except OSError:

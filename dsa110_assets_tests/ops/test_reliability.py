@@ -38,7 +38,7 @@ def test_recorded_lines_come_back_as_cells(tmp_path: Path, monkeypatch: pytest.M
     assert "3 s" in tests
 
 
-def test_no_row_no_folder_no_effect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_folder_nothing_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(figures.FOLDER_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
     figures.record_figure(1, "x", 1)

@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return smoke, *smoke.made(tmp_path_factory.mktemp("smoke"))
 
 
-def test_what_this_version_makes_is_what_was_put_in(made: Made) -> None:
+def test_the_smoke_test_recovers_the_simulated_fluxes(made: Made) -> None:
     smoke, truth, archive = made
     summary = re.fullmatch(r"(\d+) sources: fluxes (0\.9\d\d|1\.0\d\d) of the truth", smoke.compare(truth, archive))
     assert summary is not None
@@ -41,7 +41,9 @@ def test_what_this_version_makes_is_what_was_put_in(made: Made) -> None:
     ],
     ids=["bright", "faint", "unseen", "elsewhere"],
 )
-def test_what_differs_from_it_is_refused(made: Made, tmp_path: Path, spoil: Callable[[pd.DataFrame], pd.DataFrame], why: str) -> None:
+def test_results_that_differ_from_the_truth_are_refused(
+    made: Made, tmp_path: Path, spoil: Callable[[pd.DataFrame], pd.DataFrame], why: str
+) -> None:
     smoke, truth, archive = made
     shutil.copytree(archive, tmp_path / "archive", symlinks=True)
     (table,) = (tmp_path / "archive").glob("source_measurements/*/*/v0001/source_measurements.parquet")
@@ -52,7 +54,7 @@ def test_what_differs_from_it_is_refused(made: Made, tmp_path: Path, spoil: Call
         smoke.compare(truth, tmp_path / "archive")
 
 
-def test_a_version_that_does_not_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_that_does_not_run_fails_the_smoke_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smoke = module("smoke")
     monkeypatch.setitem(smoke.SIMULATION, "groups", "many")
     with pytest.raises(AssertionError, match="dsa110 simulate ended with status 2"):

@@ -88,7 +88,7 @@ def seen(inbox: Path, place: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def told(finished_run: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcome(finished_run: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The result of `seen` in the child process."""
     place = tmp_path_factory.mktemp("fifteenth")
     (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -103,48 +103,48 @@ def told(finished_run: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory
     return facts
 
 
-def test_it_is_planned_with_what_follows_from_it_and_nothing_else(told: dict[str, Any]) -> None:
+def test_the_new_asset_is_planned_with_only_its_dependents(outcome: dict[str, Any]) -> None:
     own = [[NAME, key, "missing"] for key in OBSERVATIONS]
-    assert told["planned"] == [*own, ["night_report", "2026-01-25", "its inputs will be made"]]
+    assert outcome["planned"] == [*own, ["night_report", "2026-01-25", "its inputs will be made"]]
 
 
-def test_it_is_made_for_every_observation_once(told: dict[str, Any]) -> None:
-    assert told["made"] == [*([NAME, key] for key in OBSERVATIONS), ["night_report", "2026-01-25"]]
-    assert told["failed"] == []
-    assert told["lineage"] == [["tile_image"]] * 3
-    assert told["materialized"] == list(OBSERVATIONS)
-    for metadata, table in zip(told["metadata"], told["tables"], strict=True):
+def test_the_new_asset_is_made_once_for_every_observation(outcome: dict[str, Any]) -> None:
+    assert outcome["made"] == [*([NAME, key] for key in OBSERVATIONS), ["night_report", "2026-01-25"]]
+    assert outcome["failed"] == []
+    assert outcome["lineage"] == [["tile_image"]] * 3
+    assert outcome["materialized"] == list(OBSERVATIONS)
+    for metadata, table in zip(outcome["metadata"], outcome["tables"], strict=True):
         assert len(table.splitlines()) == 1 + metadata["n_bright"]
         assert metadata["n_bright"] > 0
 
 
-def test_dagster_has_it_with_its_group_its_version_and_its_rule(told: dict[str, Any]) -> None:
-    assert told["dagster"] == ["lists", "1", ["stands_out"]]
-    assert told["in_job"]
+def test_dagster_shows_group_version_and_rule_of_the_new_asset(outcome: dict[str, Any]) -> None:
+    assert outcome["dagster"] == ["lists", "1", ["stands_out"]]
+    assert outcome["in_job"]
 
 
-def test_its_rule_judges_it(told: dict[str, Any]) -> None:
-    assert told["checked"] == [["stands_out", 3, 0]]
-    assert all(metadata["checks"] == {"stands_out": ""} for metadata in told["metadata"])
+def test_the_rule_of_the_new_asset_is_applied(outcome: dict[str, Any]) -> None:
+    assert outcome["checked"] == [["stands_out", 3, 0]]
+    assert all(metadata["checks"] == {"stands_out": ""} for metadata in outcome["metadata"])
 
 
-def test_its_partitions_are_backfilled(told: dict[str, Any]) -> None:
-    assert told["backfill"] == [list(OBSERVATIONS), [NAME]]
+def test_partitions_of_the_new_asset_are_backfilled(outcome: dict[str, Any]) -> None:
+    assert outcome["backfill"] == [list(OBSERVATIONS), [NAME]]
 
 
-def test_retention_keeps_tiles_until_it_is_made_and_itself_for_its_time(told: dict[str, Any]) -> None:
+def test_retention_keeps_tiles_until_the_new_asset_is_made(outcome: dict[str, Any]) -> None:
     """With 1e9 GB required to be free, all products go that only their age protects."""
-    assert told["tiles_before"] == [[False, "0.0 days old, kept for 365"]] * 3
+    assert outcome["tiles_before"] == [[False, "0.0 days old, kept for 365"]] * 3
     short = "but less than 1e+09 GB are free; everything was made from it"
-    assert told["tiles_after"] == [[True, f"0.0 days old, kept for 365, {short}"]] * 3
-    assert told["kept"] == [[True, f"0.0 days old, kept for 90, {short}"]] * 3
+    assert outcome["tiles_after"] == [[True, f"0.0 days old, kept for 365, {short}"]] * 3
+    assert outcome["kept"] == [[True, f"0.0 days old, kept for 90, {short}"]] * 3
 
 
-def test_reports_and_pages_show_it(told: dict[str, Any]) -> None:
-    assert "<th>Bright pixels</th>" in told["night_report"]
-    for metadata in told["metadata"]:
-        assert f"<td>{metadata['n_bright']}</td>" in told["night_report"]
-    assert told["counted"] == 3
-    assert f"<th>{NAME}</th>" in told["pages"]["/observations"]
-    assert told["pages"]["/observations"].count(f'href="/products/{NAME}-') == 3
-    assert all(NAME in page for page in told["pages"].values())
+def test_reports_and_pages_show_the_new_asset(outcome: dict[str, Any]) -> None:
+    assert "<th>Bright pixels</th>" in outcome["night_report"]
+    for metadata in outcome["metadata"]:
+        assert f"<td>{metadata['n_bright']}</td>" in outcome["night_report"]
+    assert outcome["counted"] == 3
+    assert f"<th>{NAME}</th>" in outcome["pages"]["/observations"]
+    assert outcome["pages"]["/observations"].count(f'href="/products/{NAME}-') == 3
+    assert all(NAME in page for page in outcome["pages"].values())

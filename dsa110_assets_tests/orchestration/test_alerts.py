@@ -99,7 +99,7 @@ def test_a_failed_check_reaches_the_webhook_and_the_console_once(make: Make, hoo
     assert states(platform, "check_failed") == [alerts.RESOLVED]
 
 
-def test_what_was_there_before_is_no_news(hook: Webhook, make: Make) -> None:
+def test_conditions_present_before_the_first_look_are_not_sent(hook: Webhook, make: Make) -> None:
     platform = make()
     publish(platform, TIMES[0], "rms is 2 Jy, above 1")
     alerts.remember(platform.archive, "watched since", datetime.now(UTC).isoformat(timespec="microseconds"))
@@ -107,7 +107,7 @@ def test_what_was_there_before_is_no_news(hook: Webhook, make: Make) -> None:
     assert hook.taken == []
 
 
-def test_the_sensor_and_the_portals_eye_do_the_same(make: Make, hook: Webhook, tmp_path: Path) -> None:
+def test_the_sensor_and_the_portal_send_the_same_alerts(make: Make, hook: Webhook, tmp_path: Path) -> None:
     platform = make()
     put_aside(platform, "a.hdf5")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -135,7 +135,7 @@ def test_a_webhook_that_is_down_loses_nothing(make: Make, hook: Webhook) -> None
     assert hook.titles == [f"quarantined: {number}.hdf5" for number in range(3)]
 
 
-def test_what_was_sent_before_the_webhook_went_is_not_sent_again(make: Make, hook: Webhook) -> None:
+def test_alerts_sent_before_the_webhook_failed_are_not_sent_again(make: Make, hook: Webhook) -> None:
     """A webhook accepts two messages and then no more, as with a rate limit: the rest is sent at the next look."""
     platform = make()
     answers = iter([200, 200, 429, 429, 200, 200, 200])
@@ -151,9 +151,7 @@ def test_what_was_sent_before_the_webhook_went_is_not_sent_again(make: Make, hoo
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-def test_an_alert_the_webhook_refuses_stands_in_no_others_way(
-    make: Make, hook: Webhook, caplog: pytest.LogCaptureFixture, status: int
-) -> None:
+def test_an_alert_refused_by_the_webhook_blocks_no_other(make: Make, hook: Webhook, caplog: pytest.LogCaptureFixture, status: int) -> None:
     platform = make()
     hook.answer = lambda message: status if "0.hdf5" in message["title"] else 200
     for number in range(2):
@@ -164,7 +162,7 @@ def test_an_alert_the_webhook_refuses_stands_in_no_others_way(
     assert f"channel ops refuses the alert quarantined: 0.hdf5 (HTTP {status}" in caplog.text
 
 
-def test_one_channel_that_is_down_holds_up_no_other_and_is_told_to_it(make: Make, hook: Webhook) -> None:
+def test_a_failing_channel_delays_no_other_and_is_reported_there(make: Make, hook: Webhook) -> None:
     other = Webhook()
     try:
         platform = make(alert_channels={"ops": {"url": hook.url}, "pager": {"url": other.url}})
@@ -192,7 +190,7 @@ def run_to_failure(platform: Platform) -> dg.ExecuteInProcessResult:
         )
 
 
-def test_a_failed_run_is_told_in_the_steps_own_words_until_it_is_made_good(make: Make, hook: Webhook, tmp_path: Path) -> None:
+def test_a_failed_run_is_reported_with_the_steps_error_until_resolved(make: Make, hook: Webhook, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
     platform = make(catalogues=(tmp_path / "bad.csv",))
     hook.answer = lambda _: 503
@@ -212,7 +210,7 @@ def test_a_failed_run_is_told_in_the_steps_own_words_until_it_is_made_good(make:
     assert hook.titles[1:] == ["over: run failed: source_catalog"]
 
 
-def test_refused_thresholds_are_told_and_hide_nothing(make: Make, hook: Webhook, tmp_path: Path) -> None:
+def test_refused_thresholds_are_reported_and_hide_no_other_alert(make: Make, hook: Webhook, tmp_path: Path) -> None:
     """This holds even if no valid limits were ever read."""
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("max_flag_fraction = 7\n")
@@ -242,7 +240,7 @@ def test_quiet_hours_end_with_one_message(make: Make, hook: Webhook) -> None:
     assert post["text"].index("a.hdf5") < post["text"].index("b.hdf5")
 
 
-def test_apprise_takes_them_by_url_and_says_what_it_refuses(hook: Webhook) -> None:
+def test_apprise_sends_by_url_and_reports_refusals(hook: Webhook) -> None:
     channel = Channel(url=hook.url.replace("http://", "json://"))  # type: ignore[arg-type]
     message = sending.test_message("ops", "http://portal")
     sending.send(channel, message)
@@ -255,7 +253,7 @@ def test_apprise_takes_them_by_url_and_says_what_it_refuses(hook: Webhook) -> No
         sending.send(Channel(url="smoke://signal"), message)  # type: ignore[arg-type]
 
 
-def test_nothing_is_told_of_a_channels_url(hook: Webhook) -> None:
+def test_channel_urls_are_never_logged(hook: Webhook) -> None:
     secret, output = "s3cret-token", io.StringIO()
     root, handler = logging.getLogger(), logging.StreamHandler(output)
     before = root.level
@@ -280,24 +278,24 @@ def test_nothing_is_told_of_a_channels_url(hook: Webhook) -> None:
     assert secret not in output.getvalue()
 
 
-def test_the_watcher_outside_is_told_only_while_all_is_watched(make: Make, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heartbeats_are_sent_only_while_everything_is_watched(make: Make, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "HEARTBEAT_S", 0.0)
     platform = make(heartbeat_url=hook.url)
     look(platform)
-    assert hook.asked == 1
+    assert hook.heartbeats == 1
     alerts.remember(platform.archive, "beat/worker a", (datetime.now(UTC) - timedelta(minutes=5)).isoformat(timespec="microseconds"))
     look(platform)
-    assert hook.asked == 1
+    assert hook.heartbeats == 1
     assert hook.titles == ["no sign of life: worker a"]
     alerts.sign_off(platform.archive, "worker a")
     platform.settings.inbox.rmdir()  # its contents cannot be determined
     look(platform)
-    assert hook.asked == 1
+    assert hook.heartbeats == 1
     assert hook.titles[1:] == ["something cannot be found out", "over: no sign of life: worker a"]
     assert "no such directory" in hook.taken[1]["text"]
     platform.settings.inbox.mkdir()
     look(platform)
-    assert hook.asked == 2
+    assert hook.heartbeats == 2
 
 
 LOOKING = """
@@ -346,7 +344,7 @@ def go(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def test_killed_between_decision_and_delivery_nothing_is_lost_or_told_twice(
+def test_a_kill_between_decision_and_delivery_loses_no_alert(
     make: Make, hook: Webhook, engine_url: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     platform = make(database_url=engine_url)
@@ -372,7 +370,7 @@ def test_killed_between_decision_and_delivery_nothing_is_lost_or_told_twice(
     )  # delivery is at least once: the new process cannot know that the message was accepted
 
 
-def test_two_daemons_tell_nothing_twice(make: Make, hook: Webhook, engine_url: str | None) -> None:
+def test_two_daemons_send_each_alert_once(make: Make, hook: Webhook, engine_url: str | None) -> None:
     platform = make(database_url=engine_url)
     with start(platform, "one", 8) as one, start(platform, "other", 8) as other:
         for process in (one, other):

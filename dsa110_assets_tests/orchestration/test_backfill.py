@@ -60,7 +60,7 @@ def test_lanes_have_places_of_their_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["dagster.yaml", "dagster.postgres.yaml", "dagster.celery.yaml"])
-def test_what_is_filled_in_never_fills_a_pool(name: str) -> None:
+def test_backfill_runs_never_fill_a_pool(name: str) -> None:
     """At least two backfill runs at a time, so that one reads and writes while the other computes, and a place is left for a live run."""
     configuration = yaml.safe_load(files("dsa110_assets.orchestration").joinpath(name).read_text())
     (limit,) = (
@@ -83,14 +83,14 @@ def test_a_backfills_run_lowers_its_priority(
     assert noted == lowered
 
 
-def test_one_asset_by_hour_or_night(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_one_asset_is_backfilled_by_hour_or_night(settings: Settings, instance: dg.DagsterInstance) -> None:
     (hours,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", "hour_mosaic", instance=instance)
     assert (hours.assets, hours.partitions) == (("hour_mosaic",), ("2026-01-25T22:00",))
     (nights,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", "caltables", instance=instance)
     assert nights.partitions == ("2026-01-25",)
 
 
-def test_a_rehearsal_launches_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_dry_run_launches_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
     (launch,) = backfills.backfill(settings, "2026-01-25", "2026-01-25", dry_run=True, instance=instance)
     assert launch.backfill_id is None
     assert launch.partitions == KEYS
@@ -107,7 +107,7 @@ def test_a_rehearsal_launches_nothing(settings: Settings, instance: dg.DagsterIn
         (("2026-01-25", "2026-01-25"), "sky_model", ConfigurationError, "has no nights"),
     ],
 )
-def test_what_cannot_be_is_said(
+def test_impossible_backfills_are_refused_with_the_reason(
     settings: Settings, instance: dg.DagsterInstance, nights: tuple[str, str], asset: str | None,
     error: type[Exception], said: str,
 ) -> None:  # fmt: skip

@@ -53,7 +53,7 @@ def at(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(looking, "now_s", lambda: moment_s)
 
 
-def asked(settings: Settings, instance: dg.DagsterInstance) -> tuple[list[str], str]:
+def requested(settings: Settings, instance: dg.DagsterInstance) -> tuple[list[str], str]:
     """(requested partitions, skip message) of a whole tick of the inbox sensor, evaluated as by the daemon."""
     repository = defs.get_repository_def()
     with dg.build_sensor_context(
@@ -79,7 +79,7 @@ def asked(settings: Settings, instance: dg.DagsterInstance) -> tuple[list[str], 
         ("catalogue", None, None),
     ],
 )
-def test_which_windows_have_a_partition_is_what_dagster_says(grain: Any, key: str | None, words: str | None) -> None:
+def test_the_windows_with_a_partition_are_those_of_dagster(grain: Any, key: str | None, words: str | None) -> None:
     from dsa110_assets.orchestration.specification.dagster_assets import _GRIDS
 
     now = datetime(2026, 1, 25, 22, 31, 7, tzinfo=UTC)
@@ -94,7 +94,7 @@ def test_which_windows_have_a_partition_is_what_dagster_says(grain: Any, key: st
 
 
 @pytest.mark.parametrize(("name", "text"), [("DSA110_START", "soon"), ("dsa110_start", "2026-02-30")])
-def test_a_season_without_a_date_is_one_sentence(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
+def test_an_invalid_season_start_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, text: str) -> None:
     monkeypatch.setenv(name, text)
     with pytest.raises(ConfigurationError, match=f"DSA110_START='{text}' is no date; write the first night as 2025-01-01"):
         season.season_start()
@@ -106,17 +106,17 @@ def test_a_blank_season_is_the_default(monkeypatch: pytest.MonkeyPatch, text: st
     assert season.season_start() == season.DEFAULT_START
 
 
-def test_what_is_ahead_of_the_clock_waits_and_the_others_are_asked_for(
+def test_observations_ahead_of_the_clock_wait_and_others_are_requested(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at(monkeypatch, "2026-01-25T22:31:00")
-    assert asked(settings, instance)[0] == KEYS[:2]
+    assert requested(settings, instance)[0] == KEYS[:2]
     at(monkeypatch, "2026-01-25T22:19:00")
-    requests, message = asked(settings, instance)
+    requests, message = requested(settings, instance)
     assert requests == []
     assert message.count("or a clock is wrong") == 3
     at(monkeypatch, "2026-01-25T22:35:00")
-    assert asked(settings, instance)[0] == KEYS
+    assert requested(settings, instance)[0] == KEYS
 
 
 @pytest.fixture
@@ -126,8 +126,8 @@ def last_season(settings: Settings) -> Settings:
     return settings
 
 
-def test_last_seasons_data_wait_with_the_setting_named(last_season: Settings, instance: dg.DagsterInstance) -> None:
-    assert asked(last_season, instance)[0] == KEYS
+def test_data_before_the_season_wait_and_name_the_setting(last_season: Settings, instance: dg.DagsterInstance) -> None:
+    assert requested(last_season, instance)[0] == KEYS
     report = process(last_season, through="subband_group")
     assert [one.partition for one in report.made if one.asset == "subband_group"] == KEYS
     assert report.failed == ()
@@ -139,7 +139,7 @@ def test_last_seasons_data_wait_with_the_setting_named(last_season: Settings, in
     assert {step.partition for step in foreseen.planned if step.asset == "measurement_set"} == set(KEYS)
 
 
-def test_last_seasons_data_are_no_reason_to_fail_a_backfill(last_season: Settings, instance: dg.DagsterInstance) -> None:
+def test_data_before_the_season_are_left_out_of_a_backfill(last_season: Settings, instance: dg.DagsterInstance) -> None:
     (launch,) = backfills.backfill(last_season, "2024-12-31", "2026-01-26", instance=instance)
     assert launch.partitions == tuple(KEYS)
     assert len(launch.left_out) == 1
@@ -173,14 +173,14 @@ ABSURD = (
 )
 
 
-def test_absurd_names_and_times_of_files_stop_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_files_with_absurd_names_and_times_stop_nothing(settings: Settings, instance: dg.DagsterInstance) -> None:
     """Names at the ends of the calendar and modification times beyond it stop nothing. The faults of these files are reported."""
     for name in ABSURD:
         (settings.inbox / name).write_bytes(b"")
     for name, mtime in (("2026-01-20T00:00:00_sb00.hdf5", 10**12), ("2026-01-20T00:00:00_sb01.hdf5", -(10**11))):
         (settings.inbox / name).write_bytes(b"")
         os.utime(settings.inbox / name, (mtime, mtime))
-    assert asked(settings, instance)[0] == KEYS
+    assert requested(settings, instance)[0] == KEYS
     report = process(settings, through="subband_group")
     assert [one.partition for one in report.made if one.asset == "subband_group"] == KEYS
     reported = " ".join([*report.quarantined, *(f"{one.what}: {one.reason}" for one in report.waiting)])
@@ -198,16 +198,16 @@ def test_two_copies_that_cannot_be_compared_stop_only_their_own_window(
         raise PermissionError("not now")
 
     monkeypatch.setattr(grouping.filecmp, "cmp", cannot)
-    assert asked(settings, instance)[0] == [KEYS[0], KEYS[2]]
+    assert requested(settings, instance)[0] == [KEYS[0], KEYS[2]]
     report = process(settings, through="subband_group")
     assert [one.partition for one in report.made if one.asset == "subband_group"] == [KEYS[0], KEYS[2]]
     assert any("cannot be compared" in one.reason for one in report.waiting)
     monkeypatch.undo()
     monkeypatch.setattr(capacity, "require_disk", lambda platform: None)
-    assert asked(settings, instance)[0] == [KEYS[1]]
+    assert requested(settings, instance)[0] == [KEYS[1]]
 
 
-def test_a_file_that_cannot_be_looked_at_is_told_and_the_others_are_taken(
+def test_a_file_without_status_is_reported_and_the_others_are_taken(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stale:
@@ -218,12 +218,12 @@ def test_a_file_that_cannot_be_looked_at_is_told_and_the_others_are_taken(
 
     entries = looking._entries
     monkeypatch.setattr(looking, "_entries", lambda inbox: [*entries(inbox), Stale()])
-    assert asked(settings, instance)[0] == KEYS
+    assert requested(settings, instance)[0] == KEYS
     seen = plan.scan_without_archive(settings)
     assert [(path.name, reason) for path, reason in seen.waiting] == [(Stale.name, "its status cannot be read now (Stale file handle)")]
 
 
-def test_many_files_without_a_partition_do_not_crowd_out_the_present(
+def test_files_outside_the_season_do_not_delay_current_ones(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Within the number of files opened in one tick, those named for the season come first, whatever else arrived."""
@@ -231,10 +231,10 @@ def test_many_files_without_a_partition_do_not_crowd_out_the_present(
         for year in ("2019", "2031"):
             (settings.inbox / f"{year}-06-01T00:{number:02d}:00_sb00.hdf5").write_bytes(b"")
     monkeypatch.setattr(sensor, "HEADERS_PER_TICK", 12)
-    assert asked(settings, instance)[0] == KEYS
+    assert requested(settings, instance)[0] == KEYS
 
 
-def test_a_product_that_cannot_be_removed_keeps_no_other(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_product_that_cannot_be_removed_blocks_no_other(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = Archive(processed.archive)
     stuck = archive.current("measurement_set", KEYS[0])
     assert stuck is not None

@@ -62,7 +62,7 @@ def publish(archive: Archive, asset: str, key: str) -> str:
     return draft.product.id
 
 
-def test_wrong_quarantine_records_are_told_and_the_good_one_is_listed(archive: Archive, tmp_path: Path) -> None:
+def test_wrong_quarantine_records_are_reported_and_good_ones_are_listed(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "bad_sb00.hdf5").write_bytes(b"x")
     good = quarantine.quarantine(archive, tmp_path / "bad_sb00.hdf5", "it is cut short")
     places = {archive.root / quarantine.DIRECTORY / f"{name}.json": text for name, text in WRONG_RECORDS.items()}
@@ -160,7 +160,7 @@ def test_reindexing_refuses_a_foreign_sidecar_and_keeps_the_others(archive: Arch
 
 
 @pytest.mark.parametrize("text", ["[]", '{"pin', '{"rejected_sets": []}', '{"record": {"id": "x"}}'])
-def test_a_foreign_state_file_stops_neither_sweep_nor_reindexing(archive: Archive, text: str) -> None:
+def test_a_foreign_state_file_does_not_stop_sweep_or_reindexing(archive: Archive, text: str) -> None:
     """The contents of the file are unknown, so its product must not pass for one that was never rejected or pinned."""
     ids = [publish(archive, "tile_image", key) for key in TIMES]
     bad = archive.get(ids[1]).path
@@ -177,7 +177,7 @@ def test_a_foreign_state_file_stops_neither_sweep_nor_reindexing(archive: Archiv
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"places": 3, "reads": []}', '{"places": ["../.."], "reads": [null]}'])
-def test_a_foreign_claim_stops_neither_sweep_nor_retention(archive: Archive, text: str) -> None:
+def test_a_foreign_claim_does_not_stop_sweep_or_retention(archive: Archive, text: str) -> None:
     old = publish(archive, "tile_image", TIMES[0])
     (archive.root / claims.DIRECTORY).mkdir(exist_ok=True)
     (archive.root / claims.DIRECTORY / "foreign").write_text(text)
@@ -189,7 +189,7 @@ def test_a_foreign_claim_stops_neither_sweep_nor_retention(archive: Archive, tex
     integrity.sweep(archive)
 
 
-def test_a_state_file_that_cannot_be_read_keeps_no_other_product_from_retention(archive: Archive) -> None:
+def test_an_unreadable_state_file_blocks_no_other_retention(archive: Archive) -> None:
     ids = [publish(archive, "tile_image", key) for key in TIMES]
     bad = archive.get(ids[1]).path
     bad.with_name(f"{bad.name}.state.json").mkdir()
@@ -199,7 +199,7 @@ def test_a_state_file_that_cannot_be_read_keeps_no_other_product_from_retention(
     assert bad.is_dir()
 
 
-def test_a_manifest_of_other_contents_does_not_stop_the_look_at_the_inbox(settings: Settings) -> None:
+def test_invalid_manifests_do_not_stop_the_scan_of_the_inbox(settings: Settings) -> None:
     process(settings, through="subband_group")
     archive = Archive(settings.archive)
     for product, text in zip(archive.products("subband_group"), ("[]", "{}", '{"files": [], "identities": ["a:1:2"]}'), strict=True):
@@ -229,7 +229,7 @@ def tear(home: Path, run: dg.DagsterRun) -> None:
     (home / history.EVENTS / f"{run.run_id}.db").write_bytes(b"torn by a failing disk" * 1000)
 
 
-def test_a_run_whose_events_are_damaged_keeps_no_other_orphan(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_with_damaged_events_blocks_no_other_orphan(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     with instances.open_instance(home) as instance:
         torn, other = orphan(instance), orphan(instance)
         orphan(instance, **{instances.LAUNCHER_TAG: f"{socket.gethostname()}/²/x/y"})
@@ -239,7 +239,7 @@ def test_a_run_whose_events_are_damaged_keeps_no_other_orphan(home: Path, caplog
     assert message.startswith(f"run {torn.run_id}: its events cannot be read (file is not a database); move ")
 
 
-def test_a_failed_run_whose_events_are_damaged_hides_no_other(
+def test_a_failed_run_with_damaged_events_hides_no_other(
     home: Path, archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In `dsa110 status`, in alerts, in the backup, and with a read-only home."""
@@ -259,7 +259,7 @@ def test_a_failed_run_whose_events_are_damaged_hides_no_other(
     assert backup.backups(tmp_path / "backups") == [made]
 
 
-def test_the_runs_themselves_damaged_are_no_single_bad_item(home: Path, archive: Archive, tmp_path: Path) -> None:
+def test_a_damaged_run_database_fails_the_backup(home: Path, archive: Archive, tmp_path: Path) -> None:
     with instances.open_instance(home) as instance:
         orphan(instance)
     (home / history.RUNS).write_bytes(b"torn by a failing disk" * 1000)
@@ -268,7 +268,7 @@ def test_the_runs_themselves_damaged_are_no_single_bad_item(home: Path, archive:
     assert backup.backups(tmp_path / "backups") == []
 
 
-def test_a_database_that_is_away_is_no_damaged_run(home: Path) -> None:
+def test_an_unavailable_database_is_not_taken_for_a_damaged_run(home: Path) -> None:
     """An outage must not look like runs without events."""
     with instances.open_instance(home) as instance:
         run = orphan(instance)
@@ -280,7 +280,7 @@ def test_a_database_that_is_away_is_no_damaged_run(home: Path) -> None:
             instances.events(instance, run.run_id, dg.DagsterEventType.RUN_FAILURE)
 
 
-def test_a_foreign_backup_stops_neither_the_next_one_nor_its_rotation(archive: Archive, tmp_path: Path) -> None:
+def test_a_foreign_backup_does_not_stop_backups_or_rotation(archive: Archive, tmp_path: Path) -> None:
     place = tmp_path / "backups"
     for number, text in enumerate(("[]", "{}", '{"at": "soon", "files": {}, "caltables": 0}')):
         foreign = place / f"backup-2025010{number + 1}T000000"
@@ -292,7 +292,7 @@ def test_a_foreign_backup_stops_neither_the_next_one_nor_its_rotation(archive: A
     assert "unreadable" in backup.verify_backup(place / "backup-20250102T000000")[0]
 
 
-def test_a_product_dagster_cannot_be_told_of_keeps_none_of_the_others(
+def test_a_product_that_cannot_be_reported_to_dagster_delays_no_other(
     processed: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As after the loss of DAGSTER_HOME: everything except the damaged product is reported to Dagster again."""

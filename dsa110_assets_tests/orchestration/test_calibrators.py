@@ -72,7 +72,7 @@ BLAZAR = SkyCoord("22h53m57.748s", "16d08m53.56s")
 """3C454.3."""
 
 
-def test_the_field_in_which_a_calibrator_transits_bears_its_name(finished_run: tuple[Settings, ProcessReport]) -> None:
+def test_the_field_of_a_calibrators_transit_has_its_name(finished_run: tuple[Settings, ProcessReport]) -> None:
     """The field is that of the integration with the smallest apparent hour angle, computed with astropy."""
     found = fields(finished_run[0])
     named = [[name for name in names if not name.startswith("meridian_icrs_t")] for _, names, _ in found]
@@ -84,6 +84,6 @@ def test_the_field_in_which_a_calibrator_transits_bears_its_name(finished_run: t
     assert 0 < index < len(names) - 1
 
 
-def test_which_a_setting_turns_off(settings: Settings) -> None:
+def test_naming_calibrator_fields_can_be_turned_off(settings: Settings) -> None:
     process(settings.model_copy(update={"name_calibrator_field": False}), through="measurement_set")
     assert {name.rpartition("_t")[0] for _, names, _ in fields(settings) for name in names} == {"meridian_icrs"}

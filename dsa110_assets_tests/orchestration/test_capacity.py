@@ -36,7 +36,7 @@ def platform(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Platform:
     return Platform(settings)
 
 
-def test_an_image_needs_what_was_measured(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_needed_for_an_image_follows_from_its_data(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     """1.9 GB of memory for 0.5 GB of visibilities."""
     monkeypatch.setattr(capacity, "available_bytes", lambda limit_gib: 2e9)
     capacity.require(platform, "tile_image", ingredients(0.5))
@@ -54,7 +54,7 @@ def test_a_stage_that_does_not_fit_into_memory_does_not_start(settings: Settings
     capacity.require(platform, "night_report", ingredients(available_gb * 10))
 
 
-def test_little_memory_is_told_by_process_and_work_resumes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_reports_too_little_memory_and_work_resumes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is retried, then fails with the class of the error and leaves nothing partial; the next run, with more memory, makes it."""
     monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=1, wait_s=0.01))
     report = process(settings.model_copy(update={"memory_limit_gib": 0.1}), through="calibrator_catalog")
@@ -70,7 +70,7 @@ def test_a_stage_that_does_not_fit_on_the_disk_does_not_start(settings: Settings
         capacity.require(Platform(settings), "measurement_set", ingredients(2.3))
 
 
-def test_a_full_disk_is_told_by_process_and_work_resumes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_reports_a_full_disk_and_work_resumes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The step is retried, then fails with the class of the error and leaves nothing partial; the next run, with free space, makes it."""
     monkeypatch.setitem(policy.TREATMENTS, ResourceError, policy.Treatment(max_retries=1, wait_s=0.01))
     with monkeypatch.context() as full:

@@ -94,7 +94,9 @@ def watch(tmp_path: Path, hook: Webhook, monkeypatch: pytest.MonkeyPatch) -> Wat
     return made
 
 
-def test_a_night_without_calibration(processed: Settings, hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conditions_of_a_night_without_calibration_are_raised_and_end(
+    processed: Settings, hook: Webhook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The real night of the tiny telescope, some hours later: its tables are rejected and restored."""
     monkeypatch.setattr(disks, "SMALL_DISK_PART", 0.0)
     watch = watching(processed, hook, tmp_path / "limits.toml")
@@ -132,7 +134,7 @@ def test_a_night_without_calibration(processed: Settings, hook: Webhook, tmp_pat
     watch.over("off noise")
 
 
-def test_runs_that_fail_and_fail_again(watch: Watch, tmp_path: Path) -> None:
+def test_repeatedly_failing_runs_are_reported(watch: Watch, tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("what,is,this\n1,2,3\n")
     broken = Platform(watch.settings.model_copy(update={"catalogues": (tmp_path / "bad.csv",)}), watch.archive)
     for _ in range(5):
@@ -147,7 +149,7 @@ def test_runs_that_fail_and_fail_again(watch: Watch, tmp_path: Path) -> None:
     watch.over("failures source_catalog")
 
 
-def test_housekeeping_that_fails_and_a_backup_that_is_missed(watch: Watch) -> None:
+def test_failed_housekeeping_and_a_missed_backup_are_reported(watch: Watch) -> None:
     product_id = publish(watch.platform, TIMES[0])
     path = watch.archive.get(product_id).path / "x"
 
@@ -170,7 +172,7 @@ def test_housekeeping_that_fails_and_a_backup_that_is_missed(watch: Watch) -> No
     watch.over("job_failed verify")
 
 
-def test_a_run_that_does_not_get_on(watch: Watch) -> None:
+def test_a_run_without_progress_is_reported(watch: Watch) -> None:
     watch.limits("run_silent_min = 0\n")
     with open_instance(watch.settings.dagster_home) as instance:
         run = create_run_for_test(instance, job_name="observations", asset_selection=frozenset({dg.AssetKey("tile_image")}))
@@ -188,7 +190,7 @@ def started(run: dg.DagsterRun) -> dg.EventLogEntry:
     )
 
 
-def test_observations_that_wait_until_none_does(watch: Watch) -> None:
+def test_waiting_observations_are_reported_until_none_waits(watch: Watch) -> None:
     watch.limits("queue_warn = 2\nqueue_critical = 4\n")
     for number, key in enumerate(TIMES[:5]):
         publish(watch.platform, key, asset="subband_group")
@@ -204,7 +206,7 @@ def test_observations_that_wait_until_none_does(watch: Watch) -> None:
     watch.over(f"queue_empty {last.id}")
 
 
-def test_a_disk_that_fills(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_filling_is_reported(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk cannot be changed, so the limits are."""
     monkeypatch.setattr(disks, "SMALL_DISK_PART", 1.0)
     usage = disks.disk(watch.archive.root, 0, None, datetime.now(UTC))
@@ -223,7 +225,7 @@ def test_a_disk_that_fills(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> Non
         watch.found("disk archive", alerts.WARNING, "at the rate of the last 24 h")
 
 
-def test_files_that_do_not_come_and_one_that_is_cut_short(watch: Watch, tiny_run: Path) -> None:
+def test_missing_and_truncated_files_are_reported(watch: Watch, tiny_run: Path) -> None:
     whole = next(tiny_run.glob("*sb00.hdf5"))
     path = watch.settings.inbox / whole.name
     path.write_bytes(whole.read_bytes()[:5000])
@@ -276,7 +278,7 @@ def until(condition: Callable[[], Any]) -> None:
         threading.Event().wait(0.05)
 
 
-def test_a_daemon_and_a_worker_that_die(watch: Watch) -> None:
+def test_a_dead_daemon_and_a_dead_worker_are_reported(watch: Watch) -> None:
     home = watch.settings.dagster_home
     assert home is not None
     with open_instance(home) as instance:
@@ -341,7 +343,9 @@ def test_products_that_fail_their_checks_and_are_held(watch: Watch) -> None:
         ),
     ],
 )
-def test_what_is_good_to_know(watch: Watch, asset: str, metadata: dict[str, Any], condition: str, severity: str, words: str) -> None:
+def test_candidates_new_tables_and_complete_nights_are_announced(
+    watch: Watch, asset: str, metadata: dict[str, Any], condition: str, severity: str, words: str
+) -> None:
     product_id = publish(watch.platform, "2026-01-25", asset=asset, **metadata)
     name = f"{condition} {product_id if asset == 'caltables' else '2026-01-25'}"
     watch.found(name, severity, words)

@@ -15,7 +15,7 @@ from dsa110_assets.orchestration.running import daemon
 from dsa110_assets.orchestration.running import instance as instances
 
 
-def test_a_second_daemon_is_refused_and_the_next_one_is_not(tmp_path: Path) -> None:
+def test_a_second_daemon_is_refused_while_the_first_runs(tmp_path: Path) -> None:
     refused = pytest.raises(ConfigurationError, match=r"runs already \(pid \d+ on")
     with daemon.daemon_lock(tmp_path), refused, daemon.daemon_lock(tmp_path):
         pass
@@ -34,7 +34,7 @@ def test_another_hosts_daemon_is_refused_for_the_same_archive(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("status", "left_alone"), [("STARTING", True), ("STARTED", True), ("SUCCESS", False), ("FAILURE", False)])
-def test_what_is_queued_or_running_is_in_hand(status: str, left_alone: bool) -> None:
+def test_queued_and_running_steps_are_in_progress(status: str, left_alone: bool) -> None:
     run = dg.DagsterRun(
         job_name="nights", run_id=str(uuid.uuid4()), status=dg.DagsterRunStatus(status), tags={"dagster/partition": "2026-01-25"},
         asset_selection=frozenset({dg.AssetKey("caltables")}),

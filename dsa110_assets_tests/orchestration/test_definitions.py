@@ -40,7 +40,7 @@ def test_every_asset_is_there_with_its_partitions() -> None:
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_every_asset_presents_itself(name: str) -> None:
+def test_every_asset_has_group_owners_kinds_and_checks(name: str) -> None:
     node = GRAPH.get(dg.AssetKey(name))
     assert node.group_name != "default"
     assert node.owners
@@ -65,7 +65,7 @@ def test_every_asset_comes_after_what_it_is_made_from() -> None:
         assert all(sequence.index(up) < sequence.index(name) for name in TABLE for up in specifications()[name].inputs)
 
 
-def test_checks_of_five_minute_assets_are_unpartitioned_and_never_block_and_coarse_hard_ones_do() -> None:
+def test_only_checks_of_coarse_assets_are_partitioned_and_hard_ones_block() -> None:
     for name, specification in specifications().items():
         for rule in specification.rules:
             node = GRAPH.get(dg.AssetCheckKey(dg.AssetKey(name), rule.check))
@@ -74,7 +74,7 @@ def test_checks_of_five_minute_assets_are_unpartitioned_and_never_block_and_coar
             assert node.blocking == (rule.hard and grain != "observation")
 
 
-def test_the_season_starts_where_the_settings_say_and_tonight_has_a_partition() -> None:
+def test_the_season_start_is_a_setting_and_tonight_has_a_partition() -> None:
     assert Settings.model_fields["start"].default.isoformat() == season.DEFAULT_START
     assert partitions.NIGHTS.end_offset == 1
     assert {grid.timezone for grid in (partitions.OBSERVATIONS, partitions.HOURS, partitions.NIGHTS)} == {"UTC"}

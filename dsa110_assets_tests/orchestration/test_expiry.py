@@ -21,7 +21,9 @@ def tile_image(context: dg.AssetExecutionContext) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(data_version=dg.DataVersion(context.partition_key))
 
 
-def test_old_runs_go_and_what_they_made_stays_known(engine_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_runs_are_removed_and_their_materializations_stay(
+    engine_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if engine_url is not None:
         monkeypatch.setenv(history.POSTGRES_VARIABLE, engine_url)
     home, asset = tmp_path / "home", dg.AssetKey("tile_image")
@@ -55,6 +57,6 @@ def test_old_runs_go_and_what_they_made_stays_known(engine_url: str | None, tmp_
         assert {run.run_id for run in history.runs(home)} == {waiting}
 
 
-def test_the_job_is_by_the_clock_and_by_the_threshold() -> None:
+def test_the_history_job_is_scheduled_and_defined() -> None:
     assert "history" in {schedule.job_name for schedule in housekeeping.SCHEDULES}
     assert housekeeping.history_job in housekeeping.JOBS

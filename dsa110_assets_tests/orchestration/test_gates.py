@@ -19,9 +19,7 @@ from dsa110_assets_tests.tiny import SMALL_DISK
 BAD, GOOD = "2026-01-25T22:25", ["2026-01-25T22:20", "2026-01-25T22:30"]
 
 
-def test_an_observation_that_breaks_a_hard_rule_is_never_visible_and_stops_alone(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_observation_that_breaks_a_hard_rule_is_never_visible(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """The measurement sets really written are judged; only the problems reported for one of them are changed."""
     from dsa110_assets.visibilities import measurement_set as ms
 
@@ -57,7 +55,7 @@ def test_an_observation_that_breaks_a_hard_rule_is_never_visible_and_stops_alone
     assert process(settings, through="measurement_set").ok
 
 
-def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it(processed: Settings) -> None:
+def test_an_hour_that_breaks_a_blocking_rule_is_held_and_used_for_nothing(processed: Settings) -> None:
     archive, hour = Archive(processed.archive), "2026-01-25T22:00"
     mosaic, measured = archive.current("hour_mosaic", hour), archive.current("source_measurements", hour)
     assert mosaic is not None
@@ -85,7 +83,7 @@ def test_an_hour_that_breaks_a_blocking_rule_is_held_and_nothing_is_made_from_it
     assert [one.error_class for one in again.failed] == ["Held"]  # reported each time, because it is still not made
 
 
-def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: Settings) -> None:
+def test_only_manual_runs_remake_up_to_date_products(processed: Settings) -> None:
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.resources import Platform
     from dsa110_assets.orchestration.running.partition_run import QUIET
@@ -108,7 +106,7 @@ def test_only_a_run_asked_for_by_hand_makes_anew_what_is_up_to_date(processed: S
     assert run() == 2
 
 
-def test_windows_without_data_end_well_and_make_nothing(processed: Settings) -> None:
+def test_runs_of_windows_without_data_succeed_and_make_nothing(processed: Settings) -> None:
     from dsa110_assets.orchestration import graph
     from dsa110_assets.orchestration.resources import Platform
     from dsa110_assets.orchestration.running.partition_run import QUIET
@@ -127,7 +125,7 @@ def test_windows_without_data_end_well_and_make_nothing(processed: Settings) -> 
         assert [e for e in result.all_events if e.is_step_materialization] == []
 
 
-def test_the_night_report_stands_alone_and_tells_the_night(processed: Settings) -> None:
+def test_the_night_report_is_self_contained_and_lists_observations(processed: Settings) -> None:
     product = Archive(processed.archive).current("night_report", "2026-01-25")
     assert product is not None
     page = (product.path / "night_report.html").read_text()

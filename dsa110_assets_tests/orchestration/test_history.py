@@ -37,7 +37,7 @@ def home(engine_url: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return tmp_path / "home"
 
 
-def test_what_failed_is_told_as_dagster_itself_tells_it(home: Path, tmp_path: Path) -> None:
+def test_failures_are_read_as_dagster_reports_them(home: Path, tmp_path: Path) -> None:
     """A missing home, and storage that Dagster has not made yet, have no runs."""
     archive = Archive.create(tmp_path / "archive")
     assert history.runs(home) == history.failed(home, archive) == []

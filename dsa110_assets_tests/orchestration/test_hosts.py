@@ -40,7 +40,7 @@ def publish(archive: Archive, follows: int | None = None, meanwhile: Callable[[]
     return draft.product.id
 
 
-def test_who_comes_second_publishes_nothing(archive: Archive) -> None:
+def test_the_second_publisher_of_a_version_publishes_nothing(archive: Archive) -> None:
     """A host was stopped while another one resumed its work and published. When it continues, it leaves no row and no file."""
     follows = archive.version("tile_image", WINDOW)
     with pytest.raises(SupersededError, match="version 1 was published"):
@@ -51,7 +51,7 @@ def test_who_comes_second_publishes_nothing(archive: Archive) -> None:
     assert (swept.adopted, swept.removed) == ([], [])
 
 
-def test_it_is_the_transaction_that_decides(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_transaction_decides_between_publishers(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other process publishes between the last check and the row: the folder that was already renamed is removed again."""
     from dsa110_assets.archive import files
 
@@ -67,7 +67,7 @@ def test_it_is_the_transaction_that_decides(archive: Archive, monkeypatch: pytes
     assert sorted(path.name for path in left.path.parent.iterdir()) == [left.path.name]
 
 
-def test_many_at_once_publish_once(archive: Archive) -> None:
+def test_simultaneous_publishers_publish_one_version(archive: Archive) -> None:
     """Eight threads that began with the same last version, unaware of each other."""
     together, done, superseded = threading.Barrier(8), list[str](), list[SupersededError]()
 
@@ -87,7 +87,7 @@ def test_many_at_once_publish_once(archive: Archive) -> None:
     assert integrity.sweep(archive, everywhere=True, min_age_s=0).adopted == []
 
 
-def test_what_follows_a_rejected_version_is_published(archive: Archive) -> None:
+def test_a_version_after_a_rejected_one_is_published(archive: Archive) -> None:
     archive.reject(publish(archive, 0), "bad")
     assert publish(archive, archive.version("tile_image", WINDOW)).endswith("-v2")
 
@@ -109,7 +109,7 @@ def test_a_process_is_lost_once_it_is_silent_for_long(tmp_path: Path) -> None:
     assert beats.living(tmp_path) == {"alpha.1.x": None}
 
 
-def test_a_worker_that_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ends_removes_its_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that it left running does not restore its sign of life."""
     monkeypatch.setattr(beats, "BEAT_S", 0.02)
     beats.keep(tmp_path, "omega", {"slots": 2})
@@ -120,7 +120,7 @@ def test_a_worker_that_ends_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert beats.lost(tmp_path, "omega")
 
 
-def test_a_process_goes_on_giving_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_keeps_giving_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """This holds even after its file was removed."""
     monkeypatch.setattr(beats, "BEAT_S", 0.02)
     beats.keep(tmp_path, "alpha", {"slots": 2})
@@ -131,7 +131,7 @@ def test_a_process_goes_on_giving_signs_of_life(tmp_path: Path, monkeypatch: pyt
             assert time.monotonic() < deadline
 
 
-def test_files_of_processes_that_ended_are_removed_by_the_next(tmp_path: Path) -> None:
+def test_files_of_ended_processes_are_removed_by_later_ones(tmp_path: Path) -> None:
     beats.keep(tmp_path, "old")
     beats.keep(tmp_path, "ended a while ago")
     age(tmp_path, "old", beats.FORGOTTEN_S + 1)
@@ -195,33 +195,33 @@ def holding(host: str) -> tuple[dg.DagsterInstance, Archive]:
     return stand_ins
 
 
-def asked(hosts: routing.Hosts, host: str, assets: tuple[str, ...] = FOLLOWING_STEP, partition: str = WINDOW) -> str:
+def queue_for(hosts: routing.Hosts, host: str, assets: tuple[str, ...] = FOLLOWING_STEP, partition: str = WINDOW) -> str:
     return hosts.tags(*holding(host), assets, partition, instances.LAUNCHER_TAG)[routing.QUEUE_TAG]
 
 
-def test_an_observation_goes_on_where_its_measurement_set_is(tmp_path: Path) -> None:
+def test_an_observation_continues_on_the_host_of_its_measurement_set(tmp_path: Path) -> None:
     beats.keep(tmp_path, "alpha", {"queues": ["imaging", "ingest"], "slots": 2})
     beats.keep(tmp_path, "beta", {"queues": ["ingest"], "slots": 2})
     beats.keep(tmp_path, "alpha.7.boot.1")
     hosts = routing.Hosts.now(tmp_path, [run_of("alpha", routing.of_host("alpha", "imaging"))])
-    assert asked(hosts, "alpha", ("caltables",), "2026-01-25") == "solving"  # a step of a night has many inputs
-    assert asked(hosts, "beta") == "imaging"  # beta does not serve the imaging queue
-    assert asked(hosts, "gone") == "imaging"
-    assert asked(hosts, "alpha") == routing.of_host("alpha", "imaging")
-    assert asked(hosts, "alpha") == "imaging"  # its places are taken
+    assert queue_for(hosts, "alpha", ("caltables",), "2026-01-25") == "solving"  # a step of a night has many inputs
+    assert queue_for(hosts, "beta") == "imaging"  # beta does not serve the imaging queue
+    assert queue_for(hosts, "gone") == "imaging"
+    assert queue_for(hosts, "alpha") == routing.of_host("alpha", "imaging")
+    assert queue_for(hosts, "alpha") == "imaging"  # its places are taken
     age(tmp_path, "alpha", beats.LOST_S + 1)
-    assert asked(routing.Hosts.now(tmp_path, []), "alpha") == "imaging"
+    assert queue_for(routing.Hosts.now(tmp_path, []), "alpha") == "imaging"
     assert routing.Hosts.now(tmp_path / "nothing there", []).workers == {}
 
 
-def test_a_lock_that_is_held_for_longer_than_any_stage_takes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_held_longer_than_any_stage_takes_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execute, "LOCK_S", 0.1)
     first, second = (execute.partition_lock(Archive.create(tmp_path), "tile_image", WINDOW) for _ in range(2))
     with first, pytest.raises(TransientError, match=r"tile_image .*: another process has had its lock"), second:
         pass
 
 
-def test_a_lock_of_a_process_that_is_silent_holds_up_nobody(tmp_path: Path) -> None:
+def test_the_lock_of_a_silent_process_is_ignored(tmp_path: Path) -> None:
     """The file server keeps the lock of a process that is stopped, or whose host is. It is ignored; the lock of a live process is not."""
     with Archive.create(tmp_path) as archive:
         me = instances.beat(instances.launcher(""))

@@ -94,7 +94,7 @@ class Run:
             time.sleep(0.01)
         return not self.lives()
 
-    def told(self) -> str:
+    def failure_message(self) -> str:
         """The reason of its failure."""
         return str(instances.events(self.instance, self.run_id, dg.DagsterEventType.RUN_FAILURE)[-1].message)
 
@@ -138,9 +138,7 @@ def ended(platform: Platform, instance: dg.DagsterInstance, run: Run, began_s: f
 
 
 @pytest.mark.parametrize("how", ["stopped", "child", "interpreter"])
-def test_a_hung_run_is_killed_with_its_child_its_lock_freed_and_the_second_is_set_aside(
-    platform: Platform, instance: dg.DagsterInstance, how: str
-) -> None:
+def test_a_hung_run_is_killed_with_its_child_and_retried_once(platform: Platform, instance: dg.DagsterInstance, how: str) -> None:
     archive = platform.archive
     lock = archive.root / "lock"
     first = Run(instance, lock, how)
@@ -152,16 +150,16 @@ def test_a_hung_run_is_killed_with_its_child_its_lock_freed_and_the_second_is_se
         with files.locked(lock, within_s=0.1):
             pass
         state = "is stopped (SIGSTOP)" if how == "stopped" else "sleeps"
-        assert f"{ASSET} {KEY}: no progress for" in first.told()
-        assert f"its process {first.process.pid} {state}" in first.told()
-        assert "tried once more" in first.told()
+        assert f"{ASSET} {KEY}: no progress for" in first.failure_message()
+        assert f"its process {first.process.pid} {state}" in first.failure_message()
+        assert "tried once more" in first.failure_message()
         assert quarantine.quarantined(archive) == []
     finally:
         first.close()
     retried = Run(instance, lock, how, tags={hung.HUNG_TAG: first.now.tags[hung.HUNG_TAG], "dagster/parent_run_id": first.run_id})
     try:
         ended(platform, instance, retried, 1e9)
-        assert "set aside" in retried.told()
+        assert "set aside" in retried.failure_message()
         assert retried.now.tags["dagster/max_retries"] == "0"
         (record,) = quarantine.quarantined(archive)
         assert record.observation == KEY
@@ -172,7 +170,7 @@ def test_a_hung_run_is_killed_with_its_child_its_lock_freed_and_the_second_is_se
         retried.close()
 
 
-def test_what_computes_without_an_event_has_the_patience_of_its_asset_and_more_in_a_backfill(
+def test_computing_runs_have_the_time_limit_of_their_asset_and_lane(
     platform: Platform, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = {"cpu_s": 0.0}
@@ -186,7 +184,7 @@ def test_what_computes_without_an_event_has_the_patience_of_its_asset_and_more_i
     live = Run(instance, platform.archive.root / "lock", "computes")
     try:
         ended(platform, instance, live, 1e9, limit_s=2 * LIMIT_S)
-        assert "computes" in live.told()
+        assert "computes" in live.failure_message()
     finally:
         live.close()
     filled_in = Run(instance, platform.archive.root / "lock", "computes", tags={instances.LANE_TAG: instances.BACKFILL})
@@ -210,7 +208,7 @@ def test_processor_time_counts_what_a_process_has_started() -> None:
         process.communicate()
 
 
-def test_events_are_progress_and_time_nobody_watched_counts_for_nobody(platform: Platform, instance: dg.DagsterInstance) -> None:
+def test_events_count_as_progress_and_unwatched_time_is_ignored(platform: Platform, instance: dg.DagsterInstance) -> None:
     run = Run(instance, platform.archive.root / "lock", "stopped")
     try:
         watch = hung.look(platform, instance, hung.Watch(), 1e9)
@@ -231,7 +229,7 @@ def test_runs_of_a_command_and_of_other_hosts_are_not_touched(platform: Platform
         tag = elsewhere.now.tags[instances.LAUNCHER_TAG]
         instance.add_run_tags(elsewhere.run_id, {instances.LAUNCHER_TAG: f"another-host/{tag.partition('/')[2]}"})
         ended(platform, instance, elsewhere, 1e9)
-        assert "its process is on another host" in elsewhere.told()
+        assert "its process is on another host" in elsewhere.failure_message()
         assert by_command.lives()
         assert elsewhere.lives(), "a process was killed by a number that another host gave"
         assert by_command.now.status == dg.DagsterRunStatus.STARTED
@@ -240,7 +238,7 @@ def test_runs_of_a_command_and_of_other_hosts_are_not_touched(platform: Platform
         elsewhere.close()
 
 
-def test_a_cancelled_run_that_is_stopped_is_killed_whoever_launched_it(platform: Platform, instance: dg.DagsterInstance) -> None:
+def test_a_stopped_run_that_is_cancelled_is_killed(platform: Platform, instance: dg.DagsterInstance) -> None:
     run = Run(instance, platform.archive.root / "lock", "stopped")
     try:
         instance.report_run_canceling(run.now)
@@ -255,9 +253,7 @@ def test_a_cancelled_run_that_is_stopped_is_killed_whoever_launched_it(platform:
         run.close()
 
 
-def test_a_partition_that_another_process_makes_is_waited_for_no_longer_than_it_says(
-    platform: Platform, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waiting_for_a_locked_partition_is_limited(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsa110_assets.orchestration.running.execute.LOCK_S", 0.2)
     archive = platform.archive
     with (

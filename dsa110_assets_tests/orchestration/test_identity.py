@@ -38,7 +38,7 @@ def versions(settings: Settings) -> dict[tuple[str, str | None], int]:
         return {(p.asset, p.partition): p.version for p in archive.products()}
 
 
-def test_a_touched_inbox_makes_nothing(copied: Settings) -> None:
+def test_files_with_new_modification_times_make_nothing(copied: Settings) -> None:
     before = versions(copied)
     report = process(copied)
     assert report.ok
@@ -57,7 +57,7 @@ def test_another_byte_is_another_file(copied: Settings) -> None:
     assert {key for asset, key in planned if asset == "measurement_set"} == {FIRST}
 
 
-def test_a_live_look_compares_for_so_long_and_no_longer(copied: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_live_look_compares_files_for_a_limited_time(copied: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A restored backup of a month is not read in one tick; files not yet compared wait, with this reason."""
     with Archive(copied.archive) as archive:
 
@@ -77,7 +77,7 @@ def test_a_live_look_compares_for_so_long_and_no_longer(copied: Settings, monkey
         assert look().settled == 12
 
 
-def test_touched_between_two_steps(settings: Settings) -> None:
+def test_files_touched_between_two_steps_are_still_used(settings: Settings) -> None:
     """A measurement set is made from the files that its manifest names, whatever their modification times are now."""
     assert process(settings, through="subband_group").ok
     before = versions(settings)

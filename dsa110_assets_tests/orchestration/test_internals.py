@@ -25,12 +25,12 @@ def private(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def test_no_other_module_imports_what_is_private() -> None:
+def test_no_other_module_imports_private_names() -> None:
     modules = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "ops").rglob("*.py")]
     assert {path for path in modules if private(path)} == {MODULE}
 
 
-def test_each_is_where_it_was_and_is_used_for_the_reason_told() -> None:
+def test_private_names_of_dagster_exist_and_are_used_as_documented() -> None:
     imported = private(MODULE)
     for module, name in imported:
         assert hasattr(import_module(module), name) or find_spec(f"{module}.{name}"), f"Dagster has moved {name} out of {module}"

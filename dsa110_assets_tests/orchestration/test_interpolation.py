@@ -92,7 +92,7 @@ def products(archive: Archive) -> dict[str, Product]:
     return {p.partition or "": p for p in archive.products("calibrated_ms")}
 
 
-def test_a_later_transit_makes_stale_exactly_what_lies_between(season: Settings, tmp_path: Path) -> None:
+def test_a_later_transit_makes_only_observations_between_stale(season: Settings, tmp_path: Path) -> None:
     """Calibrating night by night gives the same inputs, settings and bytes as calibrating all at once."""
     shutil.copytree(season.archive, tmp_path / "other", symlinks=True)
     archive, other = Archive(season.archive), Archive(tmp_path / "other")
@@ -131,7 +131,7 @@ def test_rejecting_a_set_makes_stale_what_was_made_with_it(season: Settings) -> 
     assert stale(archive) == []
 
 
-def test_without_the_setting_only_what_was_interpolated_is_made_again(season: Settings) -> None:
+def test_without_the_setting_only_interpolated_data_are_made_again(season: Settings) -> None:
     archive = Archive(season.archive)
     for night in NIGHTS:
         solve(archive, night)
@@ -139,7 +139,7 @@ def test_without_the_setting_only_what_was_interpolated_is_made_again(season: Se
     assert calibrate(archive, season.model_copy(update={"choose": ChooseOptions()})) == between(0, 48 * DAY)
 
 
-def test_an_observation_between_two_sets_says_so(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_observation_between_two_sets_records_both(processed: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transit of the next night has identical tables, so that the data stay the same, except that the gains of two antennas are those
     of the middle of the transit instead of its last minute."""
     archive, settings, key = Archive(processed.archive), with_interpolation(processed), OBSERVATIONS[2]

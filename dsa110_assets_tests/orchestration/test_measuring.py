@@ -65,16 +65,16 @@ def test_counters_are_what_the_archive_holds(processed: Settings) -> None:
         assert counted(archive) == found
 
 
-def test_two_portals_tell_the_same_and_a_restart_takes_nothing_back(processed: Settings) -> None:
-    def told() -> list[str]:
+def test_two_portals_serve_the_same_counts_and_restarts_keep_them(processed: Settings) -> None:
+    def served_counts() -> list[str]:
         text = ask(create_app(processed.archive, settings=processed), "/metrics").text
         return sorted(
             line for line in text.splitlines() if line.startswith(("dsa110_stage", "dsa110_products_pub", "dsa110_queue_seconds"))
         )
 
-    assert told() == told()
-    assert 'dsa110_products_published_total{asset="tile_image"} 3.0' in told()
-    assert 'dsa110_stage_failures_total{asset="tile_image",error_class="ResourceError"} 0.0' in told()
+    assert served_counts() == served_counts()
+    assert 'dsa110_products_published_total{asset="tile_image"} 3.0' in served_counts()
+    assert 'dsa110_stage_failures_total{asset="tile_image",error_class="ResourceError"} 0.0' in served_counts()
 
 
 def test_queue_time_is_dagsters(processed: Settings) -> None:

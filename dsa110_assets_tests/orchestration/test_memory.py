@@ -30,24 +30,24 @@ def write(group: Path, **figures: object) -> None:
         (group / name.replace("__", ".")).write_text(f"{value}\n")
 
 
-def test_without_groups_it_is_the_machines(system: tuple[Path, Path, Path]) -> None:
+def test_without_control_groups_the_machines_memory_counts(system: tuple[Path, Path, Path]) -> None:
     system[1].write_text("4:memory:/jobs/7\n")  # version 1
     assert capacity.available_bytes(1e5) == 8.192e9
 
 
-def test_swap_is_memory_that_is_slow(system: tuple[Path, Path, Path]) -> None:
+def test_free_swap_counts_as_available_memory(system: tuple[Path, Path, Path]) -> None:
     system[2].write_text("MemTotal: 4000000 kB\nMemAvailable: 3000000 kB\nSwapFree: 2000000 kB\n")
     assert capacity.available_bytes(1e5) == 5e6 * 1024
     write(system[0], memory__max=1 * GB, memory__current=GB // 2, memory__stat="anon 1")
     assert capacity.available_bytes(1e5) == 2e6 * 1024 + 0.5e9
 
 
-def test_the_setting_counts(system: tuple[Path, Path, Path]) -> None:
+def test_the_memory_setting_limits_what_is_available(system: tuple[Path, Path, Path]) -> None:
     assert capacity.available_bytes(0.5) == 0.5 * 2**30
     assert capacity.available_bytes(100.0) == 8.192e9
 
 
-def test_a_group_of_version_2_and_its_page_cache(system: tuple[Path, Path, Path]) -> None:
+def test_memory_of_a_version_2_group_excludes_its_page_cache(system: tuple[Path, Path, Path]) -> None:
     groups, membership, _ = system
     membership.write_text("0::/system.slice/dsa110.service\n")
     write(groups / "system.slice/dsa110.service", memory__max="max", memory__current=GB, memory__stat="active_file 7\ninactive_file 7")
@@ -56,12 +56,12 @@ def test_a_group_of_version_2_and_its_page_cache(system: tuple[Path, Path, Path]
     assert capacity.available_bytes(1e5) == 3e9
 
 
-def test_a_container_sees_its_own_group_at_the_top(system: tuple[Path, Path, Path]) -> None:
+def test_the_control_group_of_a_container_is_at_the_top(system: tuple[Path, Path, Path]) -> None:
     groups, membership, _ = system
     membership.write_text("0::/docker/0123\n")  # as the host names it
     write(groups, memory__max=2 * GB, memory__current=GB, memory__stat="active_file 0\ninactive_file 0")
     assert capacity.available_bytes(1e5) == 1e9
 
 
-def test_this_machine_has_some() -> None:
+def test_the_machines_own_memory_is_measured() -> None:
     assert capacity.available_bytes(1e5) > 2**28

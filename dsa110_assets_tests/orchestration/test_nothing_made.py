@@ -37,9 +37,7 @@ NIGHT, HOUR = "2026-01-25", "2026-01-25T22:00"
     ],
 )
 @pytest.mark.row(53, cases="told or taken up")
-def test_why_nothing_was_made_is_on_the_assets_page_and_in_the_list_of_runs(
-    settings: Settings, asset: str, key: str | None, reason: str
-) -> None:
+def test_reasons_for_making_nothing_are_shown_with_asset_and_run(settings: Settings, asset: str, key: str | None, reason: str) -> None:
     with dg.DagsterInstance.ephemeral() as dagster:
         job = graph.over(Platform(settings)).resolve_implicit_global_asset_job_def()
         done = job.execute_in_process(run_config=QUIET, instance=dagster, partition_key=key, asset_selection=[dg.AssetKey(asset)])

@@ -44,7 +44,7 @@ class Scene:
     """An archive and a Dagster instance in which tests publish and run, and ticks of the planner that keep its cursor."""
 
     def __init__(self, settings: Settings, instance: dg.DagsterInstance, patch: pytest.MonkeyPatch) -> None:
-        self.settings, self.instance, self.now, self.cursor, self.told = settings, instance, NOON, "", ""
+        self.settings, self.instance, self.now, self.cursor, self.skip_message = settings, instance, NOON, "", ""
         self.archive, self.requests = Archive.create(settings.archive), list[dg.RunRequest]()
         patch.setattr(inbox, "now_s", lambda: self.now.timestamp())
         patch.setattr(calibrators, "known", lambda archive: ())
@@ -80,7 +80,7 @@ class Scene:
         result = planner.planner_sensor(context, platform=Platform(self.settings))
         assert isinstance(result, dg.SensorResult)
         self.cursor, self.requests = str(result.cursor), list(result.run_requests or ())
-        self.told = str(result.skip_reason.skip_message if result.skip_reason else "")
+        self.skip_message = str(result.skip_reason.skip_message if result.skip_reason else "")
         requested: Asked = {}
         for request in self.requests:
             assert request.asset_selection
@@ -143,20 +143,20 @@ def calibrated(scene: Scene) -> Scene:
     return scene
 
 
-def test_an_observation_is_followed_as_soon_as_tables_are_there_however_late_it_comes(scene: Scene) -> None:
+def test_late_observations_are_continued_once_tables_exist(scene: Scene) -> None:
     late = "2026-03-09T03:15"
     for key in (PRESENT[0], late):
         scene.make("subband_group", key)
         scene.make("measurement_set", key)
     assert scene.tick() == {}
-    assert f"2 wait; calibrated_ms {late}: no calibration for declination 16.00 deg" in scene.told
+    assert f"2 wait; calibrated_ms {late}: no calibration for declination 16.00 deg" in scene.skip_message
     scene.make("caltables", NIGHT)
     assert scene.tick() == {"calibrated_ms": {PRESENT[0], late}}
     assert [key.to_user_string() for key in scene.requests[0].asset_selection or ()] == list(IMAGED)
     assert {r.partition_key: r.tags[instances.LANE_TAG] for r in scene.requests} == {PRESENT[0]: "live", late: "backfill"}
 
 
-def test_nothing_in_hand_is_asked_for_whoever_started_it(scene: Scene) -> None:
+def test_nothing_in_progress_is_requested_again(scene: Scene) -> None:
     scene.make("subband_group", *PRESENT[:2])
     scene.make("measurement_set", *PRESENT[:2])
     scene.make("caltables", NIGHT)
@@ -166,7 +166,7 @@ def test_nothing_in_hand_is_asked_for_whoever_started_it(scene: Scene) -> None:
     assert scene.tick() == {}
 
 
-def test_history_is_left_alone_until_the_platform_makes_something_there(scene: Scene) -> None:
+def test_old_observations_are_continued_only_after_manual_work_on_them(scene: Scene) -> None:
     """A backfill, or a step started by hand, is followed up; `dsa110 process` makes what follows by itself."""
     old = "2026-01-25T22:25"
     scene.make("subband_group", old)
@@ -204,7 +204,7 @@ def test_windows_without_data_do_not_hold_up_their_hour(calibrated: Scene) -> No
     assert scene.tick(60) == {}
 
 
-def test_an_hour_is_asked_for_once_what_comes_late_is_in(calibrated: Scene) -> None:
+def test_an_hour_is_requested_once_late_tiles_have_arrived(calibrated: Scene) -> None:
     calibrated.make("measurement_set", PRESENT[-1])
     calibrated.make("calibrated_ms", PRESENT[-1])
     calibrated.make("tile_image", PRESENT[-1])
@@ -234,7 +234,7 @@ def test_a_tile_of_the_next_hour_is_waited_for_if_it_is_among_the_first(calibrat
 
 
 @pytest.mark.parametrize(("error", "again_s"), [(BadDataError, 86400.0), (TransientError, 60.0), (ValueError, 86400.0)])
-def test_a_failed_observation_holds_up_nothing_and_rests_by_its_error(calibrated: Scene, error: type[Exception], again_s: float) -> None:
+def test_a_failed_observation_blocks_no_other_and_pauses_by_its_error(calibrated: Scene, error: type[Exception], again_s: float) -> None:
     """The pause doubles with each further failure, up to the greater of half an hour and the first pause."""
     scene = calibrated
     assert scene.tick() == {"measurement_set": {PRESENT[-1]}}
@@ -255,7 +255,7 @@ def test_a_failed_observation_holds_up_nothing_and_rests_by_its_error(calibrated
             assert [step.asset for step in planner.ready(steps, past, set(), scene.now)] == [expected]
 
 
-def test_what_failed_is_asked_for_at_once_when_it_would_be_made_of_something_else(calibrated: Scene) -> None:
+def test_a_failed_step_is_requested_at_once_when_its_inputs_change(calibrated: Scene) -> None:
     def at(moment: datetime) -> list[str]:
         found = planner.examine(Platform(calibrated.settings), calibrated.instance, planner.night_span(NIGHT), set(), moment)
         return [step.asset for step in found.ready]
@@ -267,7 +267,7 @@ def test_what_failed_is_asked_for_at_once_when_it_would_be_made_of_something_els
     assert at(datetime.now(UTC)) == ["measurement_set"]
 
 
-def test_nothing_is_measured_on_a_mosaic_that_is_held(calibrated: Scene) -> None:
+def test_held_mosaics_are_not_measured(calibrated: Scene) -> None:
     scene = calibrated
     for asset in ("measurement_set", "calibrated_ms", "tile_image"):
         scene.make(asset, PRESENT[-1])
@@ -293,7 +293,7 @@ def test_a_late_tile_makes_the_hour_again_and_the_night_waits_for_it(calibrated:
     assert [key.to_user_string() for key in scene.requests[0].asset_selection or ()] == list(PHASES[-1][1])
 
 
-def test_the_running_night_is_left_alone_but_for_its_calibration(calibrated: Scene) -> None:
+def test_only_calibration_is_made_for_the_running_night(calibrated: Scene) -> None:
     scene = calibrated
     for asset in ("measurement_set", "calibrated_ms", "tile_image"):
         scene.make(asset, PRESENT[-1])
@@ -305,7 +305,7 @@ def test_the_running_night_is_left_alone_but_for_its_calibration(calibrated: Sce
     assert scene.tick() == {"night_mosaic": {NIGHT}}
 
 
-def test_an_hour_never_made_does_not_wait_for_tiles_that_are_improved(calibrated: Scene) -> None:
+def test_a_new_hour_does_not_wait_for_stale_tiles(calibrated: Scene) -> None:
     """Tables that are made again make observations stale. These are calibrated again, and the present hour comes first."""
     scene = calibrated
     for asset in ("measurement_set", "calibrated_ms", "tile_image"):
@@ -317,7 +317,7 @@ def test_an_hour_never_made_does_not_wait_for_tiles_that_are_improved(calibrated
     assert scene.requests[0].asset_selection == [dg.AssetKey(asset) for asset in PHASES[4][1]]
 
 
-def test_a_tick_in_which_nothing_happened_looks_at_nothing(calibrated: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tick_without_events_examines_nothing(calibrated: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     calibrated.tick()
     looked: list[object] = []
     monkeypatch.setattr(planner, "examine", lambda *given: looked.append(given) or planner.Examined())
@@ -332,7 +332,7 @@ def test_a_tick_in_which_nothing_happened_looks_at_nothing(calibrated: Scene, mo
     assert len(looked) == 2
 
 
-def test_a_product_stamped_before_and_indexed_after_the_last_tick_is_seen(calibrated: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_product_indexed_late_with_an_earlier_time_stamp_is_seen(calibrated: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     calibrated.tick()
     newest = max(calibrated.archive.published("2000"))
     before = planner.Cursor(stamps=(newest[0],))
@@ -344,7 +344,7 @@ def test_a_product_stamped_before_and_indexed_after_the_last_tick_is_seen(calibr
     assert planner.published_since(calibrated.archive, planner.Cursor(stamps=stamps))[0] == []
 
 
-def test_a_run_says_at_what_it_failed_and_with_which_error(settings: Settings) -> None:
+def test_a_failed_run_records_its_request_and_error(settings: Settings) -> None:
     """Later requests use this: the same request pauses, any other does not."""
     (settings.inbox / "sources.csv").write_text("this is no catalogue")
     broken = settings.model_copy(update={"catalogues": (settings.inbox / "sources.csv",)})

@@ -23,7 +23,7 @@ def tile(archive: Archive, minute: int, dec_deg: float) -> str:
     return draft.product.id
 
 
-def test_tiles_that_point_elsewhere_are_named_also_when_they_come_later(settings: Settings) -> None:
+def test_tiles_of_another_pointing_are_named_even_if_late(settings: Settings) -> None:
     archive, recipe = Archive.create(settings.archive), specifications()["hour_mosaic"]
     first = [tile(archive, minute, 16.27) for minute in range(0, 35, 5)]
     found = recipe.find(archive, settings, HOUR)
@@ -50,7 +50,7 @@ def test_tiles_that_point_elsewhere_are_named_also_when_they_come_later(settings
     assert all(f"{name} at 21.30 deg" in verdict.reason for name in later)
 
 
-def test_an_hour_of_one_strip_says_so(settings: Settings) -> None:
+def test_an_hour_of_one_strip_passes_its_rule(settings: Settings) -> None:
     archive = Archive.create(settings.archive)
     figures = {**imaging.left_out(archive, ()), "pointing_dec_deg": 16.27}
     assert [v.passed for v in rules.judge("hour_mosaic", figures, Thresholds()) if v.check == "one_strip"] == [True]

@@ -59,7 +59,7 @@ def test_the_last_attempt_fails_with_its_class_reason_and_number(cls: type[error
         (errors.BadDataError("bad"), errors.BadDataError),
     ],
 )
-def test_system_errors_join_the_tree(raised: OSError | MemoryError | errors.DsaError, cls: type[errors.DsaError]) -> None:
+def test_system_errors_become_our_error_classes(raised: OSError | MemoryError | errors.DsaError, cls: type[errors.DsaError]) -> None:
     assert type(policy.as_dsa_error(raised)) is cls
 
 
@@ -72,12 +72,12 @@ def test_waits_double_and_jitter_stays_within_a_fifth() -> None:
         assert len(set(waits)) > 1
 
 
-def test_an_outage_of_a_minute_is_outlasted() -> None:
+def test_retries_outlast_an_outage_of_a_minute() -> None:
     """The waits sum to more than a minute even at their shortest and if every attempt fails at once."""
     rule = policy.TREATMENTS[errors.TransientError]
     assert sum(0.8 * rule.wait_s * 2**number for number in range(rule.max_retries)) > 60
 
 
-def test_a_fault_of_the_program_is_not_dressed_up() -> None:
+def test_a_program_fault_is_raised_unchanged() -> None:
     with pytest.raises(ZeroDivisionError), policy.as_dagster_errors():
         raise ZeroDivisionError

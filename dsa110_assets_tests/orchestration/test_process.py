@@ -18,7 +18,7 @@ from dsa110_assets.errors import ConfigurationError
 from dsa110_assets.orchestration.running import instance as instances
 from dsa110_assets.orchestration.running.process import ProcessReport, process
 from dsa110_assets.settings import Settings
-from dsa110_assets_tests.tiny import SUBBANDS, cut_short, tiny_settings, unasked
+from dsa110_assets_tests.tiny import SUBBANDS, cut_short, regular_assets, tiny_settings
 
 OBSERVATIONS = ["2026-01-25T22:20", "2026-01-25T22:25", "2026-01-25T22:30"]
 EARLY = {"source_catalog", "calibrator_catalog", "sky_model", "subband_group", "measurement_set"}
@@ -40,7 +40,7 @@ def contents(archive: Archive) -> dict[tuple[str, str | None], tuple[int, tuple[
 def test_everything_is_made_and_dagster_knows_it(finished_run: tuple[Settings, ProcessReport]) -> None:
     settings, report = finished_run
     assert (report.failed, report.waiting, report.quarantined) == ((), (), ())
-    assert {asset for asset, _ in made(report)} == unasked()
+    assert {asset for asset, _ in made(report)} == regular_assets()
     assert [key for asset, key in sorted(made(report), key=str) if asset == "tile_image"] == OBSERVATIONS
     with instances.open_instance(settings.dagster_home) as dagster:
         assert dagster.get_materialized_partitions(dg.AssetKey("tile_image")) == set(OBSERVATIONS)
@@ -82,13 +82,13 @@ def test_lineage_reaches_the_subband_files(processed: Settings, tiny_run: Path) 
     assert all(leaf.digest for leaf in leaves)
 
 
-def test_a_dry_run_foresees_what_is_made_and_changes_nothing(settings: Settings, finished_run: tuple[Settings, ProcessReport]) -> None:
+def test_a_dry_run_predicts_what_is_made_and_changes_nothing(settings: Settings, finished_run: tuple[Settings, ProcessReport]) -> None:
     foreseen = process(settings, dry_run=True)
     assert {(step.asset, step.partition) for step in foreseen.planned} == made(finished_run[1])
     assert not settings.archive.exists()
 
 
-def test_through_and_since_bound_the_work(settings: Settings) -> None:
+def test_through_and_since_limit_the_work(settings: Settings) -> None:
     from datetime import UTC, datetime
 
     report = process(settings, since=datetime(2026, 1, 25, 22, 30, tzinfo=UTC), through="measurement_set")
@@ -98,7 +98,7 @@ def test_through_and_since_bound_the_work(settings: Settings) -> None:
 
 
 @pytest.mark.slow
-def test_a_rejected_table_makes_just_its_dependents_stale_and_one_run_settles_it(processed: Settings) -> None:
+def test_a_rejected_table_makes_only_its_dependents_stale(processed: Settings) -> None:
     archive = Archive(processed.archive)
     before = contents(archive)
     (only,) = caltable_registry.sets(archive, "active")
@@ -139,7 +139,7 @@ def test_a_truncated_group_is_put_aside_and_the_others_are_made(settings: Settin
     assert (again.quarantined, again.made) == ((), ())
 
 
-def test_a_late_subband_makes_a_new_version_and_what_follows(settings: Settings, inbox: Path, tmp_path: Path) -> None:
+def test_a_late_subband_makes_a_new_version_and_its_dependents(settings: Settings, inbox: Path, tmp_path: Path) -> None:
     late = min(inbox.glob("2026-01-25T22:30*_sb03.hdf5"))
     aside = tmp_path / late.name
     late.rename(aside)
@@ -167,7 +167,7 @@ KILLS = [
 
 
 @pytest.mark.parametrize(("point", "through"), KILLS)
-def test_killed_anywhere_a_second_run_ends_with_the_same_products(
+def test_a_run_killed_anywhere_is_completed_by_a_second_run(
     point: str, through: str, request: pytest.FixtureRequest, finished_run: tuple[Settings, ProcessReport]
 ) -> None:
     """SIGKILL at a named point of publishing, in a separate process; then a second, undisturbed run.
@@ -205,7 +205,7 @@ def test_killed_anywhere_a_second_run_ends_with_the_same_products(
             assert key is None or key in dagster.get_materialized_partitions(dg.AssetKey(name))
 
 
-def test_started_in_the_background_it_still_ends_on_sigterm(settings: Settings) -> None:
+def test_a_background_process_ends_on_sigterm(settings: Settings) -> None:
     """A shell starts background jobs with SIGINT ignored, and Dagster then gives SIGTERM the same handler as SIGINT."""
     before = signal.getsignal(signal.SIGTERM), signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -225,7 +225,7 @@ def test_two_at_once_are_refused_with_one_sentence(processed: Settings) -> None:
             process(processed)
 
 
-def test_a_wrong_inbox_or_asset_is_one_sentence(settings: Settings, tmp_path: Path) -> None:
+def test_a_wrong_inbox_or_asset_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"DSA110_INBOX=.*no such directory"):
         process(tiny_settings(tmp_path / "nowhere", tmp_path))
     with pytest.raises(ConfigurationError, match="no such asset"):

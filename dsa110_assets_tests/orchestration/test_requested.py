@@ -57,7 +57,7 @@ def fluxes(path: Path, where: list[tuple[float, float]], work: Path) -> tuple[np
     return made["flux_jy"].to_numpy(), made["flux_err_jy"].to_numpy()
 
 
-def test_it_is_the_hours_mosaic_where_it_is_of_the_same_tiles(processed: Settings) -> None:
+def test_a_mosaic_of_an_hours_tiles_equals_the_hours_mosaic(processed: Settings) -> None:
     request, tiles, made = requested_mosaics.request(processed, "the_hour", ALL, "ann")
     with Archive(processed.archive) as archive:
         hour = archive.current("hour_mosaic", HOUR)
@@ -76,9 +76,7 @@ def test_it_is_the_hours_mosaic_where_it_is_of_the_same_tiles(processed: Setting
         assert (request.by, made.metadata["requested_by"]) == ("ann", "ann")
 
 
-def test_about_a_calibrator_it_is_centred_and_its_fluxes_are_those_of_the_hour_and_of_the_truth(
-    processed: Settings, tiny_run: Path, tmp_path: Path
-) -> None:
+def test_a_mosaic_around_a_calibrator_is_centred_with_correct_fluxes(processed: Settings, tiny_run: Path, tmp_path: Path) -> None:
     _, tiles, made = requested_mosaics.request(
         processed, "near", MosaicSelection(calibrator="3C454.3", timespan_min=12, radius_deg=0.9), "ann"
     )
@@ -131,7 +129,7 @@ def test_the_quick_tier_has_coarser_pixels_and_the_same_sky(processed: Settings)
 
 
 @pytest.mark.slow
-def test_a_request_survives_the_loss_of_index_and_dagster_and_is_renewed_with_its_tiles(processed: Settings, tmp_path: Path) -> None:
+def test_a_request_survives_the_loss_of_index_and_dagster(processed: Settings, tmp_path: Path) -> None:
     before = science(processed)
     requested_mosaics.request(processed, "week", ALL, "ann")
     assert process(processed).made == ()
@@ -161,7 +159,7 @@ def test_a_request_survives_the_loss_of_index_and_dagster_and_is_renewed_with_it
     assert not [asset.name for asset in spec.assets().values() if requested.ASSET in asset.inputs]
 
 
-def test_the_planner_asks_for_it_once_its_time_is_over_and_its_tiles_are_made(processed: Settings) -> None:
+def test_the_planner_requests_a_mosaic_once_its_tiles_are_made(processed: Settings) -> None:
     from dsa110_assets.orchestration.planning import planner
 
     with Archive(processed.archive) as archive:
@@ -179,7 +177,7 @@ def test_the_planner_asks_for_it_once_its_time_is_over_and_its_tiles_are_made(pr
         assert not planner.still_open(NIGHT, planner.Examined(), {("requested_mosaic", "@live")})
 
 
-def test_deleted_it_leaves_no_data_and_is_made_anew_if_asked_for_again(processed: Settings) -> None:
+def test_a_deleted_mosaic_leaves_no_data_and_can_be_requested_again(processed: Settings) -> None:
     requested_mosaics.request(processed, "brief", ALL, "ann")
     made = mosaic_of(processed, "brief")
     with Archive(processed.archive) as archive, archive.hold(made.id), pytest.raises(ConfigurationError, match="is being read"):
@@ -199,7 +197,7 @@ def test_deleted_it_leaves_no_data_and_is_made_anew_if_asked_for_again(processed
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "told"),
+    ("name", "selection", "words"),
     [
         ("Virgo", ALL, "'Virgo' is not a valid name of a requested mosaic: use up to 31 lower-case letters"),
         ("../x", ALL, "is not a valid name of a requested mosaic"),
@@ -228,16 +226,16 @@ def test_deleted_it_leaves_no_data_and_is_made_anew_if_asked_for_again(processed
     ],
 )
 def test_a_bad_request_is_refused_in_a_sentence_and_leaves_nothing(
-    processed: Settings, name: str, asked: MosaicSelection, told: str
+    processed: Settings, name: str, selection: MosaicSelection, words: str
 ) -> None:
     with pytest.raises(DsaError) as refused:
-        requested_mosaics.request(processed, name, asked, "ann")
-    assert told in str(refused.value)
+        requested_mosaics.request(processed, name, selection, "ann")
+    assert words in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (processed.archive / "requested_mosaic").exists()
 
 
-def test_a_name_stays_that_of_one_request(processed: Settings) -> None:
+def test_a_name_belongs_to_one_request(processed: Settings) -> None:
     tile = some_tile(processed)
     first = requested_mosaics.request(processed, "mine", MosaicSelection(tiles=(tile,)), "ann")
     again = requested_mosaics.request(processed, "mine", MosaicSelection(tiles=(tile,)), "bob")
@@ -246,7 +244,7 @@ def test_a_name_stays_that_of_one_request(processed: Settings) -> None:
         requested_mosaics.request(processed, "mine", ALL, "bob")
 
 
-def test_the_launchpad_asks_for_a_new_one_and_makes_trials_of_it(processed: Settings) -> None:
+def test_mosaics_and_their_trials_are_requested_on_the_launchpad(processed: Settings) -> None:
     with instance.open_instance(processed.dagster_home) as dagster:
         partitions.tell(dagster, "@from_web", "@unknown", "from_web")
     config_of_request = {"request": {"since": HOUR, "until": "2026-01-25T23:00", "by": "ann"}}
@@ -311,7 +309,7 @@ def test_the_shell_and_python_make_list_show_and_delete(
     assert "was requested; there is none yet" in capsys.readouterr().err
 
 
-def test_a_calibrator_that_transits_twice_in_a_day_is_asked_for_by_the_time(processed: Settings) -> None:
+def test_a_time_selects_between_two_transits_of_one_day(processed: Settings) -> None:
     """A calibrator that transits just after midnight transits again just before the end of the day: `at` chooses the transit."""
     with Archive(processed.archive) as archive:
         day = timegrid.parse_key("2026-03-01")
@@ -339,14 +337,14 @@ def _just_after(day: Any) -> str:
     return found[0].calibrator.name
 
 
-def test_where_windows_are_asked_for_it_is_refused(processed: Settings) -> None:
+def test_backfills_and_trials_by_window_refuse_requested_mosaics(processed: Settings) -> None:
     with pytest.raises(ConfigurationError, match="--asset requested_mosaic: has no nights"):
         backfill.backfill(processed, NIGHT, NIGHT, requested.ASSET, dry_run=True)
     with pytest.raises(ConfigurationError, match="its trial is made by itself: --asset requested_mosaic"):
         trial_runs.make(processed, "t", {"imaging.robust": 0.0}, "tile_image", requested.ASSET)
 
 
-def test_every_path_and_id_leads_back() -> None:
+def test_paths_and_ids_of_requested_mosaics_are_parsed() -> None:
     for text in ("requested_mosaic-@virgo_2026-v1", "requested_mosaic~t1-@a-v12"):
         name = naming.parse_id(text)
         assert (name.id, naming.parse_directory(name.directory)) == (text, name)

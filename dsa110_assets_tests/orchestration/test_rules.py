@@ -12,7 +12,7 @@ from dsa110_assets.orchestration.graph import specifications
 from dsa110_assets.orchestration.judging import judges, rules
 from dsa110_assets.orchestration.watching import conditions
 from dsa110_assets.thresholds import Thresholds
-from dsa110_assets_tests.tiny import unasked
+from dsa110_assets_tests.tiny import regular_assets
 
 NEIGHBOURS: dict[str, Any] = {
     "overlap_flux_worst": 0.04, "overlap_worst_error": 0.005, "overlap_worst_tiles": ["a", "b"], "n_anchors": 2,
@@ -263,7 +263,7 @@ def test_a_figure_that_is_not_a_number_fails(asset: str, check: str, name: str) 
 def test_every_rule_judges_products_as_they_are_recorded(finished_run: tuple[Any, Any]) -> None:
     """Every product records all figures that its rules read, so that only figures that could not be measured are unknown."""
     with Archive(finished_run[0].archive) as archive:
-        for asset in unasked():
+        for asset in regular_assets():
             products = archive.products(asset)
             assert products, asset
             for product in products:
@@ -271,18 +271,18 @@ def test_every_rule_judges_products_as_they_are_recorded(finished_run: tuple[Any
                 assert names <= product.metadata.keys(), product.id
 
 
-def test_a_sky_without_references_proves_nothing_and_fails_nothing() -> None:
+def test_a_sky_without_references_fails_no_rule() -> None:
     blind = GOOD["tile_image"] | {"reference_count": 0.0, "flux_ratio": float("nan")}
     assert failed("tile_image", blind) == {}
 
 
-def test_thresholds_decide() -> None:
+def test_rules_use_the_given_thresholds() -> None:
     strict = Thresholds(max_flag_fraction=0.05)
     verdicts = rules.judge("measurement_set", GOOD["measurement_set"], strict)
     assert [v.check for v in verdicts if not v.passed] == ["flag_fraction"]
 
 
-def test_verdicts_survive_the_product_record() -> None:
+def test_verdicts_are_restored_from_the_product_record() -> None:
     figures = GOOD["tile_image"] | {"flux_ratio": 0.5}
     verdicts = rules.judge("tile_image", figures, Thresholds())
     again = rules.from_metadata("tile_image", figures | rules.to_metadata(verdicts))

@@ -59,7 +59,7 @@ def launch(instance: dg.DagsterInstance, result: dg.SensorResult) -> dg.SensorRe
     return result
 
 
-def asked(result: dg.SensorResult) -> list[str]:
+def requested(result: dg.SensorResult) -> list[str]:
     return [str(request.partition_key) for request in result.run_requests or ()]
 
 
@@ -68,19 +68,19 @@ def at(monkeypatch: pytest.MonkeyPatch, seconds_later: float) -> None:
     monkeypatch.setattr(looking, "now_s", lambda: began + seconds_later)
 
 
-def test_complete_observations_are_asked_for_once_oldest_first(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_complete_observations_are_requested_once_oldest_first(settings: Settings, instance: dg.DagsterInstance) -> None:
     first = tick(settings, instance)
-    assert asked(first) == KEYS
+    assert requested(first) == KEYS
     assert len({request.run_key for request in first.run_requests or ()}) == len(KEYS)
     assert set(json.loads(first.cursor or "")["open"]) == set(KEYS)
     launch(instance, first)
     second = tick(settings, instance, first.cursor)
-    assert asked(second) == []
+    assert requested(second) == []
     assert set(json.loads(second.cursor or "")["open"]) == set(KEYS)
-    assert asked(tick(settings, instance)) == []  # not even when the cursor is lost
+    assert requested(tick(settings, instance)) == []  # not even when the cursor is lost
 
 
-def test_a_backlog_leaves_the_live_places_to_what_is_observed_now(
+def test_a_backlog_leaves_live_places_to_current_observations(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs of a backlog use the backfill lane, ahead of ordered backfills; only within the first hour are they live."""
@@ -95,20 +95,20 @@ def test_a_backlog_leaves_the_live_places_to_what_is_observed_now(
         assert lane == "backfill" or min(priorities) > int(sensor.FOLLOWING["dagster/priority"])
 
 
-def test_a_lost_cursor_asks_again_under_the_same_run_keys(settings: Settings, instance: dg.DagsterInstance) -> None:
+def test_a_lost_cursor_repeats_requests_with_the_same_run_keys(settings: Settings, instance: dg.DagsterInstance) -> None:
     """Dagster drops a request whose run key it has seen: nothing runs twice."""
     keys = [[r.run_key for r in tick(settings, instance).run_requests or ()] for _ in range(2)]
     assert keys[0] == keys[1]
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS])
-def test_a_run_that_ended_without_its_manifest_is_asked_for_again_later_and_later(
+def test_a_run_without_manifest_is_requested_again_at_growing_intervals(
     settings: Settings, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, status: dg.DagsterRunStatus
 ) -> None:
     """A used run key does not block further requests, whether the run was killed, failed or cancelled, with or without the cursor."""
     keys, began_s, result = set(), looking.now_s(), tick(settings, instance)
     for attempt in range(3):
-        assert asked(result) == KEYS
+        assert requested(result) == KEYS
         for request in result.run_requests or ():
             launched(instance, request, status)
         keys |= {request.run_key for request in result.run_requests or ()}
@@ -116,7 +116,7 @@ def test_a_run_that_ended_without_its_manifest_is_asked_for_again_later_and_late
         pause_s = policy.FIRST_PAUSE_S * 2**attempt
         monkeypatch.setattr(looking, "now_s", lambda now_s=began_s + pause_s * 0.8: now_s)
         early = tick(settings, instance, cursor)
-        assert asked(early) == []
+        assert requested(early) == []
         assert early.skip_reason is not None
         assert "requested again in" in str(early.skip_reason.skip_message)
         monkeypatch.setattr(looking, "now_s", lambda now_s=began_s + pause_s + 60: now_s)  # 60 s is longer than the loop has taken so far
@@ -124,23 +124,23 @@ def test_a_run_that_ended_without_its_manifest_is_asked_for_again_later_and_late
     assert len(keys) == 3 * len(KEYS)
 
 
-def test_what_was_made_already_is_not_asked_for(processed: Settings, instance: dg.DagsterInstance) -> None:
-    assert asked(tick(processed, instance)) == []
+def test_observations_already_made_are_not_requested(processed: Settings, instance: dg.DagsterInstance) -> None:
+    assert requested(tick(processed, instance)) == []
 
 
-def test_a_missing_subband_is_waited_for_and_then_done_without(
+def test_a_missing_subband_is_waited_for_and_then_left_out(
     settings: Settings, inbox: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     min(inbox.glob("2026-01-25T22:25*_sb02.hdf5")).unlink()
     early = launch(instance, tick(settings, instance))
-    assert asked(early) == [KEYS[0], KEYS[2]]
+    assert requested(early) == [KEYS[0], KEYS[2]]
     at(monkeypatch, settings.group_wait_s + 1)
     late = tick(settings, instance, early.cursor)
-    assert asked(late) == [KEYS[1]]
+    assert requested(late) == [KEYS[1]]
     assert quarantine.quarantined(Archive(settings.archive)) == []
 
 
-def test_a_subband_after_that_asks_for_another_run(
+def test_a_subband_that_comes_later_requests_another_run(
     settings: Settings, inbox: Path, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = min(inbox.glob("2026-01-25T22:25*_sb02.hdf5"))
@@ -151,7 +151,7 @@ def test_a_subband_after_that_asks_for_another_run(
     (partial,) = [r for r in first.run_requests or () if r.partition_key == KEYS[1]]
     aside.rename(late)
     second = tick(settings, instance, first.cursor)
-    assert asked(second) == [KEYS[1]]
+    assert requested(second) == [KEYS[1]]
     assert (second.run_requests or ())[0].run_key != partial.run_key
 
 
@@ -177,11 +177,11 @@ def test_a_truncated_file_may_still_be_growing_then_it_is_quarantined(
     broken = min(inbox.glob("2026-01-25T22:25*_sb01.hdf5"))
     cut_short(broken, 5000)
     early = launch(instance, tick(settings, instance))
-    assert KEYS[1] not in asked(early)
+    assert KEYS[1] not in requested(early)
     assert quarantine.quarantined(Archive(settings.archive)) == []
     at(monkeypatch, settings.group_wait_s + 400)  # the length of a group, and the wait
     late = tick(settings, instance, early.cursor)
-    assert asked(late) == [KEYS[1]]
+    assert requested(late) == [KEYS[1]]
     (record,) = quarantine.quarantined(Archive(settings.archive))
     assert record.paths == (broken,)
 
@@ -189,14 +189,14 @@ def test_a_truncated_file_may_still_be_growing_then_it_is_quarantined(
 def test_an_unfinished_name_is_never_opened(settings: Settings, inbox: Path, instance: dg.DagsterInstance) -> None:
     path = min(inbox.glob("2026-01-25T22:25*_sb01.hdf5"))
     path.rename(path.with_name(path.stem + "_incomplete.hdf5"))
-    assert asked(tick(settings, instance)) == [KEYS[0], KEYS[2]]
+    assert requested(tick(settings, instance)) == [KEYS[0], KEYS[2]]
 
 
 def test_names_an_hour_off_do_not_matter_header_time_does(settings: Settings, inbox: Path, instance: dg.DagsterInstance) -> None:
     for path in list(inbox.glob("2026-01-25T22:30*")):
         path.rename(path.with_name(path.name.replace("T22:30", "T21:34")))
     result = tick(settings, instance)
-    assert asked(result) == KEYS
+    assert requested(result) == KEYS
 
 
 def test_a_tick_asks_for_a_bounded_number_and_the_next_for_the_rest(
@@ -204,9 +204,9 @@ def test_a_tick_asks_for_a_bounded_number_and_the_next_for_the_rest(
 ) -> None:
     monkeypatch.setattr(sensor, "REQUESTS_PER_TICK", 2)
     first = tick(settings, instance)
-    assert asked(first) == KEYS[:2]
+    assert requested(first) == KEYS[:2]
     launch(instance, first)
-    assert asked(tick(settings, instance, first.cursor)) == KEYS[2:]
+    assert requested(tick(settings, instance, first.cursor)) == KEYS[2:]
 
 
 def test_known_headers_are_not_opened_again(
@@ -225,7 +225,7 @@ def test_known_headers_are_not_opened_again(
     assert opened == []
 
 
-def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
+def test_a_second_copy_of_a_subband_is_quarantined(
     processed: Settings, tmp_path: Path, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The other files of the settled group are opened again, because the new file may belong to it."""
@@ -236,7 +236,7 @@ def test_a_second_copy_of_a_subband_changes_nothing_and_is_put_aside(
     extra = min(place.glob("2026-01-25T22:25*_sb02.hdf5"))
     shutil.copy2(extra, extra.with_name(extra.name.replace("T22:25", "T22:26")))
     at(monkeypatch, settings.group_wait_s + 400)
-    assert asked(tick(settings, instance)) == []
+    assert requested(tick(settings, instance)) == []
     assert [one.paths[0].name for one in quarantine.quarantined(Archive(settings.archive))] == [extra.name.replace("T22:25", "T22:26")]
 
 
@@ -255,4 +255,4 @@ def test_ingest_pauses_while_the_disk_is_full_and_resumes(
         with pytest.raises(ResourceError, match="ingest waits"):
             tick(settings, instance)
     monkeypatch.setattr(capacity, "disk_shortage", lambda platform: None)
-    assert asked(tick(settings, instance)) == KEYS
+    assert requested(tick(settings, instance)) == KEYS

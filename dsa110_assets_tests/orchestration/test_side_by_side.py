@@ -47,7 +47,7 @@ def unfinished(settings: Settings) -> list[dg.DagsterRun]:
 
 
 @pytest.mark.slow
-def test_the_same_products_and_the_same_report(finished_run: tuple[Settings, ProcessReport], settings: Settings) -> None:
+def test_side_by_side_gives_the_same_products_and_report(finished_run: tuple[Settings, ProcessReport], settings: Settings) -> None:
     """Products agree to the last bit, with one thread per image. The report is in the order of the observations, however they end."""
     updates: list[Progress] = []
     report = process(settings, progress=updates.append, side_by_side=TWO)
@@ -75,7 +75,7 @@ def test_a_single_observation_is_made_in_this_process(settings: Settings, inbox:
     assert launchers(settings) == {"": {os.getpid()}, OBSERVATIONS[2]: {os.getpid()}}
 
 
-def test_one_that_fails_is_named_and_the_others_are_made(settings: Settings, inbox: Path) -> None:
+def test_a_failing_observation_is_named_and_the_others_are_made(settings: Settings, inbox: Path) -> None:
     for path in sorted(inbox.glob("2026-01-25T22:20*")):
         spoil_data(path)
     report = process(settings, through="measurement_set", side_by_side=TWO)
@@ -88,7 +88,7 @@ def test_one_that_fails_is_named_and_the_others_are_made(settings: Settings, inb
 
 
 @pytest.mark.slow
-def test_a_fork_that_is_killed_costs_its_own_run(settings: Settings) -> None:
+def test_a_killed_fork_loses_only_its_own_run(settings: Settings) -> None:
     """Every fork is killed while it publishes a set, as by the kernel if memory is short. A second run makes everything."""
     arguments = ("process", "--at-once", "2", "--through", "measurement_set")
     done = killing.dsa110(settings, *arguments, DSA110_CRASH_AT="measurement_set/renamed:SIGKILL")

@@ -40,7 +40,7 @@ def silent(archive: Archive, place: Path) -> dict[str, str]:
     return {one.subject: one.words for one in found if one.condition == "service_silent"}
 
 
-def test_it_is_given_while_the_daemon_runs_and_not_missed_after(archive: Archive) -> None:
+def test_signs_of_life_are_given_only_while_the_daemon_runs(archive: Archive) -> None:
     """An archive that cannot be opened at first is tried again."""
     calls, given = list[int](), threading.Event()
 
@@ -56,7 +56,7 @@ def test_it_is_given_while_the_daemon_runs_and_not_missed_after(archive: Archive
     assert alerts.beats(archive) == {}
 
 
-def test_an_archive_that_is_away_ends_no_daemon(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unavailable_archive_does_not_end_the_daemon(caplog: pytest.LogCaptureFixture) -> None:
     tried = threading.Event()
 
     def opened() -> Archive:
@@ -69,7 +69,7 @@ def test_an_archive_that_is_away_ends_no_daemon(caplog: pytest.LogCaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("daemon_s", "code_server_s", "told"),
+    ("daemon_s", "code_server_s", "expected"),
     [
         (9.0, 9.0, set()),
         (9.0, 36.0, {"code server"}),
@@ -78,12 +78,14 @@ def test_an_archive_that_is_away_ends_no_daemon(caplog: pytest.LogCaptureFixture
         (None, 36.0, {"code server"}),  # Dagster's original daemon gives no sign
     ],
 )
-def test_who_is_missed(archive: Archive, tmp_path: Path, daemon_s: float | None, code_server_s: float, told: set[str]) -> None:
+def test_services_without_signs_of_life_are_reported(
+    archive: Archive, tmp_path: Path, daemon_s: float | None, code_server_s: float, expected: set[str]
+) -> None:
     if daemon_s is not None:
         beat(archive, signs.DAEMON, daemon_s)
     beat(archive, conditions.CODE_SERVER, code_server_s)
     found = silent(archive, tmp_path)
-    assert set(found) == told
+    assert set(found) == expected
     assert all("no sign of life for 36 s" in words for words in found.values())
 
 
@@ -97,9 +99,7 @@ def test_who_is_missed(archive: Archive, tmp_path: Path, daemon_s: float | None,
         ("SCHEDULER", 121.0, "2.0 min"),
     ],
 )
-def test_a_part_that_is_silent_is_missed_though_the_process_lives(
-    archive: Archive, tmp_path: Path, part: str, age_s: float, missed: str
-) -> None:
+def test_a_silent_part_of_a_live_daemon_is_reported(archive: Archive, tmp_path: Path, part: str, age_s: float, missed: str) -> None:
     others = {"SENSOR", "SCHEDULER", "BACKFILL"} - {part}
     home = with_parts(archive, tmp_path, {part: age_s, **dict.fromkeys(others, 0.0)})
     reason = signs.daemon_problem(archive, home, LIMITS, NOW)
@@ -107,14 +107,14 @@ def test_a_part_that_is_silent_is_missed_though_the_process_lives(
 
 
 @pytest.mark.parametrize("where", ["home", "archive"])
-@pytest.mark.parametrize(("started_s", "told"), [(94.0, ""), (96.0, "a part of it gave no sign of life for 10 min (SENSOR)")])
-def test_the_first_minute_of_a_daemon_does_not_count(archive: Archive, tmp_path: Path, where: str, started_s: float, told: str) -> None:
+@pytest.mark.parametrize(("started_s", "expected"), [(94.0, ""), (96.0, "a part of it gave no sign of life for 10 min (SENSOR)")])
+def test_the_first_minute_of_a_daemon_does_not_count(archive: Archive, tmp_path: Path, where: str, started_s: float, expected: str) -> None:
     """The last sign of its sensors is from the previous daemon, or from before it loaded the code."""
     home = with_parts(archive, tmp_path, {"SENSOR": 600.0})
     lock = {"home": home / signs.LOCK, "archive": archive.root / f".{signs.LOCK}"}[where]
     lock.write_text("pid 1 on another-host")
     os.utime(lock, (NOW.timestamp() - started_s,) * 2)
-    assert signs.daemon_problem(archive, home, LIMITS, NOW) == told
+    assert signs.daemon_problem(archive, home, LIMITS, NOW) == expected
 
 
 def with_parts(archive: Archive, place: Path, ages_s: dict[str, float]) -> Path:

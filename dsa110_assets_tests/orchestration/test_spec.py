@@ -38,7 +38,7 @@ def completed() -> list[str]:
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_phase_ends_where_the_grain_changes_and_what_was_registered_first_comes_first() -> None:
+def test_phases_follow_grain_and_order_of_registration() -> None:
     register("night", "night", "*")
     register("late", "hour", "image")
     register("image", "observation", "set", "tables")
@@ -61,7 +61,7 @@ def test_a_phase_ends_where_the_grain_changes_and_what_was_registered_first_come
         ({"one": ("two",), "two": ("one",)}, "assets are made from each other: "),
     ],
 )
-def test_a_wrong_input_is_told_when_the_graph_is_loaded(assets: dict[str, tuple[str, ...]], words: str) -> None:
+def test_a_wrong_input_is_refused_when_the_graph_is_loaded(assets: dict[str, tuple[str, ...]], words: str) -> None:
     for name, inputs in assets.items():
         register(name, "observation", *inputs)
     with pytest.raises(ConfigurationError, match=words):
@@ -69,13 +69,13 @@ def test_a_wrong_input_is_told_when_the_graph_is_loaded(assets: dict[str, tuple[
 
 
 @pytest.mark.usefixtures("empty")
-def test_a_name_is_given_once() -> None:
+def test_a_second_asset_of_the_same_name_is_refused() -> None:
     register("image", "observation")
     with pytest.raises(ConfigurationError, match="two assets are called image"):
         register("image", "hour")
 
 
-def test_who_asks_before_the_graph_is_loaded_is_told_what_to_import() -> None:
+def test_using_assets_before_the_graph_is_loaded_names_the_import() -> None:
     code = (
         "from dsa110_assets.orchestration.planning import plan; from dsa110_assets.orchestration.specification import spec; spec.assets()"
     )
@@ -90,17 +90,17 @@ def test_looking_at_the_inbox_does_not_load_the_assets() -> None:
     assert not {"dagster", "pandas", "casacore", "numba"} & set(done.stdout.split())
 
 
-def test_what_shapes_an_asset_are_settings() -> None:
+def test_shaping_names_of_assets_are_settings() -> None:
     assert {name for asset in KNOWN.values() for name in asset.shaping} <= set(Settings.model_fields)
 
 
-def test_what_is_named_beside_the_inputs_is_an_input() -> None:
+def test_assets_used_up_or_read_through_are_inputs() -> None:
     for asset in KNOWN.values():
         assert set(asset.uses_up) <= set(asset.inputs)
         assert asset.reads_through in (None, *asset.inputs)
 
 
-def test_retention_waits_for_what_is_always_made() -> None:
+def test_retention_waits_for_consumers_that_are_always_made() -> None:
     assert spec.consumers(KNOWN) == {
         "measurement_set": ("calibrated_ms",),
         "calibrated_ms": ("tile_image",),
@@ -111,7 +111,7 @@ def test_retention_waits_for_what_is_always_made() -> None:
     }
 
 
-def test_data_are_kept_as_long_as_the_specification_says_unless_a_threshold_does(tmp_path: Path) -> None:
+def test_retention_times_of_thresholds_override_the_specification(tmp_path: Path) -> None:
     archive = Archive.create(tmp_path / "archive")
     for asset in ("measurement_set", "tile_image", "hour_mosaic"):
         with archive.publish(asset, "2026-01-25T22:00", [], settings={}, code_version="1", run_id="test", engines={}) as draft:

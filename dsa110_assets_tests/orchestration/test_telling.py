@@ -51,7 +51,7 @@ def sent(decision: Decision) -> list[tuple[str, str, list[int]]]:
     return [(channel, contents["kind"], contents["alerts"]) for channel, _, contents in decision.messages]
 
 
-def test_several_of_one_condition_come_in_one_message_with_links_and_what_to_type() -> None:
+def test_alerts_of_one_condition_are_sent_in_one_message_with_links() -> None:
     decision = decide([alert(1), alert(2, severity=CRITICAL), alert(3, condition="other", severity=INFO)], ops={"severity": "info"})
     assert sent(decision) == [("ops", "raised", [1, 2]), ("ops", "raised", [3])]
     assert decision.reported == {1, 2, 3}
@@ -76,7 +76,7 @@ def test_several_of_one_condition_come_in_one_message_with_links_and_what_to_typ
         ({"escalation": True}, []),
     ],
 )
-def test_a_channel_hears_what_is_severe_enough_and_of_its_topics(channel: dict[str, Any], heard: list[int]) -> None:
+def test_a_channel_gets_alerts_of_its_severity_and_topics(channel: dict[str, Any], heard: list[int]) -> None:
     three = [alert(1, severity=INFO), alert(2, topic="data"), alert(3, severity=CRITICAL)]
     assert [key for _, _, contents in decide(three, ops=channel).messages for key in contents["alerts"]] == heard
 
@@ -90,13 +90,13 @@ def test_a_channel_hears_what_is_severe_enough_and_of_its_topics(channel: dict[s
         ({"severity": INFO}, minutes(3600), []),
     ],
 )
-def test_what_nobody_acknowledged_is_told_again(changes: dict[str, Any], after: timedelta, kinds: list[str]) -> None:
+def test_unacknowledged_alerts_are_sent_again(changes: dict[str, Any], after: timedelta, kinds: list[str]) -> None:
     decision = decide([alert(told_at=NOON, **changes)], at=NOON + after, reported={"disk": NOON})
     assert [kind for _, kind, _ in sent(decision)] == kinds
     assert decision.reported == ({1} if kinds else set())
 
 
-def test_what_comes_soon_after_waits_for_others_unless_it_is_critical() -> None:
+def test_alerts_soon_after_another_are_grouped_unless_critical() -> None:
     already_sent = {"reported": {"disk": NOON}}
     before = alert(1, told_at=NOON)
     assert sent(decide([before, alert(2)], at=NOON + minutes(4), **already_sent)) == []
@@ -104,17 +104,17 @@ def test_what_comes_soon_after_waits_for_others_unless_it_is_critical() -> None:
     assert sent(decide([before, alert(2, severity=CRITICAL)], at=NOON + minutes(1), **already_sent)) == [("ops", "raised", [2])]
 
 
-def test_what_became_worse_is_told_at_once() -> None:
+def test_alerts_that_became_worse_are_sent_at_once() -> None:
     worse = alert(1, told_at=NOON, severity=CRITICAL)
     assert sent(decide([worse], at=NOON + minutes(1), risen=[1], reported={"disk": NOON})) == [("ops", "raised", [1])]
 
 
-def test_the_end_is_told_of_what_was_told_and_is_worth_it() -> None:
+def test_the_end_is_sent_for_sent_alerts_unless_the_condition_opts_out() -> None:
     over = [alert(1, told_at=NOON), alert(2), alert(3, condition="quiet", told_at=NOON)]
     assert sent(decide(resolved=over, at=NOON + minutes(1))) == [("ops", "resolved", [1])]
 
 
-def test_a_silence_tells_nothing_and_what_is_still_so_is_told_when_it_ends() -> None:
+def test_silenced_alerts_are_sent_after_the_silence_if_still_active() -> None:
     later = NOON + minutes(60)
     silence = Silence(1, "disk", later, "A", "new disks", NOON)
     decision = decide([alert(1), alert(2, condition="other")], [alert(3, told_at=NOON)], silences=[silence])
@@ -123,7 +123,7 @@ def test_a_silence_tells_nothing_and_what_is_still_so_is_told_when_it_ends() -> 
     assert sent(decide([alert(1)], at=later)) == [("ops", "raised", [1])]
 
 
-def test_critical_is_escalated_once_when_nobody_acknowledged_it_in_time() -> None:
+def test_unacknowledged_critical_alerts_are_escalated_once() -> None:
     channels: dict[str, dict[str, Any]] = {"ops": {}, "chief": {"escalation": True}}
     critical = alert(severity=CRITICAL, told_at=NOON)
     already_sent = {"reported": {"disk": NOON}}
@@ -137,7 +137,7 @@ def test_critical_is_escalated_once_when_nobody_acknowledged_it_in_time() -> Non
     assert sent(decide(resolved=[over], at=NOON + minutes(60), **channels)) == [("ops", "resolved", [1]), ("chief", "resolved", [1])]
 
 
-def test_quiet_hours_keep_back_all_but_what_is_critical() -> None:
+def test_quiet_hours_delay_all_but_critical_alerts() -> None:
     quiet = {"quiet": "22:00-06:00"}
     morning = datetime(2026, 1, 27, 6, tzinfo=UTC)
     (_, until, _), (_, at_once, _) = decide([alert(1), alert(2, condition="other", severity=CRITICAL)], at=NIGHT, ops=quiet).messages

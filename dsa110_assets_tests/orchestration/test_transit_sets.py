@@ -48,7 +48,7 @@ def judged(*sets: TransitSet) -> dict[str, str]:
     return {v.check: v.reason for v in rules.judge("caltables", figures, Thresholds()) if not v.passed}
 
 
-def test_a_standard_goes_before_others_of_its_strip_and_night() -> None:
+def test_a_standard_has_precedence_within_its_strip_and_night() -> None:
     """Where both are valid, the nearest would be chosen. So the listed calibrator is not made valid there."""
     standard, listed = solved("3C138", 61066.2), solved("0318+164", 61066.1)
     both = [standard, listed]
@@ -60,11 +60,11 @@ def test_a_standard_goes_before_others_of_its_strip_and_night() -> None:
     assert transit_sets.validity(listed, [later], 0.5) == pytest.approx((61065.6, 61066.4))
 
 
-def test_tables_are_valid_as_long_as_is_set() -> None:
+def test_the_validity_of_tables_is_a_setting() -> None:
     assert transit_sets.validity(solved("3C138", 61066.2), [], 2.0) == pytest.approx((61064.2, 61068.2))
 
 
-def test_which_transits_are_solved_is_set() -> None:
+def test_settings_determine_which_transits_are_solved() -> None:
     """A day of measurement sets of the strip at 16.3 deg contains transits of 3C138 (8.5 Jy) and fainter calibrators of the list."""
     day = [Stored(61065.0 + k / 288) for k in range(288)]
     known = calibrators.load()
@@ -84,7 +84,7 @@ def test_which_transits_are_solved_is_set() -> None:
     assert chosen(min_share=0.0, min_flux_jy=3.0) == [t for t in all_transits if t.flux_jy >= 3.0]
 
 
-def test_sets_of_two_flux_scales_are_named() -> None:
+def test_sets_of_different_flux_scales_are_named() -> None:
     """Amplitudes differ by sqrt(1.15), because the calibrator is 15 % brighter than its model; the other set is of a standard."""
     wrong = solved("0318+164", 61066.1, 0.068 * math.sqrt(1.15))
     found = judged(solved("3C138", 61066.2), wrong)
@@ -95,7 +95,7 @@ def test_sets_of_two_flux_scales_are_named() -> None:
     assert judged(wrong) == {}
 
 
-def test_corrected_and_unjudged_calibrators_are_told() -> None:
+def test_corrected_and_unjudged_calibrators_are_reported() -> None:
     bright = solved(
         "0318+164", 61066.1, anchor="field of 20 catalogue sources; VLA:0318+164 measured 1.150 of its listed flux",
         calibrator_flux_set=True, calibrator_flux_factor=1.15, calibrator_offset_ra_arcsec=8.0, calibrator_major_arcsec=20.0,

@@ -41,7 +41,7 @@ def science(settings: Settings) -> dict[str, Any]:
             event = dagster.get_latest_materialization_event(dg.AssetKey(name))
             dagster_state[name] = (None if event is None else event.run_id, sorted(dagster.get_materialized_partitions(dg.AssetKey(name))))
         return {
-            "products": products, "sets": sets, "counts": archive.count(), "held": archive.held(), "told": dagster_state,
+            "products": products, "sets": sets, "counts": archive.count(), "held": archive.held(), "dagster": dagster_state,
             "stale": [one.product.id for one in stale.stale(archive)],
         }  # fmt: skip
 
@@ -61,7 +61,7 @@ def some_tile(settings: Settings) -> str:
         return archive.partitions("tile_image", NIGHT, NIGHT)[0]
 
 
-def test_a_tile_of_the_launchpad_is_a_trial_and_science_is_as_it_was(processed: Settings) -> None:
+def test_a_tile_made_on_the_launchpad_is_a_trial_only(processed: Settings) -> None:
     key, before = some_tile(processed), science(processed)
     done = by_hand(processed, "tile_image", key, {"trial": "robust_0", "imaging": {"robust": 0.0}})
     assert done.success
@@ -89,7 +89,7 @@ def test_a_tile_of_the_launchpad_is_a_trial_and_science_is_as_it_was(processed: 
         assert "preview" in seen.metadata
 
 
-def test_a_trial_goes_on_from_its_own_products_alone(processed: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_continues_only_from_its_own_products(processed: Settings, capsys: pytest.CaptureFixture[str]) -> None:
     key, before = some_tile(processed), science(processed)
     start = timegrid.parse_key(key)
     made = trial_runs.make(
@@ -160,7 +160,7 @@ def test_caltables_of_a_trial_calibrate_that_trial_alone(processed: Settings) ->
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "words"),
     [
         ({"imaging": {"robust": 0.0}}, "give it a name"),
         ({"trial": "Robust 0", "imaging": {"robust": 0.0}}, "is not a valid name of a trial"),
@@ -168,11 +168,11 @@ def test_caltables_of_a_trial_calibrate_that_trial_alone(processed: Settings) ->
         ({"trial": "steep", "imaging": {"robust": 3.0}}, "DSA110_IMAGING__ROBUST=3.0 is refused"),
     ],
 )
-def test_wrong_trials_are_refused_in_a_sentence_and_leave_nothing(processed: Settings, config: dict[str, Any], told: str) -> None:
+def test_wrong_trials_are_refused_in_a_sentence_and_leave_nothing(processed: Settings, config: dict[str, Any], words: str) -> None:
     done = by_hand(processed, "tile_image", some_tile(processed), config)
     (failure,) = [event.step_failure_data for event in done.all_events if event.is_step_failure]
     assert failure.user_failure_data is not None
-    assert told in str(failure.user_failure_data.description)
+    assert words in str(failure.user_failure_data.description)
     assert not (processed.archive / "trials").exists()
 
 
@@ -188,7 +188,7 @@ def test_a_trial_has_one_value_of_a_setting(processed: Settings) -> None:
             changed(processed, {wrong: 1})
 
 
-def test_materialising_by_hand_makes_an_up_to_date_product_anew(processed: Settings) -> None:
+def test_materialising_by_hand_remakes_an_up_to_date_product(processed: Settings) -> None:
     key = some_tile(processed)
     with Archive(processed.archive) as archive:
         first = archive.current("tile_image", key)
@@ -200,7 +200,7 @@ def test_materialising_by_hand_makes_an_up_to_date_product_anew(processed: Setti
     np.testing.assert_array_equal(fits.getdata(second.path / "image.fits"), fits.getdata(first.path / "image.fits"))
 
 
-def test_the_launchpad_says_types_ranges_and_help(processed: Settings) -> None:
+def test_the_launchpad_shows_types_ranges_and_help(processed: Settings) -> None:
     fields = launchpad.schema(spec.assets()["tile_image"])
     assert fields.keys() == {"trial", "imaging", "imaging_engine"}
     imaging: Any = fields["imaging"].config_type

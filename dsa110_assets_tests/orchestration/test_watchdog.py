@@ -46,7 +46,7 @@ def beat(home: Path, at: datetime) -> None:
         instance.add_daemon_heartbeat(DaemonHeartbeat(at.timestamp(), "SENSOR", None, None))
 
 
-def test_a_daemon_that_works_is_vouched_for_until_it_ends(systemd: socket.socket, tmp_path: Path) -> None:
+def test_a_working_daemon_is_reported_to_systemd_until_it_ends(systemd: socket.socket, tmp_path: Path) -> None:
     beat(tmp_path / "home", datetime.now(UTC) + timedelta(hours=1))
     with watchdog.watched(tmp_path / "home"):
         assert [heard(systemd) for _ in range(4)] == ["READY=1", *["WATCHDOG=1"] * 3]
@@ -56,7 +56,7 @@ def test_a_daemon_that_works_is_vouched_for_until_it_ends(systemd: socket.socket
     assert set(messages[:-1]) <= {"WATCHDOG=1"}
 
 
-def test_one_that_gives_no_sign_of_life_is_not(systemd: socket.socket, tmp_path: Path) -> None:
+def test_a_daemon_without_signs_of_life_is_not_reported_as_alive(systemd: socket.socket, tmp_path: Path) -> None:
     """The old sign of an earlier daemon does not count against a new daemon before the new one's limit is over."""
     beat(tmp_path / "home", datetime.now(UTC) - timedelta(days=1))
     with watchdog.watched(tmp_path / "home"):
@@ -66,14 +66,14 @@ def test_one_that_gives_no_sign_of_life_is_not(systemd: socket.socket, tmp_path:
         assert heard(systemd) == "WATCHDOG=1"
 
 
-def test_without_systemd_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_systemd_no_notification_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.setattr(watchdog, "tell", lambda state: pytest.fail(state))
     with watchdog.watched(tmp_path / "home"):
         pass
 
 
-def test_a_socket_that_is_gone_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_systemd_socket_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
     with watchdog.watched(tmp_path / "home"):

@@ -153,7 +153,7 @@ def test_a_light_curve_is_drawn(served: tuple[str, str], finished_run: tuple[Set
     assert loaded_images(page) >= 1
 
 
-def test_the_nights_report_opens(served: tuple[str, str], visit: Visit) -> None:
+def test_the_page_of_a_nights_report_opens(served: tuple[str, str], visit: Visit) -> None:
     visit(f"{served[1]}/nights/{NIGHT}", NIGHT, "night_report")
 
 

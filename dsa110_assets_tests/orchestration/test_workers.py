@@ -62,7 +62,7 @@ def test_a_cancelled_run_that_takes_no_signal_is_killed_with_its_child(instance:
     assert other.now.status == Status.STARTED
 
 
-def test_one_that_takes_signals_is_interrupted_at_once(instance: dg.DagsterInstance, begin: Callable[[str], Run]) -> None:
+def test_a_cancelled_run_that_handles_signals_is_interrupted_at_once(instance: dg.DagsterInstance, begin: Callable[[str], Run]) -> None:
     """It ends by itself, long before it would be killed."""
     run = begin("child")
     instance.report_run_canceling(run.now)
@@ -72,7 +72,7 @@ def test_one_that_takes_signals_is_interrupted_at_once(instance: dg.DagsterInsta
     assert run.now.status == Status.CANCELED
 
 
-def test_a_run_that_was_given_up_is_left_to_its_own_end_first(instance: dg.DagsterInstance, begin: Callable[[str], Run]) -> None:
+def test_a_process_of_a_failed_run_may_first_end_by_itself(instance: dg.DagsterInstance, begin: Callable[[str], Run]) -> None:
     """The daemon reported the run as failed, as it does for a silent host. The process does not know this, and the report stands."""
     run = begin("child")
     living = workers.look(instance, os.getpid(), {}, 100.0)

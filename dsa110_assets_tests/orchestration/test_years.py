@@ -125,7 +125,7 @@ def test_inputs_and_sizes_of_a_night_do_not_grow(settings: Settings) -> None:
     assert stale(archive, settings, "variability", NIGHTS) == {}
 
 
-def test_a_late_night_makes_stale_what_follows_it_and_says_why(settings: Settings) -> None:
+def test_a_late_night_makes_later_nights_stale_with_a_reason(settings: Settings) -> None:
     """The next night has a new predecessor; later nights become stale only once their inputs have changed."""
     archive = season(settings)
     measure(archive, settings, LATE, 1.03)
@@ -232,7 +232,7 @@ def measure_hour(archive: Archive, settings: Settings, hour: str, **found_in: st
     return draft.product
 
 
-def test_an_hour_names_as_few_inputs_in_any_night_and_is_stale_for_its_own_sky_alone(settings: Settings) -> None:
+def test_hours_have_few_inputs_and_depend_only_on_their_own_sky(settings: Settings) -> None:
     """Hours 20 to 23 UTC of six nights, at 21.7 to 2 h of sidereal time, each see four or five of 24 bins, some shared with the next
     hour. A name found late in the first night's last hour, at 3 h, is passed to the later nights' hours that see this bin.
     """
@@ -267,7 +267,7 @@ def test_an_hour_names_as_few_inputs_in_any_night_and_is_stale_for_its_own_sky_a
     assert stale(archive, settings, "source_measurements", hours) == {}, "measured again with the same names"
 
 
-def test_what_was_last_seen_long_ago_is_found(settings: Settings) -> None:
+def test_names_of_sources_seen_long_ago_are_found(settings: Settings) -> None:
     """After half a year without observations of a part of the sky, its last names are still found; those of a held hour are ignored."""
     archive = Archive.create(settings.archive)
     with archive.publish("source_catalog", None, (), settings={}, code_version="1", run_id="r") as draft:

@@ -104,7 +104,7 @@ def test_close_pair_is_split_and_flagged(make_sky) -> None:
     assert all(q & Quality.BLENDED for q in out["quality"])
 
 
-def test_noise_alone_gives_hardly_a_detection(make_sky) -> None:
+def test_noise_alone_gives_almost_no_detections(make_sky) -> None:
     """20 images of about 2,300 beams: peaks above 5 sigma are expected (Rice) 20 * 2300 * 1e-5, well below
     one.
     """

@@ -50,7 +50,7 @@ def test_names_and_first_sizes_are_kept_whatever_follows(tmp_path: Path) -> None
     assert carried.known_sources(catalogue, carried.nothing()) is catalogue
 
 
-def test_each_bin_is_read_where_it_was_seen_last(tmp_path: Path) -> None:
+def test_each_bin_is_read_from_the_hour_that_saw_it_last(tmp_path: Path) -> None:
     """One hour covers 5 h and a later one 7 h: the next hour reads each bin from the hour that saw it last, and no bin twice at their
     common border."""
     early = hour(tmp_path / "early", carried.nothing(), measured(1.0, ("a", 80.0, "blind", 0.0), ("b", 91.0, "blind", 0.0)))

@@ -21,7 +21,7 @@ def test_point_source_errors_are_the_textbook_ones() -> None:
     assert errors.integrated == pytest.approx(0.5 * np.sqrt(3) / 50, rel=1e-12)
 
 
-def test_large_source_errors_tend_to_the_white_noise_limit() -> None:
+def test_errors_of_large_sources_approach_the_white_noise_limit() -> None:
     """For theta >> beam every exponent drops out: rho^2 = theta^2/(4 beam^2) SNR^2."""
     errors = condon_errors(1.0, 0.01, 4000.0, 3000.0, 1.0, 1.0)
     rho = np.sqrt(4000 * 3000 / 4) * 100
@@ -34,7 +34,7 @@ def test_round_source_has_no_position_angle_and_nan_stays_nan() -> None:
     assert np.isnan(condon_errors(np.nan, 0.1, 10.0, 10.0, 10.0, 10.0).peak)
 
 
-def test_axis_errors_turn_with_the_source() -> None:
+def test_axis_errors_rotate_with_the_position_angle() -> None:
     errors = condon_errors(1.0, 0.1, 40.0, 10.0, 40.0, 10.0)
     north_south, east_west = errors.on_sky(0.0), errors.on_sky(90.0)
     assert north_south[1] == pytest.approx(errors.along_major)

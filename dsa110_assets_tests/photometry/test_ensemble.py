@@ -202,7 +202,7 @@ def joint_corrections(rows: pd.DataFrame) -> pd.Series[float]:
     return pd.Series(np.exp(solution - solution.mean()), index=epochs)
 
 
-def test_nights_one_after_another_give_what_all_together_give() -> None:
+def test_nights_in_sequence_agree_with_a_joint_fit() -> None:
     """Thirty nights, five of them not observed, with one source seen only since the twelfth: corrections equal those of a joint fit.
 
     The median of 50 references that scatter by 1 % and have noise of at most 2 % (snr 50) has an error of 1.25 x 1.2 % / sqrt(50)
@@ -225,7 +225,7 @@ def test_nights_one_after_another_give_what_all_together_give() -> None:
     assert pull.std() == pytest.approx(1, abs=0.12)
 
 
-def test_references_are_not_those_whose_noise_was_high_before() -> None:
+def test_the_choice_of_references_is_not_biased_by_noise() -> None:
     """400 sources of the same flux, of which 50 are references: all others are constant from the first night to the second and third.
 
     A correction by 50 references that scatter by 1 % in both nights has an error of 1.25 x 1.4 % / sqrt(50) = 0.25 %; four times that is
@@ -239,7 +239,7 @@ def test_references_are_not_those_whose_noise_was_high_before() -> None:
     np.testing.assert_allclose(flux / flux.iloc[0], 1, atol=4 * 0.0025)
 
 
-def test_a_night_made_again_is_the_same_and_a_late_one_moves_only_what_follows() -> None:
+def test_a_late_night_changes_only_the_nights_after_it() -> None:
     """Without the fourth of eight nights, the nights before it are the same to the last bit. Those after it have other baselines, which
     differ by less than the largest error of a correction (four times 0.2 %)."""
     rows, _, _ = nights(22, 100, 8)
@@ -255,7 +255,7 @@ def test_a_night_made_again_is_the_same_and_a_late_one_moves_only_what_follows()
         np.testing.assert_allclose(first.curves["correction"], second.curves["correction"], rtol=4 * 0.002)
 
 
-def test_the_past_is_bounded() -> None:
+def test_a_bounded_number_of_past_rows_is_kept() -> None:
     """After 60 nights only the first ten and the last ten rows of a source are kept."""
     rows, _, _ = nights(23, 40, 60)
     kept = [night.past.rows.groupby("source_id").size().max() for night in each_night(rows)]
@@ -263,7 +263,7 @@ def test_the_past_is_bounded() -> None:
     assert kept[-1] == 20
 
 
-def test_too_few_references_are_said_and_not_invented() -> None:
+def test_too_few_references_leave_the_epoch_unnormalised() -> None:
     """Two usable sources give correction 1 and the UNNORMALISED bit; one epoch or no rows raise no error either."""
     rows, _, _ = nights(10, 40, 3)
     bright = rows.groupby("source_id")["flux_jy"].median().sort_values().index[-2:]
@@ -372,7 +372,7 @@ def test_healthy_epochs_are_left_alone() -> None:
         assert light_curves_of(rows).attrs["noisy_epochs"] == []
 
 
-def test_suspect_rows_normalise_nothing() -> None:
+def test_suspect_rows_are_not_used_for_normalisation() -> None:
     """A third of the sources are 30 % low in one epoch, all of them marked: the epoch's correction is that of the others."""
     rows, _, _ = nights(11, 90, 8, gain_sd=0.0)
     low = (rows["mjd"] == 61041.9 + 3 * 0.99727) & (rows["source_id"] < "s00030")
@@ -381,7 +381,7 @@ def test_suspect_rows_normalise_nothing() -> None:
     assert table["correction"].iloc[3] == pytest.approx(1, abs=4 * table["correction_err"].iloc[3])
 
 
-def test_absolute_errors_are_about_the_truth() -> None:
+def test_absolute_errors_match_the_scatter_about_the_truth() -> None:
     """Every source is permanently off by 2 % (beam, neighbours): light curves scatter by 1 %, and by more about the truth.
 
     200 sources x 10 epochs: 2 % and the epochs' 1 % together make the sd of pulls about the truth 1 within 10 %.

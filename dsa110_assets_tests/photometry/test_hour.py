@@ -26,7 +26,7 @@ def measured(n: int = 30, **columns: Any) -> pd.DataFrame:
     return pd.DataFrame(defaults | columns)
 
 
-def test_the_hours_flux_ratio_has_an_error_and_is_asked_of_expected_sources() -> None:
+def test_the_hours_flux_ratio_has_an_error_and_uses_expected_sources() -> None:
     """All fluxes are 12 % low, which puts half of them below 20 sigma. These are compared too, because the catalogue lists them."""
     rows = measured()
     rows = rows.assign(flux_jy=0.88 * rows["flux_jy"], rms_jy=0.05)
@@ -82,7 +82,7 @@ def test_rows_know_their_tiles_and_which_are_suspect(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("negative", "doubtful"), [([], []), ([6.0], []), ([6.0, 5.5], [0, 1]), ([20.0, 6.0, 5.0], [0, 1, 2]), ([5.1, 5.0], [0])]
 )
-def test_discoveries_like_the_negatives_are_doubtful(negative: list[float], doubtful: list[int]) -> None:
+def test_discoveries_as_faint_as_negative_detections_are_doubtful(negative: list[float], doubtful: list[int]) -> None:
     """Three new sources at 7, 9 and 30 sigma. A single negative detection may be noise; with more of them, new sources up to 1.5 times
     the brightest are doubtful. Known sources are not affected."""
     rows = measured(kind=["blind"] * 3 + ["forced"] * 27, snr=[7.0, 9.0, 30.0] + [5.5] * 27)
@@ -108,7 +108,7 @@ def test_a_points_time_is_its_sources_transit() -> None:
     assert transit_mjd([], [], first, last).size == 0
 
 
-def test_of_one_transit_the_row_without_suspect_tiles_counts() -> None:
+def test_rows_without_suspect_tiles_are_preferred_within_a_transit() -> None:
     rows = measured(2, source_id=["a", "a"], mjd=[61066.2, 61066.21], flux_err_jy=[0.001, 0.002], mosaic_id=["m", "n"])
     assert one_per_transit(rows)["mosaic_id"].tolist() == ["m"]
     rows["quality"] = [int(Quality.TILE_SUSPECT), 0]

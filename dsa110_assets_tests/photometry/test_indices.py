@@ -11,7 +11,7 @@ def points(*rows: tuple[float, float, float, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["ra_deg", "dec_deg", "spectral_index", "spectral_index_err"]).assign(apparent_jy=1.0)
 
 
-def test_the_weighted_mean_of_what_images_tell() -> None:
+def test_source_indices_are_weighted_means_over_images() -> None:
     """Weights 1 and 4: (-0.6 + 4 * -0.7) / 5 = -0.68 with error 1 / sqrt(25 + 100). The third position has no point, and the
     fourth has one without an index; the second lies across 0 hours."""
     first = points((10.0, 20.0, -0.6, 0.2), (359.9999, 0.0, 0.3, 0.1), (50.0, 0.0, np.nan, np.nan))
@@ -34,6 +34,6 @@ def test_images_that_contradict_one_another_have_a_larger_error() -> None:
     assert error[0] == pytest.approx(0.5)
 
 
-def test_without_points_or_sources_nothing_is_told() -> None:
+def test_without_points_or_sources_there_is_no_index() -> None:
     assert np.isnan(source_indices([points()], np.array([10.0]), np.array([20.0]), 0.001)[0]).all()
     assert source_indices([points((1.0, 2.0, 0.0, 0.1))], np.empty(0), np.empty(0), 0.001)[0].shape == (0,)

@@ -84,7 +84,7 @@ def test_rows_of_a_mosaic(night) -> None:
     assert forced["catalogue_flux_jy"].iloc[0] == pytest.approx(0.05 * (1.405 / 1.4) ** -0.7, rel=1e-12)
 
 
-def test_names_are_stable_when_discoveries_are_passed_on(night) -> None:
+def test_names_of_passed_on_discoveries_are_stable(night) -> None:
     """In ten nights, each with the earlier discoveries, there are two new sources, not twenty."""
     write, catalogue, _, _ = night
     known, names = catalogue, set()
@@ -96,7 +96,7 @@ def test_names_are_stable_when_discoveries_are_passed_on(night) -> None:
     assert len(names) == 2
 
 
-def test_a_source_on_a_hole_is_a_row_without_a_flux(night) -> None:
+def test_a_source_on_blank_pixels_is_a_row_without_a_flux(night) -> None:
     write, catalogue, _, _ = night
     mosaic, noise = write(20)
     with fits.open(mosaic, mode="update") as hdus:

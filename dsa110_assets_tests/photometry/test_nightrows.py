@@ -126,7 +126,7 @@ def test_nights_on_disk_are_read_as_one_table_with_the_errors_of_the_last(tmp_pa
     assert early["correction"].tolist() == single_source["correction"].tolist()[:2]
 
 
-def test_sources_are_named_by_whichever_nights_have_them(tmp_path: Path) -> None:
+def test_sources_of_all_nights_are_counted_by_name(tmp_path: Path) -> None:
     nights = [["s1", "s2", "s1"], ["s2"], ["s3", "s2"]]
     for n, names in enumerate(nights):
         (tmp_path / str(n)).mkdir()
@@ -170,7 +170,7 @@ def test_the_sample_of_faint_sources_is_bounded() -> None:
     assert 400 < len(kept) <= 1010
 
 
-def test_a_sample_is_of_whole_sources_and_knows_no_order() -> None:
+def test_a_sample_has_whole_sources_and_does_not_depend_on_order() -> None:
     """The sample has at most the requested rows, and except for chance at least half of them: 200 sources chosen of 2000 are 200 +- 14."""
     rows = pd.DataFrame({"source_id": [f"s{k:04d}" for k in np.repeat(np.arange(2000), 5)], "value": np.arange(10_000)})
     whole, parts = SourceSample(1500), SourceSample(1500)

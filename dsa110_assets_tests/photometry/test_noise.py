@@ -62,7 +62,7 @@ def test_noise_alone_is_its_scatter(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(scale, measured(image).scale)
 
 
-def test_troughs_say_how_high_peaks_are_that_are_no_sources() -> None:
+def test_the_local_noise_follows_the_deepest_troughs() -> None:
     """One box has peaks of both signs, at most 12 sigma: its noise is a fifth of the deepest trough, and elsewhere it is the scatter."""
     image = smooth_noise((800, 800), 5)
     rng = np.random.default_rng(6)

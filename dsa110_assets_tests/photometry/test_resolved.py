@@ -75,7 +75,7 @@ def test_point_sources_are_hardly_ever_called_resolved(make_sky) -> None:
 
 
 @pytest.mark.parametrize(("size", "snr"), [((30.0, 20.0, 40.0), 20.0), ((30.0, 20.0, 40.0), 200.0), ((45.0, 40.0, 0.0), 50.0)])
-def test_pulls_of_integrated_fluxes(make_sky, size, snr) -> None:
+def test_pulls_of_integrated_fluxes_are_standard(make_sky, size, snr) -> None:
     """600 resolved sources of each kind, 1,800 in all: pulls of the flux, blind and with the known size, have mean 0, sd 1.
 
     The noise has no background, so none is subtracted: in a field so full of wide sources it would be too high, because their
@@ -262,7 +262,7 @@ def test_resolved_sources_keep_flux_and_size_from_hour_to_hour(hour) -> None:
         # The size has an error of about a part in 500, and is common to all later hours.
 
 
-def test_two_known_points_in_one_beam_are_no_resolved_source(make_sky, tmp_path) -> None:
+def test_two_known_points_in_one_beam_are_fitted_as_points(make_sky, tmp_path) -> None:
     """One point has a fifth of the other's flux, 20 arcsec away: together they look wide, and a single ellipse would have the flux of both.
     Fitted jointly as points, each has its own flux within 4 errors."""
     sky = make_sky((256, 256), **BEAM)

@@ -44,7 +44,7 @@ def test_an_axis_narrower_than_the_beam_is_zero_with_a_limit(geometry) -> None:
     assert size.major_arcsec == pytest.approx(40, rel=1e-3)
 
 
-def test_size_errors_are_the_scatter_of_noisy_forms(geometry) -> None:
+def test_size_errors_match_the_scatter_of_noisy_shapes(geometry) -> None:
     """Axes and angle of 4,000 forms scattered by their covariance: the scatter is the error within 5 % (4/sqrt(8000) is 4.5)."""
     rng = np.random.default_rng(3)
     jacobian = geometry.pixels_per_rad(150.0, 16.0)[0]

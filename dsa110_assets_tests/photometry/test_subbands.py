@@ -89,7 +89,7 @@ def test_errors_are_those_of_the_noise(tmp_path: Path) -> None:
         assert subband.flux_err_jy == pytest.approx(expected, rel=0.05)
 
 
-def test_a_flagged_subband_is_left_out_and_one_receptor_is_enough(tmp_path: Path) -> None:
+def test_flagged_subbands_are_left_out_and_one_receptor_suffices(tmp_path: Path) -> None:
     vis = observed([(*PLACE, FLUX_JY, INDEX)])
     flags = vis.flags.copy()
     flags[:, :, :2] = True
@@ -101,14 +101,14 @@ def test_a_flagged_subband_is_left_out_and_one_receptor_is_enough(tmp_path: Path
     assert one_receptor.flux_jy == pytest.approx(FLUX_JY * (one_receptor.frequency_hz / 1.4e9) ** INDEX, abs=4 * one_receptor.flux_err_jy)
 
 
-def test_of_noise_alone_no_index_is_told(tmp_path: Path) -> None:
+def test_noise_alone_gives_no_spectral_index(tmp_path: Path) -> None:
     vis = observed([])
     spectrum = measured(vis, nothing(vis), tmp_path)
     assert np.isnan(spectrum.index)
     assert abs(spectrum.flux_jy) < 4 * spectrum.flux_err_jy
 
 
-def test_what_cannot_be_measured_is_refused(tmp_path: Path) -> None:
+def test_sets_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
     vis = observed([], noise_jy=0.1)
     measurement_set.write(vis, tmp_path / "raw.ms")
     with pytest.raises(BadDataError, match="not in Jy"):

@@ -84,7 +84,7 @@ def violations(browser: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_is_whole_and_readable_at_both_widths_and_in_both_schemes(browser: Any, address: str, page: str) -> None:
+def test_a_page_is_readable_at_both_widths_and_in_both_schemes(browser: Any, address: str, page: str) -> None:
     shown(browser, WIDE, dark=False)
     browser.get_log("browser")
     browser.get(address + page)
@@ -101,7 +101,7 @@ def test_a_page_is_whole_and_readable_at_both_widths_and_in_both_schemes(browser
     assert log == [], page
 
 
-def test_a_faint_text_is_found(browser: Any, address: str) -> None:
+def test_text_of_low_contrast_is_found(browser: Any, address: str) -> None:
     shown(browser, WIDE, dark=False)
     browser.get(address + "/nights")
     browser.execute_script(
@@ -111,7 +111,7 @@ def test_a_faint_text_is_found(browser: Any, address: str) -> None:
     assert "contrast of 2.32" in violation  # (1 + 0.05)/(0.402 + 0.05), of #aaaaaa on white by WCAG's formula
 
 
-def test_the_viewer_tells_position_and_flux_and_shows_the_source_where_it_is(browser: Any, address: str) -> None:
+def test_the_viewer_shows_the_source_with_its_position_and_flux(browser: Any, address: str) -> None:
     shown(browser, WIDE, dark=False)
     browser.get(f"{address}/view/{MOSAIC}?ra={made.RA_DEG}&dec={made.DEC_DEG}")
     until(browser, SETTLED)
@@ -136,7 +136,7 @@ def test_the_viewer_tells_position_and_flux_and_shows_the_source_where_it_is(bro
     assert f"pixel {made.SIDE // 2}, {made.SIDE // 2}" in readout
 
 
-def test_the_viewer_marks_blinks_and_goes_to_a_place(browser: Any, address: str) -> None:
+def test_the_viewer_shows_marks_blinks_and_goes_to_a_position(browser: Any, address: str) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import Select
 
@@ -195,7 +195,7 @@ def test_the_front_page_renews_itself_and_says_when_it_cannot(browser: Any, addr
     browser.get_log("browser")
 
 
-def test_no_page_asks_for_more_than_it_may(browser: Any, address: str) -> None:
+def test_no_page_loads_more_than_2_mb(browser: Any, address: str) -> None:
     """A page loads at most 2 MB, scripts and pictures included."""
     for page in ("/", "/timeline", f"/sources/{SOURCE}", f"/view/{MOSAIC}", "/calibration"):
         browser.execute_cdp_cmd("Network.setCacheDisabled", {"cacheDisabled": True})

@@ -46,7 +46,7 @@ def archive(tmp_path: Path) -> Counted:
     return Counted(Archive(small_archive.build(tmp_path).root))
 
 
-def test_what_is_read_stays_until_a_night_is_new(archive: Counted) -> None:
+def test_light_curves_are_cached_until_a_night_is_updated(archive: Counted) -> None:
     app = create_app(archive)
     for url in (f"/sources/{FAINT}", f"/sources/{FAINT}/chart.json", f"/api/v1/light-curves/{FAINT}", "/sources", "/api/v1/sources"):
         for _ in range(2):
@@ -57,7 +57,7 @@ def test_what_is_read_stays_until_a_night_is_new(archive: Counted) -> None:
     assert archive.read == [FAINT, "sources"] * 2
 
 
-def test_what_a_night_was_left_out_of_is_read_again(archive: Counted) -> None:
+def test_light_curves_that_lacked_a_damaged_night_are_read_again(archive: Counted) -> None:
     """A damaged file may be repaired, which changes no digest."""
     (first, _) = archive.store.products("light_curves")
     (file,) = first.path.glob("*.parquet")
@@ -81,7 +81,7 @@ def test_thumbnails_of_candidates_are_drawn_together_and_as_alone(archive: Count
         assert answer.body == single
 
 
-def test_a_thumbnail_of_many_nights_shows_what_stands_out() -> None:
+def test_a_thumbnail_of_many_nights_shows_flare_and_dip() -> None:
     """Of 3000 epochs it shows the flare at the first, the dip at the last, and no more points than fit."""
     flux = np.full(3000, 50.0)
     flux[[0, -1]] = 90.0, 10.0

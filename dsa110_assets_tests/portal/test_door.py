@@ -49,7 +49,7 @@ def test_files_are_served_whole(get: Get, small: SmallArchive) -> None:
     assert f'filename="{TILE}-image.fits"' in answer.headers["content-disposition"]
 
 
-def test_links_and_what_is_not_current_are_not_followed(small: SmallArchive, tmp_path: Path) -> None:
+def test_links_and_rejected_products_are_not_served(small: SmallArchive, tmp_path: Path) -> None:
     root = tmp_path / "archive"
     shutil.copytree(small.root, root)
     with Archive(root) as archive:
@@ -66,12 +66,12 @@ def test_links_and_what_is_not_current_are_not_followed(small: SmallArchive, tmp
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-def test_nothing_can_be_written(get: Get, method: str) -> None:
+def test_methods_that_write_are_refused(get: Get, method: str) -> None:
     for url in ("/api/v1/products", "/", "/products/x", "/metrics"):
         assert get(url, method=method).status == 405
 
 
-def test_strange_hosts_are_refused(get: Get, small: SmallArchive) -> None:
+def test_unknown_host_names_are_refused(get: Get, small: SmallArchive) -> None:
     """A foreign page cannot reach the portal by pointing its own host name to 127.0.0.1 (DNS rebinding)."""
     assert get("/", host="evil.example").status == 400
     assert ask(create_app(small.root, hosts=("dsa110.example",)), "/", host="dsa110.example").status == 200
@@ -84,7 +84,7 @@ def test_every_answer_carries_the_security_headers(get: Get) -> None:
         assert "default-src 'self'" in headers["content-security-policy"]
 
 
-def test_no_archive_is_one_sentence(tmp_path: Path) -> None:
+def test_a_missing_archive_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no archive"):
         create_app(tmp_path)
 

@@ -15,7 +15,7 @@ KEY = made.NIGHTS[-1] + made.OBSERVATIONS[0]
 SAID = "rms_over_radiometer is 8.8, above 1.25"
 
 
-def test_a_failed_check_is_seen_wherever_its_product_is(tmp_path: Path, no_settings_of_this_machine: None) -> None:
+def test_a_failed_check_is_shown_on_all_pages_of_its_product(tmp_path: Path, no_settings_of_this_machine: None) -> None:
     small = made.build(tmp_path)
     tile = made.failed_check(small)
     configured = settings.load(inbox=small.inbox, archive=small.root, DAGSTER_HOME=tmp_path / "home")

@@ -68,7 +68,7 @@ FRESH = front.Calibration("fresh", 6.0, 12.0, 24.0, None)
         ({"waiting": [{}] * 101}, front.ATTENTION, "101 observations wait"),
     ],
 )
-def test_each_state_is_told(status: overview.Status, change: dict[str, Any], level: str, words: str) -> None:
+def test_each_state_is_reported(status: overview.Status, change: dict[str, Any], level: str, words: str) -> None:
     others = {"beat": 20.0, "observed": 300.0, "calibration": FRESH, "refused": None, "failed": []}
     given = {name: change.get(name, value) for name, value in others.items()}
     stood = replace(status, **{"waiting": [], **{name: value for name, value in change.items() if name not in others}})
@@ -78,7 +78,7 @@ def test_each_state_is_told(status: overview.Status, change: dict[str, Any], lev
     assert [(one.level, words in one.text) for one in reasons] == ([] if level == front.WELL else [(level, True)])
 
 
-def test_staleness_is_the_checks_own(small: SmallArchive, status: overview.Status) -> None:
+def test_calibration_age_bands_follow_the_thresholds(small: SmallArchive, status: overview.Status) -> None:
     """The small archive's calibration is 6 h and 5 min before its last observation."""
     with Archive(small.root) as archive:
         for aging, stale, band in ((7, 24, "fresh"), (6, 24, "aging"), (3, 6, "stale")):
@@ -110,7 +110,7 @@ def test_latency_is_from_the_last_file_to_the_image(tmp_path: Path) -> None:
         assert made_now == {"subband_group": [(2, 0)] * 3, "tile_image": [(2, 0)] * 3}
 
 
-def test_the_page_says_how_old_the_data_are_and_no_number_is_without_its_unit(get: Get) -> None:
+def test_the_page_shows_the_age_of_data_and_units_of_numbers(get: Get) -> None:
     text = get("/").text
     days = (datetime.now(UTC) - datetime(2026, 1, 26, 22, 10, tzinfo=UTC)).days
     assert re.search(rf"the last data are ({days}|{days / 365.25:.1f}|{days + 1}) (days|years) old", text)
@@ -120,7 +120,7 @@ def test_the_page_says_how_old_the_data_are_and_no_number_is_without_its_unit(ge
         assert not re.fullmatch(r"[\d.,]+", plain) or plain.isdigit(), plain  # whole numbers are counts, whose unit is in the heading
 
 
-def test_a_home_that_cannot_be_read_is_told_and_hides_nothing(small: SmallArchive, tmp_path: Path) -> None:
+def test_an_unreadable_home_is_reported_and_hides_nothing(small: SmallArchive, tmp_path: Path) -> None:
     root = tmp_path / "archive"
     shutil.copytree(small.root, root)
     runs = root / "dagster" / history.RUNS
@@ -132,14 +132,14 @@ def test_a_home_that_cannot_be_read_is_told_and_hides_nothing(small: SmallArchiv
     assert "2026-01-26T22:10" in answer.text
 
 
-def test_disks_that_are_one_are_told_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_on_one_disk_are_shown_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(front.tempfile, "gettempdir", lambda: str(tmp_path))
     (place,) = front.places(tmp_path, tmp_path)
     usage = shutil.disk_usage(tmp_path)
     assert (place.what, place.total_bytes) == ("archive, inbox, scratch", usage.total)
 
 
-def test_every_host_is_told_and_a_silent_one_with_its_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_host_is_listed_and_silent_ones_with_their_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two other hosts reported, one of them ten minutes ago. Files that are not host reports hide none of them."""
     with Archive.create(tmp_path / "a") as archive:
         root = archive.root
@@ -175,7 +175,7 @@ def test_every_host_is_told_and_a_silent_one_with_its_age(tmp_path: Path, monkey
     assert [one.name for one in hosts.known(root)] == [own.name, "lxd110h04"]
 
 
-def test_a_host_that_tells_of_itself_goes_on_with_new_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_keeps_reporting_new_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beats, "BEAT_S", 0.02)
     loads = iter(range(10**9))
     beats.keep(tmp_path, "alpha", lambda: {"load": next(loads)}, hosts.FOLDER)

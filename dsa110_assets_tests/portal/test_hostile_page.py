@@ -33,7 +33,7 @@ EVIL = "evil.example"
 START_S, DONE_S = 120.0, 60.0
 DELETE = 'mutation { deletePipelineRun(runId: "%s") { __typename } }'
 PAGE = """<!doctype html><title>busy</title><body><script>
-const told = {}, address = "ADDRESS", picture = "PICTURE", text = "READ", query = encodeURIComponent(`MUTATION`);
+const findings = {}, address = "ADDRESS", picture = "PICTURE", text = "READ", query = encodeURIComponent(`MUTATION`);
 const graphql = address + "/graphql", simple = {mode: "no-cors", method: "POST", headers: {"content-type": "text/plain"}};
 function image(url) { return new Promise(done => { const i = new Image(); i.onload = i.onerror = () => done(i.naturalWidth);
   i.src = url; }); }
@@ -49,20 +49,20 @@ async function read(url, options) { try { return (await (await fetch(url, option
   catch (error) { return "refused"; } }
 async function attack() {
   await image(graphql + "?query=" + query);
-  told.picture = await image(picture);
+  findings.picture = await image(picture);
   await read(graphql + "?query=" + query, {mode: "no-cors"});
   await read(graphql + "?query=" + query, simple);
   await read(graphql, {method: "POST", headers: {"content-type": "application/json"}, body: JSON.stringify({query: `MUTATION`})});
-  told.read = await read(text);
-  told.socket = await socket(address.replace("http", "ws") + "/graphql");
+  findings.read = await read(text);
+  findings.socket = await socket(address.replace("http", "ws") + "/graphql");
   await frame(graphql + "?query=" + query);
   await form(graphql + "?query=" + query);
   const rebound = address.replace("127.0.0.1", "evil.example");  // this page's own name, now leading there
-  told.rebound = await read(text.replace("127.0.0.1", "evil.example"), {mode: "no-cors"});
+  findings.rebound = await read(text.replace("127.0.0.1", "evil.example"), {mode: "no-cors"});
   await image(rebound + "/graphql?query=" + query);
   await form(rebound + "/graphql?query=" + query);
 }
-attack().then(() => { window.told = told; document.title = "done"; }, error => { document.title = "failed: " + error; });
+attack().then(() => { window.findings = findings; document.title = "done"; }, error => { document.title = "failed: " + error; });
 </script></body>"""
 
 
@@ -116,7 +116,7 @@ def visit(browser: Any, address: str) -> dict[str, Any]:
     browser.get(address)
     WebDriverWait(browser, DONE_S, poll_frequency=0.1).until(lambda opened: opened.title != "busy")
     assert browser.title == "done"
-    findings: dict[str, Any] = browser.execute_script("return window.told")
+    findings: dict[str, Any] = browser.execute_script("return window.findings")
     return findings
 
 
@@ -170,7 +170,7 @@ def test_a_hostile_page_sees_nothing_of_the_portal(browser: Any, small: SmallArc
 
 TOKEN = "a-token-of-some-length"
 ORDERS = """<!doctype html><title>busy</title><body><script>
-const told = {}, pause = "ADDRESS/api/v1/ingest/pause", body = JSON.stringify({reason: "evil"});
+const findings = {}, pause = "ADDRESS/api/v1/ingest/pause", body = JSON.stringify({reason: "evil"});
 async function ask(url, options) { try { return (await fetch(url, {credentials: "include", method: "POST", body, ...options})).status; }
   catch (error) { return "refused"; } }
 function form(url, kind) { return new Promise(done => { const f = document.createElement("iframe"); f.name = "sink" + frames.length;
@@ -179,14 +179,14 @@ function form(url, kind) { return new Promise(done => { const f = document.creat
   document.body.append(o); f.onload = () => done(); o.submit(); }); }
 async function attack() {
   for (const url of [pause, pause.replace("127.0.0.1", "evil.example")]) {
-    told.json = await ask(url, {headers: {"content-type": "application/json"}});
-    told.bearer = await ask(url, {headers: {"content-type": "application/json", authorization: "Bearer x"}});
-    told.simple = await ask(url, {mode: "no-cors", headers: {"content-type": "text/plain"}});
-    told.beacon = navigator.sendBeacon(url, new Blob([body], {type: "text/plain"}));
+    findings.json = await ask(url, {headers: {"content-type": "application/json"}});
+    findings.bearer = await ask(url, {headers: {"content-type": "application/json", authorization: "Bearer x"}});
+    findings.simple = await ask(url, {mode: "no-cors", headers: {"content-type": "text/plain"}});
+    findings.beacon = navigator.sendBeacon(url, new Blob([body], {type: "text/plain"}));
     for (const kind of ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"]) await form(url, kind);
   }
 }
-attack().then(() => { window.told = told; document.title = "done"; }, error => { document.title = "failed: " + error; });
+attack().then(() => { window.findings = findings; document.title = "done"; }, error => { document.title = "failed: " + error; });
 </script></body>"""
 OWN = """const [path, body, csrf, done] = arguments;
 fetch("/api/v1/" + path, {method: "POST", headers: {"content-type": "application/json", "x-csrf-token": csrf}, body})
@@ -194,7 +194,7 @@ fetch("/api/v1/" + path, {method: "POST", headers: {"content-type": "application
 
 
 @pytest.mark.slow
-def test_a_hostile_page_orders_nothing_of_the_portal(browser: Any, small: SmallArchive, tmp_path: Path) -> None:
+def test_a_hostile_page_cannot_give_orders_to_the_portal(browser: Any, small: SmallArchive, tmp_path: Path) -> None:
     """The page can give no order although the operator is logged in in the same browser; his own page can give the same order."""
     root, port = tmp_path / "archive", free_port()
     shutil.copytree(small.root, root)

@@ -32,7 +32,7 @@ more = ["/timeline.json", "/timeline.json?since=2026-01-01&until=2026-01-26&colo
         f"/sources/{SOURCE}/chart.json", f"/sources/{SOURCE}/ensemble.json", f"/sources/{SOURCE}/plot.svg", f"/sources/{SOURCE}/spark.svg",
         f"/products/{MOSAIC}/plot.png", f"/cutout/{MOSAIC}.png?{place}", f"/view/{MOSAIC}/at.json?x=3&y=4", "/api/v1/status",
         "/api/v1/products", "/api/v1/sources", "/api/v1/observations", "/api/v1/checks", "/api/v1/openapi.json", "/sky"]
-app, told = create_app(sys.argv[1]), []
+app, held = create_app(sys.argv[1]), []
 for number in range(int(sys.argv[2])):
     for url in (*PAGES, *more):
         answer = ask(app, url)
@@ -40,13 +40,13 @@ for number in range(int(sys.argv[2])):
     for level in range(4):  # windows that differ from round to round, as those of people do
         ask(app, f"/view/{MOSAIC}/tile.png?level={level}&low={-0.005 - number / 1e4}&high=0.03")
     heap.give_back()
-    told.append(heap.held_bytes() / 1e6)
-print(json.dumps(told))
+    held.append(heap.held_bytes() / 1e6)
+print(json.dumps(held))
 """
 
 
 @pytest.mark.slow
-def test_every_page_again_and_again_levels_off(tmp_path: Path) -> None:
+def test_memory_levels_off_when_pages_are_repeated(tmp_path: Path) -> None:
     small = small_archive.build(tmp_path)
     command = [sys.executable, "-W", "ignore", "-c", _LOOKED_AT, str(small.root), str(ROUNDS), str(pages.ROOT)]
     done = subprocess.run(command, env={**os.environ, "MALLOC_ARENA_MAX": "2"}, capture_output=True, text=True, timeout=900)
@@ -56,7 +56,7 @@ def test_every_page_again_and_again_levels_off(tmp_path: Path) -> None:
     assert held[-1] - held[ROUNDS // 2 - 1] < GROWTH_MB, held
 
 
-def test_what_was_used_longest_ago_is_forgotten_first() -> None:
+def test_the_least_recently_used_entry_is_dropped_first() -> None:
     memory = Memory(100)
     for name in "abc":
         memory.put(name, name.upper(), 40)
@@ -71,7 +71,7 @@ def test_what_was_used_longest_ago_is_forgotten_first() -> None:
     assert memory.held_bytes == 100
 
 
-def test_a_function_is_asked_once_while_there_is_room_and_its_errors_are_not_remembered() -> None:
+def test_results_are_cached_while_there_is_room_and_errors_are_not() -> None:
     calls = []
 
     @remembered(10, len)

@@ -57,7 +57,7 @@ def test_requests_are_counted_by_route(tmp_path: Path) -> None:
     assert not any("nowhere" in line or product in line for line in lines)
 
 
-def test_the_portal_tells_what_lies_in_the_inbox_and_looks_seldom(tmp_path: Path, no_settings_of_this_machine: None) -> None:
+def test_the_portal_shows_the_inbox_and_rarely_scans_it(tmp_path: Path, no_settings_of_this_machine: None) -> None:
     """Status, front page and metrics agree. A failed look is reported and hides nothing else."""
     small, looks = made.build(tmp_path), list[int]()
     configured = settings.load(inbox=small.inbox, archive=small.root)

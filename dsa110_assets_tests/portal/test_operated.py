@@ -76,7 +76,7 @@ class Person:
         return answer
 
 
-def test_who_has_the_token_operates_the_platform(own: SmallArchive, tmp_path: Path) -> None:
+def test_the_platform_is_operated_with_the_token(own: SmallArchive, tmp_path: Path) -> None:
     with (
         served(portal(own, tmp_path, TOKEN)) as address,
         chromium(tmp_path / "profile", "--hide-scrollbars") as browser,

@@ -107,7 +107,7 @@ def test_every_link_of_every_page_leads_somewhere(get: Get) -> None:
     assert len(seen) > 50
 
 
-def test_front_page_says_what_came_in_and_what_was_put_aside(get: Get) -> None:
+def test_front_page_shows_new_and_quarantined_files(get: Get) -> None:
     text = get("/").text
     assert "2026-01-26T22:10" in text
     assert "2 of 2" in text
@@ -216,7 +216,7 @@ def test_binning_keeps_the_mean_and_a_source_and_blanks() -> None:
     np.testing.assert_array_equal(binned(image, 1), image)
 
 
-def test_a_name_that_holds_what_ends_a_path_leads_to_its_own_page(tmp_path: Path) -> None:
+def test_names_with_url_delimiters_lead_to_their_own_page(tmp_path: Path) -> None:
     """'S#1' once led to the page of 'S'. Names are looked up exactly as written."""
     names = ["S", "S#1", "S?1", "S%231", "s"]
     rows = [
@@ -258,7 +258,7 @@ def test_a_nights_damaged_light_curves_hide_no_other_nights(tmp_path: Path, dama
 
 
 @pytest.mark.row(41, cases="pages beside a damaged product")
-def test_foreign_figures_of_one_product_stop_no_page(tmp_path: Path) -> None:
+def test_invalid_figures_of_one_product_stop_no_page(tmp_path: Path) -> None:
     small = made.build(tmp_path)
     candidates = small.products["variability-20260126-v1"].path / "variability.parquet"
     candidates.write_bytes(candidates.read_bytes()[:20])

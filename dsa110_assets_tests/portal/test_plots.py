@@ -39,12 +39,12 @@ def columns(item: Any) -> Iterator[dict[str, Any]]:
             yield from columns(value)
 
 
-def _values(told: Any) -> Any:
-    if isinstance(told, dict) and told.get("type") == "ndarray":
-        if isinstance(told["array"], list):
-            return told["array"]
-        return np.frombuffer(gzip.decompress(base64.b64decode(told["array"]["data"])), told["dtype"]).tolist()
-    return told
+def _values(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") == "ndarray":
+        if isinstance(value["array"], list):
+            return value["array"]
+        return np.frombuffer(gzip.decompress(base64.b64decode(value["array"]["data"])), value["dtype"]).tolist()
+    return value
 
 
 def milliseconds(key: str) -> float:
@@ -67,14 +67,14 @@ def test_a_light_curve_holds_every_point_detections_and_limits_apart(get: Get) -
     assert get(f"/sources/{FAINT}/chart.json?dark=1").text != text
 
 
-def test_tables_to_take_away_hold_every_point(get: Get) -> None:
+def test_downloadable_tables_hold_every_point(get: Get) -> None:
     rows = list(csv.DictReader(io.StringIO(get(f"/sources/{FAINT}/table.csv").text)))
     assert [row["epoch"] for row in rows] == KEYS
     assert [float(row["flux_jy"]) for row in rows] == pytest.approx([0.1, 0.001, 0.1, 0.001])
     assert b"<title>" in get(f"/sources/{FAINT}/spark.svg").body
 
 
-def test_the_timeline_has_every_observation_with_its_figures_and_chooses(get: Get) -> None:
+def test_the_timeline_shows_all_observations_and_is_filtered(get: Get) -> None:
     (points,) = columns(get("/timeline.json?since=2026-01-25&until=2026-01-26").json)
     assert (points["key"], points["rms"], points["flagged"]) == (KEYS, [1e3 * made.RMS_JY] * 4, [100 * made.FLAGGED] * 4)
     text = get("/timeline?since=2026-01-25T22:05&until=2026-01-25T22:05").text
@@ -85,7 +85,7 @@ def test_the_timeline_has_every_observation_with_its_figures_and_chooses(get: Ge
         assert f"{number} observations" in get(f"/timeline?since=2026-01-25&until=2026-01-26&{query}").text
 
 
-def test_the_timeline_chooses_by_calibrator(tmp_path: Path) -> None:
+def test_the_timeline_is_filtered_by_calibrator(tmp_path: Path) -> None:
     with Archive.create(tmp_path / "a") as archive:
         for key, calibrator in ((KEYS[0], "0521+166"), (KEYS[1], "2253+161")):
             for asset in ("subband_group", "calibrated_ms"):
@@ -97,14 +97,14 @@ def test_the_timeline_chooses_by_calibrator(tmp_path: Path) -> None:
     assert f"/observations/{KEYS[0]}" not in text
 
 
-def test_a_season_has_each_hours_imaged_part(get: Get) -> None:
+def test_the_timeline_of_a_season_shows_each_hours_imaged_part(get: Get) -> None:
     (cells,) = columns(get("/timeline.json?since=2025-12-01&until=2026-01-26").json)
     assert (cells["night"], cells["hour"], cells["value"], cells["n"]) == (list(made.NIGHTS), [22.5, 22.5], [100.0, 100.0], [2, 2])
     (cells,) = columns(get("/timeline.json?since=2025-12-01&until=2026-01-26&colour=rms").json)
     assert cells["value"] == [1e3 * made.RMS_JY] * 2
 
 
-def test_trends_are_the_figures_and_over_weeks_their_medians(get: Get) -> None:
+def test_trends_show_figures_and_medians_over_weeks(get: Get) -> None:
     (points,) = columns(get("/trends/flagged.json?since=2026-01-25&until=2026-01-26").json)
     assert (points["key"], points["value"]) == (KEYS, [100 * made.FLAGGED] * 4)
     (points,) = columns(get("/trends/flagged.json?since=2025-12-25&until=2026-01-26").json)
@@ -112,7 +112,7 @@ def test_trends_are_the_figures_and_over_weeks_their_medians(get: Get) -> None:
     assert get("/trends/astrometry.json").json is None, "the small archive's tiles tell of none"
 
 
-def test_why_a_point_is_odd_tells_flux_tiles_and_what_else_moved(get: Get) -> None:
+def test_the_page_of_a_point_shows_flux_tiles_and_other_changed_sources(get: Get) -> None:
     text = " ".join(re.sub(r"<[^>]+>", " ", get(f"/sources/{FAINT}/point?epoch={KEYS[0]}").text).split())
     assert "Flux density 100.000 ± 2.002 mJy" in text
     assert "Reference sources 12" in text
@@ -145,7 +145,7 @@ def partitions(text: str) -> list[str]:
     return re.findall(r"<strong>(2\d{3}-\d\d-\d\dT\d\d:\d\d)</strong>", text)
 
 
-def test_a_gallery_pages_back_to_the_first_and_shows_each_once(many: Get) -> None:
+def test_the_pages_of_a_gallery_show_each_image_once(many: Get) -> None:
     url: str | None = "/gallery"
     seen: list[str] = []
     while url is not None:
@@ -157,7 +157,7 @@ def test_a_gallery_pages_back_to_the_first_and_shows_each_once(many: Get) -> Non
     assert seen == sorted(seen, reverse=True)
 
 
-def test_a_gallery_shows_what_fits(many: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gallery_shows_images_that_match_the_filters(many: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gallery, "PAGE", 100)
     everything = partitions(many("/gallery").text)
     few, north, both = (partitions(many(f"/gallery?{query}").text) for query in ("max_rms=1.5", "strip=54.5", "max_rms=1.5&strip=54.5"))

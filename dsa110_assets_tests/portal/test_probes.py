@@ -23,16 +23,16 @@ from dsa110_assets_tests.portal.conftest import ask
 
 
 @pytest.fixture
-def told(settings: Settings) -> Callable[[], dict[str, tuple[int, str]]]:
+def probe(settings: Settings) -> Callable[[], dict[str, tuple[int, str]]]:
     """A function that returns HTTP status and status word of each probe, including the API's."""
     Archive.create(settings.archive).close()
     app = create_app(settings.archive, settings=settings)
 
-    def told_() -> dict[str, tuple[int, str]]:
+    def probe_() -> dict[str, tuple[int, str]]:
         answers = {path: ask(app, path) for path in (*probes.PATHS, "/api/v1/health")}
         return {path: (answer.status, answer.json.get("status", "")) for path, answer in answers.items()}
 
-    return told_
+    return probe_
 
 
 def beat(instance: dg.DagsterInstance, age: timedelta) -> None:
@@ -65,25 +65,27 @@ OK, FAILING = (200, "ok"), (503, "failing")
 MINUTE = timedelta(minutes=1)
 
 
-def test_a_platform_at_work_is_ok_and_one_frozen_is_not(settings: Settings, told: Callable[[], dict[str, tuple[int, str]]]) -> None:
+def test_probes_are_ok_for_a_working_platform_and_fail_for_a_frozen_one(
+    settings: Settings, probe: Callable[[], dict[str, tuple[int, str]]]
+) -> None:
     never = {"/health": OK, "/ready": (200, "failing"), "/status": FAILING, "/api/v1/health": (200, "failing")}
-    assert told() == never
+    assert probe() == never
     with instances.open_instance(settings.home_path) as instance:
         beat(instance, timedelta())
         tick(instance, TickStatus.SKIPPED, MINUTE)
-        assert told() == {"/health": OK, "/ready": OK, "/status": OK, "/api/v1/health": OK}
+        assert probe() == {"/health": OK, "/ready": OK, "/status": OK, "/api/v1/health": OK}
         beat(instance, timedelta(seconds=Thresholds().daemon_silent_s) + MINUTE)  # as if the process were stopped
-        assert told() == never
+        assert probe() == never
 
 
-def test_ingest_may_fail_for_an_hour(settings: Settings, told: Callable[[], dict[str, tuple[int, str]]]) -> None:
+def test_ingest_may_fail_for_an_hour(settings: Settings, probe: Callable[[], dict[str, tuple[int, str]]]) -> None:
     with instances.open_instance(settings.home_path) as instance:
         beat(instance, timedelta())
-        assert told()["/status"] == FAILING  # the inbox was never looked at
+        assert probe()["/status"] == FAILING  # the inbox was never looked at
         tick(instance, TickStatus.SUCCESS, 50 * MINUTE)
         for age in range(49, 0, -1):
             tick(instance, TickStatus.FAILURE, age * MINUTE)
-        assert told()["/status"] == OK
+        assert probe()["/status"] == OK
         beat(instance, -11 * MINUTE)
     with Archive(settings.archive) as archive:
         later = probes.judge(archive, settings.home_path, Thresholds(), datetime.now(UTC) + 11 * MINUTE)
@@ -91,9 +93,9 @@ def test_ingest_may_fail_for_an_hour(settings: Settings, told: Callable[[], dict
     assert "has not succeeded for 1.0 h" in later.reasons[0]
 
 
-def test_without_an_index_the_portal_lives_and_is_not_ready(settings: Settings, told: Callable[[], dict[str, tuple[int, str]]]) -> None:
+def test_without_an_index_the_portal_is_healthy_but_not_ready(settings: Settings, probe: Callable[[], dict[str, tuple[int, str]]]) -> None:
     (settings.archive / "index.sqlite").unlink()
-    found = told()
+    found = probe()
     assert found["/health"] == OK
     assert {found[path] for path in ("/ready", "/status")} == {(503, "not ready")}
     assert found["/api/v1/health"][0] == 503

@@ -86,7 +86,7 @@ def test_the_picture_is_brightest_at_the_source_and_blank_off_the_coverage(get: 
     assert picture(get(f"/sky/{archive[1]}/window.png?ra=220&dec=-16&fov=1")).max() == 0
 
 
-def test_the_window_moves_and_stays_on_the_sky(get: Get) -> None:
+def test_links_of_the_window_move_it_within_the_sky(get: Get) -> None:
     page = get(f"/sky?night={NIGHT}&ra=0.01&dec=89.9&fov=180").text
     (wider,) = re.findall(r'href="([^"]+)">Wider', page)
     (north,) = re.findall(r'href="([^"]+)">North', page)
@@ -107,7 +107,7 @@ def test_the_window_moves_and_stays_on_the_sky(get: Get) -> None:
         ("/sky/aladin.js", 404),
     ],
 )  # fmt: skip
-def test_what_is_not_there_is_an_answer(get: Get, url: str, status: int) -> None:
+def test_missing_or_invalid_sky_views_get_an_http_error(get: Get, url: str, status: int) -> None:
     assert get(url).status == status
 
 
@@ -123,7 +123,7 @@ def test_the_hips_is_served_with_blank_tiles_where_it_has_none(get: Get, archive
     assert [(one["source_id"], one["flux_jy"]) for one in sources] == [(name, flux) for name, (_, _, flux) in made.SOURCES.items()]
 
 
-def test_before_there_is_a_night_the_page_says_so(empty: Get) -> None:
+def test_the_sky_page_without_nights_has_a_notice(empty: Get) -> None:
     answer = empty("/sky")
     assert answer.status == 200
     assert "No night's mosaic yet" in answer.text
@@ -153,7 +153,7 @@ def complaints(browser: Any) -> list[str]:
     return [entry["message"] for entry in entries if "GPU stall due to ReadPixels" not in entry["message"]]
 
 
-def test_without_aladin_the_sky_is_whole_readable_and_leads_to_the_source(
+def test_the_sky_page_without_aladin_is_readable_and_links_to_sources(
     archive: tuple[SmallArchive, str], tmp_path: Path, no_settings_of_this_machine: None
 ) -> None:
     with opened(archive, None, tmp_path) as (browser, address):
@@ -176,7 +176,7 @@ def test_without_aladin_the_sky_is_whole_readable_and_leads_to_the_source(
         assert complaints(browser) == []
 
 
-def test_aladin_shows_the_night_under_our_policy_and_asks_nobody_else(
+def test_aladin_shows_the_night_and_contacts_no_other_host(
     archive: tuple[SmallArchive, str], aladin: Path, tmp_path: Path, no_settings_of_this_machine: None
 ) -> None:
     """The npm package draws the night at the given position with coverage and sources, and a click on a source opens its page. Every

@@ -150,7 +150,7 @@ def test_times_are_those_of_the_truth(truth: Truth) -> None:
     assert figures["queue, 95th percentile"].number == 4
 
 
-def test_what_a_run_made_before_it_failed_has_nothing_to_recover_from(tmp_path: Path) -> None:
+def test_only_the_failed_asset_of_a_run_counts_as_unrecovered(tmp_path: Path) -> None:
     """A failed run of two assets had made the first; only the second has to recover, and another run makes it."""
     (tmp_path / "inbox").mkdir()
     home = tmp_path / "archive" / "dagster"
@@ -165,7 +165,7 @@ def test_what_a_run_made_before_it_failed_has_nothing_to_recover_from(tmp_path: 
     assert (figures["not recovered"].value, figures["not recovered"].number, figures["recovery, median"].number) == (0, 1, 1)
 
 
-def test_files_that_are_nowhere_are_lost_and_those_with_a_reason_are_not(truth: Truth) -> None:
+def test_only_files_without_a_reason_count_as_lost(truth: Truth) -> None:
     lost = truth.figures()["files lost"]
     assert lost.cases == tuple(sorted(truth.lost))
     assert lost.kept is False
@@ -174,13 +174,13 @@ def test_files_that_are_nowhere_are_lost_and_those_with_a_reason_are_not(truth: 
     assert truth.figures(seen=None)["files lost"].value is None
 
 
-def test_a_time_without_anything_has_no_figures_and_breaks_no_promise(truth: Truth) -> None:
+def test_a_time_without_data_has_no_figures_and_breaks_no_promise(truth: Truth) -> None:
     found = success.figures(truth.archive, truth.home, truth.inbox, None, SINCE - timedelta(days=9), SINCE - timedelta(days=8))
     assert [one.name for one in found if one.value is not None] == ["not recovered"]
     assert [one.name for one in found if one.kept is False] == []
 
 
-def test_uptime_is_what_was_noted_and_a_gap_is_a_time_without_the_platform(tmp_path: Path) -> None:
+def test_gaps_between_uptime_notes_count_as_downtime(tmp_path: Path) -> None:
     began = datetime(2026, 1, 25, tzinfo=UTC)
     assert uptime.share(tmp_path, began, began + timedelta(hours=1)) == (None, 0.0)
     for second in [*range(0, 1801, 15), *range(2700, 3601, 15)]:
@@ -193,7 +193,7 @@ def test_uptime_is_what_was_noted_and_a_gap_is_a_time_without_the_platform(tmp_p
     assert len(uptime.spans(tmp_path)) == 3
 
 
-def test_command_and_page_tell_the_same(truth: Truth, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_and_page_show_the_same_figures(truth: Truth, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DSA110_INBOX", str(truth.inbox))
     monkeypatch.setenv("DSA110_ARCHIVE", str(truth.archive.root))
     monkeypatch.delenv("DAGSTER_HOME", raising=False)

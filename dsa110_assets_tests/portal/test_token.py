@@ -47,18 +47,18 @@ def door() -> TokenDoor:
         ((b"cookie", b"; ; =;\x7f"),),
     ],
 )
-def test_without_the_token_nothing_is_answered(method: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+def test_requests_without_the_token_are_refused(method: str, headers: tuple[tuple[bytes, bytes], ...]) -> None:
     answer = ask(door(), "/graphql", method=method, headers=headers)
     assert answer.status == 401
     assert TOKEN not in answer.text
 
 
 @pytest.mark.parametrize("headers", [((b"authorization", f"Bearer {TOKEN}".encode()),), ((b"cookie", f"a=b; {COOKIE}={TOKEN}".encode()),)])
-def test_with_it_everything_is(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+def test_requests_with_the_token_are_answered(headers: tuple[tuple[bytes, bytes], ...]) -> None:
     assert ask(door(), "/graphql", method="POST", headers=headers).text == "inside"
 
 
-def test_the_address_with_the_token_sets_a_cookie_no_script_and_no_other_site_can_use() -> None:
+def test_the_token_in_an_address_sets_a_protected_cookie() -> None:
     answer = ask(door(), f"/runs?token={TOKEN}")
     assert (answer.status, answer.headers["location"]) == (303, "/runs")
     cookie = answer.headers["set-cookie"].lower()
@@ -68,7 +68,7 @@ def test_the_address_with_the_token_sets_a_cookie_no_script_and_no_other_site_ca
     assert ask(door(), f"/runs?token={TOKEN}", method="POST").status == 401
 
 
-def test_a_websocket_needs_it_too() -> None:
+def test_a_websocket_needs_the_token() -> None:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
@@ -82,19 +82,19 @@ def test_a_websocket_needs_it_too() -> None:
 
 
 @pytest.mark.parametrize(("host", "local"), [("127.0.0.1", True), ("localhost", True), ("0.0.0.0", False), ("10.0.0.5", False)])
-def test_up_puts_the_door_before_what_others_can_reach(tmp_path: Path, host: str, local: bool) -> None:
+def test_up_serves_dagster_only_behind_the_door(tmp_path: Path, host: str, local: bool) -> None:
     """The door always guards against other sites. Where other machines reach the server, it also requires the token."""
     (server,) = [one for one in up._services(tmp_path, host, 3000, 3001) if one.name == "web server"]
     assert server.command[2] == "dsa110_assets.portal.door"
     assert ("--local" in server.command) == local
 
 
-def test_the_unit_starts_the_guarded_server_too() -> None:
+def test_the_systemd_unit_starts_the_guarded_server() -> None:
     unit = (Path(__file__).parents[2] / "ops" / "systemd" / "dsa110-webserver.service").read_text()
     assert "python -m dsa110_assets.portal.door --local --host 127.0.0.1 " in unit
 
 
-def test_only_loopback_goes_without_the_token() -> None:
+def test_only_loopback_addresses_need_no_token() -> None:
     command = [sys.executable, "-m", "dsa110_assets.portal.door", "--local", "--host", "0.0.0.0", "--port", "1", "--workspace", "x"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2

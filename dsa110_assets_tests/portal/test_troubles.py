@@ -153,7 +153,7 @@ def look_at(browser: Any, address: str, page: str, said: str, picture: Path, for
 
 @pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
-def test_a_state_of_trouble_is_said_and_readable(browser: Any, place: Place, tmp_path: Path, state: str) -> None:
+def test_states_of_trouble_are_reported_and_readable(browser: Any, place: Place, tmp_path: Path, state: str) -> None:
     bring_about, summary, further = STATES[state]
     alarmed(place.settings)  # conditions present at the first look are not reported as new
     bring_about(place)
@@ -166,7 +166,7 @@ def test_a_state_of_trouble_is_said_and_readable(browser: Any, place: Place, tmp
         browser.get("about:blank")
 
 
-def test_a_name_that_looks_like_another_is_written_out(place: Place) -> None:
+def test_deceptive_file_names_are_shown_escaped(place: Place) -> None:
     """The name has a direction override that would make it seem to end in .png, and code, which is shown as text."""
     quarantined(place)
     app = create_app(place.small.root, inbox=place.small.inbox, settings=place.settings)
@@ -178,7 +178,7 @@ def test_a_name_that_looks_like_another_is_written_out(place: Place) -> None:
 
 
 @pytest.mark.slow
-def test_an_empty_archive_says_what_to_do(browser: Any, tmp_path: Path, no_settings_of_this_machine: None) -> None:
+def test_pages_of_an_empty_archive_explain_how_to_begin(browser: Any, tmp_path: Path, no_settings_of_this_machine: None) -> None:
     Archive.create(tmp_path / "archive").close()
     (tmp_path / "inbox").mkdir()
     configured = settings.load(inbox=tmp_path / "inbox", archive=tmp_path / "archive", DAGSTER_HOME=tmp_path / "home")

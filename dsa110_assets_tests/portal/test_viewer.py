@@ -90,7 +90,7 @@ def test_a_cutout_shows_the_source_in_its_middle(get: Get) -> None:
     assert get(f"/cutout/{MOSAIC}.png?ra=120&dec=16").status == 404
 
 
-def test_marks_are_the_catalogues_and_the_hours_sources(get: Get) -> None:
+def test_the_viewer_marks_sources_of_catalogue_and_hour(get: Get) -> None:
     (first, *_) = get(f"/view/{MOSAIC}/overlay.json?kind=catalogue").json["marks"]
     assert (first["name"], first["x"], first["jy"]) == (next(iter(made.SOURCES)), pytest.approx(made.SIDE / 2), 0.5)
     measured = get(f"/view/{TILE}/overlay.json?kind=measurements").json["marks"]
@@ -123,14 +123,14 @@ def test_marks_are_the_catalogues_and_the_hours_sources(get: Get) -> None:
         ("/candidates?kind=x", 400), ("/candidates?verdict=x", 400), ("/candidates?night=x", 404),
     ],
 )  # fmt: skip
-def test_what_cannot_be_asked_is_refused_with_a_sentence(get: Get, url: str, status: int) -> None:
+def test_invalid_requests_are_refused_with_a_sentence(get: Get, url: str, status: int) -> None:
     answer = get(url)
     assert answer.status == status, answer.text[:300]
     if ".json" in url.partition("?")[0]:
         assert answer.json["detail"]
 
 
-def test_carta_is_linked_where_the_settings_say_it_is(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:
+def test_carta_is_linked_at_the_configured_address(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:
     configured = load(archive=small.root, inbox=small.inbox, carta_url="http://carta.example:3002/")
     text = ask(create_app(small.root, inbox=small.inbox, settings=configured), f"/view/{TILE}").text
     path = small.products[TILE].path
@@ -138,7 +138,7 @@ def test_carta_is_linked_where_the_settings_say_it_is(small: made.SmallArchive, 
     assert "CARTA" not in ask(create_app(small.root, inbox=small.inbox), f"/view/{TILE}").text
 
 
-def test_a_gallery_of_a_source_is_that_of_its_place(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gallery_of_a_source_shows_its_position(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     positions: list[tuple[float, float]] = []
     monkeypatch.setattr(gallery, "_holds", lambda product, ra, dec: not positions.append((ra, dec)))
     ra, dec, _ = made.SOURCES[made.FAINT]
@@ -147,7 +147,7 @@ def test_a_gallery_of_a_source_is_that_of_its_place(get: Get, monkeypatch: pytes
     assert get("/gallery?source=nobody").status == 404
 
 
-def test_a_page_holds_carta_and_lets_no_other_site_into_it(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:
+def test_a_page_embeds_carta_and_no_other_site(small: made.SmallArchive, no_settings_of_this_machine: None) -> None:
     configured = load(archive=small.root, inbox=small.inbox, carta_url="http://carta.example:3002/")
     app = create_app(small.root, inbox=small.inbox, settings=configured)
     page = ask(app, f"/carta/{TILE}?file=image.fits")

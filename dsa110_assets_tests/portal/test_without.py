@@ -37,7 +37,7 @@ def words(page: str) -> dict[str, str]:
     return dict(re.findall(r'<tr><th scope="row">(.*?)</th><td>(.*?)</td>', page))
 
 
-def test_statistics_are_those_of_what_is_left(get: Get) -> None:
+def test_statistics_use_the_remaining_epochs(get: Get) -> None:
     """One limit is left out of the points 0.1, 0.001 (a limit), 0.1 and 0.001 Jy, each ± 2 mJy. The formulae are written out here."""
     all_, some = words(get(HERE).text), words(get(HERE + QUERY).text)
     assert (all_["Epochs"], some["Epochs"]) == ("4, detected in 2", "3, detected in 2")
@@ -52,7 +52,7 @@ def test_statistics_are_those_of_what_is_left(get: Get) -> None:
     assert all_["η"] == "40", "as the night's search has it"
 
 
-def test_the_page_says_what_is_left_out_and_how_to_bring_it_back(get: Get) -> None:
+def test_the_page_lists_omitted_epochs_with_links_to_restore_them(get: Get) -> None:
     page = get(f"{HERE}{QUERY}&without={quote(OTHER)}").text
     assert "<strong>2 of 4 epochs are left out</strong>" in page
     assert f'<a href="{HERE}">Bring all back</a>' in page
@@ -63,12 +63,12 @@ def test_the_page_says_what_is_left_out_and_how_to_bring_it_back(get: Get) -> No
 
 
 @pytest.mark.parametrize("part", ["", "/chart.json", "/ensemble.json", "/plot.svg", "/table.csv"])
-def test_an_epoch_that_a_source_does_not_have_is_named(get: Get, part: str) -> None:
+def test_an_unknown_epoch_of_a_source_is_named(get: Get, part: str) -> None:
     answer = get(f"{HERE}{part}?without=2026-02-30T00:00")
     assert (answer.status, "no point of epoch" in answer.text) == (404, True)
 
 
-def test_plots_table_and_api_are_without_them(get: Get, small: SmallArchive) -> None:
+def test_plots_table_and_api_leave_out_these_epochs(get: Get, small: SmallArchive) -> None:
     def points(answer: Any) -> int:
         found: list[int] = []
 
@@ -100,7 +100,7 @@ def test_plots_table_and_api_are_without_them(get: Get, small: SmallArchive) -> 
     assert get(f"{HERE}/chart.json?{all_epochs}").json is None
 
 
-def test_a_person_leaves_an_epoch_out_and_brings_it_back(small: SmallArchive, tmp_path: Path) -> None:
+def test_an_epoch_is_left_out_and_restored_in_the_browser(small: SmallArchive, tmp_path: Path) -> None:
     from selenium.webdriver.common.by import By
 
     app = create_app(small.root, inbox=small.inbox)
@@ -120,7 +120,7 @@ def test_a_person_leaves_an_epoch_out_and_brings_it_back(small: SmallArchive, tm
         assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_of_all_points_they_are_those_of_a_search(small: SmallArchive) -> None:
+def test_statistics_of_all_points_equal_those_of_the_search(small: SmallArchive) -> None:
     """For known sources and for new ones, whose first point was selected because it was bright, with points that the search leaves out."""
     random, rows = np.random.default_rng(17), []
     for number in range(12):
@@ -143,7 +143,7 @@ def test_of_all_points_they_are_those_of_a_search(small: SmallArchive) -> None:
             assert found[figure] == pytest.approx(searched.loc[name, figure], rel=1e-12), (name, figure)
 
 
-def test_without_its_discovery_no_point_of_a_new_source_is_taken_for_selected(small: SmallArchive) -> None:
+def test_without_the_discovery_point_no_selection_bias_is_corrected(small: SmallArchive) -> None:
     archive = open_archive(small.root)
     points = [{"mjd": 61041.0 + k, "flux_jy": flux, "error_jy": 0.001, "flags": 0} for k, flux in enumerate((0.03, 0.012, 0.010, 0.011))]
     curves = {name: {"source_id": f"{name}01", "points": points} for name in (NEW_PREFIX, "S")}

@@ -158,7 +158,7 @@ def test_noise_rises_and_the_sky_stays(written: Written, fault: str) -> None:
     np.testing.assert_allclose(autos, expected, atol=4 * 2**-24 * 4 * 6600)
 
 
-def test_exchanged_cables_lose_the_sky_to_all_but_their_like(written: Written) -> None:
+def test_exchanged_feeds_correlate_only_with_each_other(written: Written) -> None:
     clean = written(SILENT)
     swapped = written(SILENT, "swapped_feeds:*:antenna=12+48")
     exactly_one = clean.with_any(12) ^ clean.with_any(48)
@@ -175,7 +175,7 @@ def test_exchanged_cables_lose_the_sky_to_all_but_their_like(written: Written) -
     np.testing.assert_allclose(ratio, np.broadcast_to(factors(clean, others)[rows], ratio.shape), rtol=ROUNDING)
 
 
-def test_exchanged_labels_and_exchanged_gains(written: Written) -> None:
+def test_exchanged_labels_and_gains_swap_the_right_receptors(written: Written) -> None:
     clean, labels = written(NOISY), written(NOISY, "swapped_feeds:*:antenna=12+48,how=labels")
     rows = clean.with_any(12, 48)
     np.testing.assert_array_equal(labels.data[:, :, rows], clean.data[:, :, rows][..., ::-1])

@@ -112,7 +112,7 @@ def test_a_gaussian_on_the_meridian_is_the_published_transform(written: Written)
     assert exponent.max() > 0.5
 
 
-def test_a_calibrators_flux_is_not_what_the_catalogue_says(written: Written) -> None:
+def test_a_calibrators_flux_differs_from_the_catalogue_by_the_factor(written: Written) -> None:
     clean, run = written(SILENT), written(SILENT, "calibrator_flux:*:calibrator=s,factor=1.15")
     cross = ~run.auto  # autocorrelations include the system's power
     np.testing.assert_allclose((run.data / clean.data)[:, :, cross], 1.15, rtol=5e-7)  # complex64
@@ -128,7 +128,7 @@ def test_a_calibrators_flux_is_not_what_the_catalogue_says(written: Written) -> 
     }  # fmt: skip
 
 
-def test_the_brightest_calibrator_is_meant_unless_one_is_named() -> None:
+def test_the_brightest_calibrator_is_used_unless_one_is_named() -> None:
     frequencies = np.array([1.32e9, 1.49e9])
     for text in ("calibrator_flux:*:factor=2", "calibrator_flux:*:factor=2,calibrator=3C138"):
         plain, changed, (chosen,) = strip(text)
@@ -163,7 +163,7 @@ def test_a_double_has_the_listed_centroid_and_total(written: Written) -> None:
     assert run.catalogue() == clean.catalogue()
 
 
-def test_an_offset_calibrator_stands_elsewhere(written: Written) -> None:
+def test_an_offset_calibrator_is_moved_by_the_given_offset(written: Written) -> None:
     clean, run = written(SILENT), written(SILENT, "calibrator_offset:*:calibrator=s,arcsec=8,pa_deg=200")
     (source,) = run.truth["sources"]
     position = SkyCoord(source["ra_deg"] * u.deg, source["dec_deg"] * u.deg)
@@ -216,7 +216,7 @@ def test_a_resolved_source_is_added_where_it_is_wanted(written: Written) -> None
     assert (run.truth["faults"][0]["name"], run.truth["faults"][0]["flux_jy"]) == (source["name"], 2.0)
 
 
-def test_without_a_place_it_is_near_the_middle_of_the_track() -> None:
+def test_without_a_position_a_source_is_near_the_middle_of_the_track() -> None:
     plain, changed, (chosen, other) = strip("resolved_source:*", "resolved_source:*:flux_jy=1")
     groups = schedule.schedule(STRIP)
     (middle,) = astrometry.meridian_icrs_rad([groups[1].mjd_mid], np.deg2rad(STRIP.dec_deg))

@@ -196,7 +196,7 @@ def test_gains_multiply_as_g1_conj_g2_and_match_the_truth(tmp_path: Path) -> Non
     np.testing.assert_allclose(g[:, 8], middle[:, 0], atol=2e-9)
 
 
-def test_gains_are_redrawn_a_little_from_night_to_night() -> None:
+def test_gains_change_a_little_from_night_to_night() -> None:
     o = SimulationOptions()
     box = instrument.build(o, array.build(o))
     frequencies, mjd = np.array([1.4e9]), np.array([61065.9])
@@ -245,7 +245,7 @@ def test_scrambled_order_is_the_same_data_in_other_rows(tmp_path: Path) -> None:
         np.testing.assert_allclose(by_row[1][key], value, rtol=1e-5)
 
 
-def test_header_variants(tmp_path: Path) -> None:
+def test_variants_of_headers_and_names_are_written(tmp_path: Path) -> None:
     o = replace(SMALL, negative_channel_width=True, fs_table=False, name_shift_s=-105.0)
     simulate(tmp_path / "odd", o)
     simulate(tmp_path / "plain", SMALL)

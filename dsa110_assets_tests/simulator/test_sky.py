@@ -101,7 +101,7 @@ def test_light_curves_flare_on_one_night_and_dip_on_half() -> None:
         assert np.sum(np.abs(dip - 1) < 0.01) == nights - dipped
 
 
-def test_several_calls_into_one_directory_make_one_run(tmp_path: Path) -> None:
+def test_several_calls_into_one_directory_add_up_to_one_run(tmp_path: Path) -> None:
     together = simulate(tmp_path / "together", replace(TINY, nights=3))
     separate = {}
     for night in range(3):
@@ -119,7 +119,7 @@ def test_several_calls_into_one_directory_make_one_run(tmp_path: Path) -> None:
     assert sorted(g["mjd_start"] for g in again["groups"]) == [g["mjd_start"] for g in again["groups"]]
 
 
-def test_3c138_transits_and_is_on_the_scale(tmp_path: Path) -> None:
+def test_3c138_transits_with_its_flux_on_the_scale(tmp_path: Path) -> None:
     truth = simulate(tmp_path, TINY)
     assert "0521+166" in truth["calibration"]["2026-01-26"]
     standard = next(s for s in truth["sources"] if s["name"] == "0521+166")
@@ -143,7 +143,7 @@ def test_3c454_transits_at_2226(tmp_path: Path) -> None:
     assert mjd % 1 * 24 == pytest.approx(22 + 26.9 / 60, abs=1.5 / 60)
 
 
-def test_where_no_calibrator_transits_a_synthetic_one_is_added(tmp_path: Path) -> None:
+def test_a_synthetic_calibrator_is_added_if_none_transits(tmp_path: Path) -> None:
     o = replace(TINY, start="2026-01-26T07:30:00", dec_deg=71.6)
     truth = simulate(tmp_path, o)
     assert "synthetic SIM J" in truth["calibration"]["2026-01-26"]

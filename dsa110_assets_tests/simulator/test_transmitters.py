@@ -36,7 +36,7 @@ def test_directions_are_those_of_azimuth_and_elevation() -> None:
 @pytest.mark.parametrize(
     "text", ["wide_rfi:*:start_s=0", "satellite:*:start_s=0", "satellite:*:start_s=0,rate_deg_s=0.05,elevation_deg=70"]
 )
-def test_a_baselines_response_is_the_average_over_its_channel_and_integration(text: str) -> None:
+def test_a_baselines_response_is_averaged_over_channel_and_time(text: str) -> None:
     """Against 400 x 400 phasors of the signal in one channel and integration, with the delay tracked as the sky turns.
 
     The closed form takes the delay's rate as constant and the same over the channel. Its change is below
@@ -86,7 +86,7 @@ def test_spectra_have_their_width_time_and_places() -> None:
     assert np.unique((hops > 0).sum(axis=0)).size > 1
 
 
-def test_the_truth_tells_what_is_touched(written) -> None:  # type: ignore[no-untyped-def]
+def test_the_truth_marks_the_affected_samples(written) -> None:  # type: ignore[no-untyped-def]
     """The samples that differ between runs with and without the fault are those in `touched`, only in the fault's group."""
     options = perfect(groups=2, antennas=3, restart_every=0)
     text = "satellite:1:width_mhz=20,power_jy=5,rate_deg_s=0.02"

@@ -50,18 +50,18 @@ def test_flux_is_brought_to_20_cm():
         {"frequency_hz": 3e9},  # VLASS: also an extrapolation
     ],
 )
-def test_what_sets_no_flux_scale(wrong):
+def test_unsuitable_catalogue_sources_do_not_calibrate(wrong):
     assert added(wrong) == ()
 
 
-def test_one_of_a_close_pair_is_none():
+def test_a_source_with_a_bright_companion_is_no_calibrator():
     """A second component 90 arcsec away with 10 % of the flux excludes a source; with 1 % it does not."""
     twin = {"name": "b", "source_id": "b", "dec_deg": GOOD["dec_deg"] + 90 / 3600}
     assert added({}, twin | {"flux_jy": 0.8}) == ()
     assert [one.name for one in added({}, twin | {"flux_jy": 0.08})] == [GOOD["name"]]
 
 
-def test_the_list_goes_first_but_an_unknown_flux_is_filled_in():
+def test_the_list_has_precedence_and_catalogues_fill_unknown_fluxes():
     """A catalogue entry of a listed calibrator adds nothing if the list has a flux; otherwise it supplies the flux."""
     listed = calibrators.find("3C138")
     assert added({"ra_deg": listed.ra_deg, "dec_deg": listed.dec_deg + 20 / 3600}) == ()
@@ -76,7 +76,7 @@ def test_the_list_goes_first_but_an_unknown_flux_is_filled_in():
     assert filled.anchor == f"catalogue:{GOOD['name']}"
 
 
-def test_the_table_gives_the_same_calibrators_back(tmp_path):
+def test_calibrators_survive_writing_and_reading_the_table(tmp_path):
     original = calibrator_catalog.of_sources(sources({}))
     frame = calibrator_catalog.to_frame(original)
     frame.to_parquet(tmp_path / "c.parquet")

@@ -66,7 +66,7 @@ def test_one_catalogue_in_every_form(tmp_path: Path, kind: str) -> None:
         ({"ra_deg": [1.0], "dec_deg": [2.0], "flux_jy": ["bright"]}, "numbers"),
     ],
 )
-def test_what_cannot_be_understood_is_refused(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
+def test_columns_that_cannot_be_understood_are_refused(tmp_path: Path, columns: dict[str, list[object]], message: str) -> None:
     path = tmp_path / "odd.csv"
     pd.DataFrame(columns).to_csv(path, index=False)
     with pytest.raises(ConfigurationError, match=message) as caught:
@@ -100,7 +100,7 @@ def sources(catalogue: str, ra: list[float], dec: list[float]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def test_merge_prefers_by_precedence_not_order_and_sees_across_zero_hours() -> None:
+def test_merge_follows_precedence_and_works_across_zero_hours() -> None:
     nvss = sources("NVSS", [359.9995, 20.0, 20.0 + 2 / 3600], [0.0, 10.0, 10.0])
     first = sources("FIRST", [0.0005, 30.0], [0.0, 80.0])  # 3.6 arcsec from NVSS0, over the 0 h line
     other = sources("OTHER", [30.0 + 20 / 3600], [80.0])  # 3.5 arcsec on the sky at declination 80

@@ -19,12 +19,12 @@ def find(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_name_as_it_is_written_is_that_one(name: str) -> None:
+def test_a_name_as_written_finds_its_source(name: str) -> None:
     assert find(name) == name
 
 
 @pytest.mark.parametrize("name", ["nvss j052024-161200", "NVSS_J052024-161200", " NVSSJ052024-161200"])
-def test_case_blanks_and_underscores_do_not_matter_where_nothing_else_is_meant(name: str) -> None:
+def test_case_blanks_and_underscores_are_ignored_in_unambiguous_names(name: str) -> None:
     assert find(name) == "NVSS J052024-161200"
 
 
@@ -32,21 +32,21 @@ def test_case_blanks_and_underscores_do_not_matter_where_nothing_else_is_meant(n
     ("name", "meant"),
     [("S11", ["S 11", "S1 1"]), ("s_11", ["S 11", "S1 1"]), ("psr j0024-7204a", SOURCES[:2]), ("PSRJ0024-7204A", SOURCES[:2])],
 )
-def test_a_name_that_may_be_either_is_refused_with_both(name: str, meant: list[str]) -> None:
+def test_ambiguous_names_are_refused_naming_all_candidates(name: str, meant: list[str]) -> None:
     with pytest.raises(NotFoundError) as refused:
         find(name)
     assert all(one in str(refused.value) for one in meant)
     assert "NVSS" not in str(refused.value)
 
 
-def test_an_alias_that_a_survey_s_sources_share_is_none_of_them() -> None:
+def test_an_alias_shared_by_many_calibrators_is_refused() -> None:
     """CJ2 is the alias of 135 calibrators; formerly the first of them was returned."""
     for alias in ("CJ2", "JVAS", "cj2"):
         with pytest.raises(NotFoundError, match=r"may be any of \d+ calibrators: 00"):
             calibrators.find(alias)
 
 
-def test_a_catalogue_s_calibrator_is_found_as_forgivingly_as_a_listed_one() -> None:
+def test_catalogue_calibrators_are_found_by_case_insensitive_names() -> None:
     from_catalogue = replace(
         calibrators.find("3C286"), name="NVSS J052024-161200", alias=None, standard=None, flux_20cm_jy=3.0, catalogue="NVSS"
     )
@@ -59,7 +59,7 @@ def test_a_catalogue_s_calibrator_is_found_as_forgivingly_as_a_listed_one() -> N
         )
 
 
-def test_the_very_name_goes_before_another_s_alias() -> None:
+def test_an_exact_name_has_precedence_over_an_alias() -> None:
     named = replace(calibrators.find("3C48"), name="3C286", alias=None, standard=None)
     assert calibrators.find("3C286", [*calibrators.load(), named]) is named
 

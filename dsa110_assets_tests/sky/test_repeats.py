@@ -40,33 +40,33 @@ def total_jy(*frames: pd.DataFrame) -> float:
 
 @pytest.mark.parametrize("apart_arcsec", [0.0, 0.5, 1.0, 2.0])
 @pytest.mark.parametrize("share", [1.0, 0.8])
-def test_two_releases_in_one_file(tmp_path: Path, apart_arcsec: float, share: float) -> None:
+def test_two_releases_in_one_file_count_once(tmp_path: Path, apart_arcsec: float, share: float) -> None:
     frame = read(tmp_path, "both", sky(), moved(sky(), 0.6 * apart_arcsec, 0.8 * apart_arcsec, share=share))
     assert (len(frame), frame.attrs["n_repeats"]) == (N, N)
     assert list(frame["name"]) == list(sky()["name"])
     assert total_jy(frame) == pytest.approx(sky()["flux_jy"].sum())
 
 
-def test_a_repeat_with_a_flux_goes_before_one_without(tmp_path: Path) -> None:
+def test_a_repeated_entry_with_a_flux_replaces_one_without(tmp_path: Path) -> None:
     frame = read(tmp_path, "both", sky().assign(flux_jy=np.nan), moved(sky(), 0.5))
     assert list(frame["name"]) == list(sky()["name"] + "b")
 
 
-def test_three_entries_in_a_row_leave_what_is_resolved(tmp_path: Path) -> None:
+def test_the_middle_one_of_three_close_entries_is_a_repeat(tmp_path: Path) -> None:
     """Entries are 2 arcsec apart: the middle one repeats the first, and the last is 4 arcsec from the first."""
     first = sky().head(1)
     frame = read(tmp_path, "three", first, moved(first, 2.0, suffix="b"), moved(first, 4.0, suffix="c"))
     assert list(frame["name"]) == ["S0", "S0c"]
 
 
-def test_how_near_depends_on_the_survey_s_beam(tmp_path: Path) -> None:
+def test_repeats_are_found_within_the_surveys_beam(tmp_path: Path) -> None:
     """5 arcsec apart: impossible in NVSS (45 arcsec), two components in FIRST."""
     assert len(read(tmp_path, "nvss", sky(), moved(sky(), 5.0))) == N
     assert len(read(tmp_path, "first", sky(), moved(sky(), 5.0))) == 2 * N
 
 
 @pytest.mark.parametrize("order", [("nvss", "first"), ("first", "nvss"), ("coarse", "fine"), ("fine", "coarse")])
-def test_a_double_that_the_other_catalogue_blends(tmp_path: Path, order: tuple[str, str]) -> None:
+def test_a_double_blended_in_another_catalogue_counts_once(tmp_path: Path, order: tuple[str, str]) -> None:
     """Two lobes 20 and 30 arcsec on either side have 60 and 40 % of the flux; the other catalogue has one entry at their centroid, beyond
     the matching radius."""
     lobes = (moved(sky(), 20, suffix="e", share=0.6), moved(sky(), -30, suffix="w", share=0.4))
@@ -74,7 +74,7 @@ def test_a_double_that_the_other_catalogue_blends(tmp_path: Path, order: tuple[s
     assert total_jy(*frames) == pytest.approx(sky()["flux_jy"].sum(), rel=0.01)
 
 
-def test_what_a_coarse_survey_blends_into_a_brighter_source_is_not_added(tmp_path: Path) -> None:
+def test_sources_blended_in_a_coarse_survey_are_not_added(tmp_path: Path) -> None:
     nvss, first = read(tmp_path, "nvss", sky()), read(tmp_path, "first", sky(), moved(sky(), 30.0, share=0.1))
     assert total_jy(nvss, first) == pytest.approx(sky()["flux_jy"].sum())
 
@@ -85,7 +85,7 @@ def test_two_files_of_one_name_are_two_catalogues(tmp_path: Path) -> None:
     assert total_jy(*frames) == pytest.approx(sky()["flux_jy"].sum())
 
 
-def test_real_neighbours_stay(tmp_path: Path) -> None:
+def test_real_neighbours_are_kept(tmp_path: Path) -> None:
     near, far = read(tmp_path, "near", moved(sky(), 4.0)), read(tmp_path, "far", sky())
     assert len(read(tmp_path, "pairs", sky(), moved(sky(), 4.0))) == 2 * N
     assert total_jy(far, near) == pytest.approx(sky()["flux_jy"].sum())  # two catalogues: one source
@@ -94,7 +94,7 @@ def test_real_neighbours_stay(tmp_path: Path) -> None:
     assert total_jy(read(tmp_path, "nvss", sky()), read(tmp_path, "first", moved(sky(), 30.0, share=3))) > 3 * sky()["flux_jy"].sum()
 
 
-def test_steep_sources_of_a_low_frequency_are_the_same_ones(tmp_path: Path) -> None:
+def test_steep_low_frequency_sources_are_recognised_as_repeats(tmp_path: Path) -> None:
     nvss, tgss = read(tmp_path, "nvss", sky()), read(tmp_path, "tgss", moved(sky(), 6.0, share=(147.5 / 1400) ** -0.9))
     assert total_jy(nvss, tgss) == pytest.approx(sky()["flux_jy"].sum())
     assert total_jy(tgss, nvss) == pytest.approx(sky()["flux_jy"].sum() * (147.5 / 1400) ** -0.2)

@@ -37,7 +37,7 @@ def test_a_file_may_be_named_after_its_survey_or_frequency(tmp_path: Path, form:
 
 
 @pytest.mark.parametrize("name", ["list.csv", "first_list.csv", "my-first-nvss.csv", "racs.csv", "racs-low3.csv", "askap943.csv"])
-def test_a_name_that_tells_nothing_is_not_guessed_at(tmp_path: Path, name: str) -> None:
+def test_a_catalogue_without_a_known_frequency_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match="at which frequency") as refused:
         read(tmp_path, GENERIC, name)
     for remedy in ("frequency_mhz", "@943.5MHz.csv", f"DSA110_CATALOGUE_FREQUENCIES_MHZ='{{\"{name}\": 943.5}}'"):
@@ -59,13 +59,13 @@ def test_its_own_spectral_index_is_used_where_a_row_has_one(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("prefix", ["TGSSADR", "SUMSS ", "VLASS1QLCIR ", "RACS-MID1 ", "NVSS ", "FIRST ", "GLEAM "])
-def test_sources_named_after_a_survey_are_its(tmp_path: Path, prefix: str) -> None:
+def test_survey_frequencies_follow_from_source_names(tmp_path: Path, prefix: str) -> None:
     mhz = {"T": 147.5, "S": 843, "V": 3000, "R": 1367.5, "N": 1400, "F": 1400, "G": 200}[prefix[0]]
     frame = GENERIC.assign(name=[f"{prefix}J052024.0+161200"])
     assert read(tmp_path, frame, "list.csv") == pytest.approx((1400 / mhz) ** -0.7)
 
 
-def test_what_contradicts_itself_is_refused(tmp_path: Path) -> None:
+def test_contradictory_frequencies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"the setting says 1400 MHz, but it is called TGSS, at 147.5 MHz"):
         read(tmp_path, GENERIC, "tgss.csv", told_mhz=1400)
     with pytest.raises(ConfigurationError, match=r"it is called TGSS.*names of SUMSS"):

@@ -67,7 +67,7 @@ def test_3c454_is_variable_and_anchored_to_the_list() -> None:
     np.testing.assert_allclose(blazar.flux_jy([1.4e9, 2.8e9]), [10.0, 10.0 * 2**-0.7])
 
 
-def test_a_wrong_name_gets_the_nearest_ones() -> None:
+def test_an_unknown_name_is_refused_with_the_nearest_ones() -> None:
     with pytest.raises(NotFoundError, match=r"3C28.*nearest.*3C28[89]"):
         calibrators.find("3C28")
 
@@ -114,6 +114,6 @@ def test_selection_by_distance_works_across_zero_hours_and_at_the_pole() -> None
     assert sky.select(sky.flux_jy >= 2.0).flux_at([1.4e9]).shape == (0, 1)
 
 
-def test_a_model_refuses_what_is_not_finite() -> None:
+def test_a_model_refuses_values_that_are_not_finite() -> None:
     with pytest.raises(ValueError, match="flux_jy"):
         model.SkyModel(("a",), np.zeros(1), np.zeros(1), np.array([np.nan]), np.zeros(1))

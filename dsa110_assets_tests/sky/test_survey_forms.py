@@ -23,7 +23,7 @@ def is_right(frame: pd.DataFrame, mhz: float, jy: float = JY) -> None:
 
 
 @pytest.mark.parametrize("what", TEXTS)
-def test_texts_of_the_surveys(tmp_path: Path, what: str) -> None:
+def test_text_tables_of_surveys_are_read(tmp_path: Path, what: str) -> None:
     name, content, mhz, source = TEXTS[what]
     frame = catalogues.read_catalogue(text(tmp_path, name, content, "utf-16" if what == "16-bit text" else "utf-8"))
     is_right(frame, mhz)
@@ -34,14 +34,14 @@ def test_texts_of_the_surveys(tmp_path: Path, what: str) -> None:
     is_right(catalogues.read_catalogue(packed), mhz)
 
 
-def test_rows_that_vlass_does_not_believe_are_left_out(tmp_path: Path) -> None:
+def test_unreliable_rows_of_surveys_are_left_out(tmp_path: Path) -> None:
     name, content, *_ = TEXTS["VLASS, CIRADA"]
     assert len(catalogues.read_catalogue(text(tmp_path, name, content))) == 1
     name, content, *_ = TEXTS["RACS-low Gaussians"]
     np.testing.assert_allclose(catalogues.read_catalogue(text(tmp_path, name, content))["flux_jy"], [0.12, 0.08])
 
 
-def test_a_table_with_its_readme(tmp_path: Path) -> None:
+def test_a_table_with_its_readme_is_read(tmp_path: Path) -> None:
     (tmp_path / "ReadMe").write_text(
         "VIII/65  1.4GHz NRAO VLA Sky Survey (NVSS)  (Condon+ 1998)\n"
         + "=" * 80
@@ -89,7 +89,7 @@ def test_fits_tables(tmp_path: Path, columns: list[tuple[str, float, str | None]
     is_right(catalogues.read_catalogue(packed), mhz)
 
 
-def test_a_column_that_is_there_twice_is_not_chosen_from(tmp_path: Path) -> None:
+def test_duplicate_columns_are_refused(tmp_path: Path) -> None:
     columns = [column("RA", 10.0, "deg"), column("DEC", DEC, "deg"), column("RB", RA, "deg"), column("S1.4", JY, "Jy")]
     for second in ("RA", "Ra"):
         fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "t.fits", overwrite=True)
@@ -137,7 +137,7 @@ def test_gleam_x_says_its_spectral_index(tmp_path: Path) -> None:
     assert frame.loc[0, "spectral_index"] == -0.9
 
 
-def test_vizier_s_fits(tmp_path: Path) -> None:
+def test_fits_tables_of_vizier_are_read(tmp_path: Path) -> None:
     columns = [
         fits.Column("NVSS", "14A", array=["052024-161200"]), fits.Column("RAJ2000", "11A", unit='"h:m:s"', array=["05 20 24.00"]),
         fits.Column("DEJ2000", "11A", unit='"d:m:s"', array=["-16 12 00.0"]), column("S1.4", 120.0, "mJy"),
@@ -146,7 +146,7 @@ def test_vizier_s_fits(tmp_path: Path) -> None:
     is_right(catalogues.read_catalogue(tmp_path / "asu.fit"), 1400)
 
 
-def test_vizier_s_votable(tmp_path: Path) -> None:
+def test_votables_of_vizier_are_read(tmp_path: Path) -> None:
     units = {"_RAJ2000": "", "NVSS": "", "RAJ2000": "&quot;h:m:s&quot;", "DEJ2000": "&quot;d:m:s&quot;", "S1.4": "mJy"}
     fields = "".join(f'<FIELD name="{name}" datatype="char" arraysize="*" unit="{unit}"/>' for name, unit in units.items())
     cells = "".join(f"<TD>{cell}</TD>" for cell in ("", "052024-161200", "05 20 24.00", "-16 12 00.0", "120.0"))
@@ -159,7 +159,7 @@ def test_vizier_s_votable(tmp_path: Path) -> None:
     is_right(catalogues.read_catalogue(path), 1400)
 
 
-def test_what_a_service_cut_off_is_refused(tmp_path: Path) -> None:
+def test_truncated_query_results_are_refused(tmp_path: Path) -> None:
     Table({"ra_deg": [RA], "dec_deg": [DEC], "flux_jy": [JY]}).write(tmp_path / "tap.vot", format="votable")
     complete = (tmp_path / "tap.vot").read_text()
     (tmp_path / "tap.vot").write_text(complete.replace("<TABLE", '<INFO name="QUERY_STATUS" value="OVERFLOW"/><TABLE', 1))
@@ -168,7 +168,7 @@ def test_what_a_service_cut_off_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["fits", "votable", "ascii.ecsv", "parquet"])
-def test_no_rows_in_any_format(tmp_path: Path, kind: str) -> None:
+def test_catalogues_without_rows_are_refused_in_any_format(tmp_path: Path, kind: str) -> None:
     table = Table({"ra_deg": [RA], "dec_deg": [DEC], "flux_jy": [JY]})[:0]
     if kind == "parquet":
         table.to_pandas().to_parquet(tmp_path / "none")
@@ -178,7 +178,7 @@ def test_no_rows_in_any_format(tmp_path: Path, kind: str) -> None:
         catalogues.read_catalogue(tmp_path / "none")
 
 
-def test_a_source_finder_s_fits_says_its_frequency(tmp_path: Path) -> None:
+def test_the_frequency_in_a_source_finders_fits_is_read(tmp_path: Path) -> None:
     table = fits.BinTableHDU.from_columns([column("RA", RA, "deg"), column("DEC", DEC, "deg"), column("Total_flux", JY, "Jy")])
     table.header["FREQ0"] = 888e6
     table.writeto(tmp_path / "out.fits")
@@ -199,7 +199,7 @@ def test_masked_cells(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_may_be_misread_is_refused_in_one_sentence(tmp_path: Path, what: str) -> None:
+def test_ambiguous_catalogues_are_refused_in_one_sentence(tmp_path: Path, what: str) -> None:
     name, content, says = REFUSED[what]
     with pytest.raises(ConfigurationError, match=says) as refused:
         catalogues.read_catalogue(text(tmp_path, name, content, "latin-1"))

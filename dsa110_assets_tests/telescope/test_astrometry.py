@@ -76,7 +76,7 @@ def test_of_date_differs_from_icrs_by_arcminutes() -> None:
     assert 8.0 < largest_arcmin < 9.0
 
 
-def test_apparent_and_back() -> None:
+def test_apparent_places_are_inverted() -> None:
     ra, dec = astrometry.icrs_to_apparent_rad(*C3286, MJD)
     back = astrometry.apparent_to_icrs_rad(ra, dec, MJD)
     np.testing.assert_allclose(back[0], C3286[0], atol=1e-10)
@@ -179,7 +179,7 @@ def test_lmn_is_a_unit_vector_and_zero_at_the_centre() -> None:
     assert abs(north[1] - np.sin(1e-3)) < 1e-15
 
 
-def test_separation() -> None:
+def test_separations_are_accurate_at_all_scales() -> None:
     assert astrometry.separation_deg(0.0, 0.0, np.pi, 0.0) == pytest.approx(180)
     assert astrometry.separation_deg(6.283185, 0.1, 0.0000003, 0.1) < 1e-4
     tiny = astrometry.separation_deg(1.0, 0.5, 1.0, 0.5 + 1e-9)

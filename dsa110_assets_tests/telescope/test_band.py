@@ -39,7 +39,7 @@ def test_wrong_arguments_are_refused(call) -> None:  # type: ignore[no-untyped-d
         call()
 
 
-def test_subband_of_every_channel() -> None:
+def test_every_channel_belongs_to_its_subband() -> None:
     for subband in range(16):
         assert {band.subband_of(f) for f in band.subband_frequencies_hz(subband, 384)} == {subband}
 

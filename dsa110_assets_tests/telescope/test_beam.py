@@ -37,7 +37,7 @@ def test_power_is_the_aperture_integral(angle_deg: float) -> None:
     assert abs(beam.power(angle_deg, 1.4e9) - (field / (np.pi * a**2)) ** 2) < 1e-10
 
 
-def test_broadcasts_and_edges() -> None:
+def test_power_broadcasts_and_handles_edges() -> None:
     response = beam.power(np.array([[0.0], [1.0], [91.0], [np.nan]]), np.array([1.3e9, 1.5e9]))
     assert response.shape == (4, 2)
     np.testing.assert_array_equal(response[0], 1)

@@ -8,7 +8,7 @@ import pytest
 from dsa110_assets.telescope import astrometry, site, timegrid
 
 
-def test_cadence() -> None:
+def test_integration_and_group_lengths_are_those_of_the_telescope() -> None:
     """96 x 0.134217728 s; 24 integrations; 309.238 s (facts, to 1 ms)."""
     assert abs(timegrid.INTEGRATION_S - 12.884901888) < 1e-12
     assert abs(timegrid.GROUP_S - 309.238) < 1e-3
@@ -23,7 +23,7 @@ def test_cadence() -> None:
         ("2024-02-29T00:00:00", "2024-02-29T00:00", "2024-02-29T00:00", "2024-02-29"),
     ],
 )
-def test_keys(moment: str, observation: str, hour: str, night: str) -> None:
+def test_partition_keys_follow_from_times(moment: str, observation: str, hour: str, night: str) -> None:
     when = datetime.fromisoformat(moment).replace(tzinfo=UTC)
     mjd = timegrid.datetime_to_mjd(when)
     # An MJD is stored to 6e-7 s; whole seconds must not fall into the window before.
@@ -40,12 +40,12 @@ def test_mjd_epoch() -> None:
 
 
 @pytest.mark.parametrize("key", ["2026-01-25T22:26", "2026-01-25 22:25", "2026-1-25", "2026-01-25T22:25:00", "", "x"])
-def test_what_is_no_key_is_refused(key: str) -> None:
+def test_invalid_partition_keys_are_refused(key: str) -> None:
     with pytest.raises(ValueError, match="no partition key"):
         timegrid.parse_key(key)
 
 
-def test_mean_sidereal_time_is_that_of_the_stars_to_what_it_leaves_out() -> None:
+def test_mean_sidereal_time_agrees_within_its_neglected_terms() -> None:
     """Against apparent sidereal time: UT1 - UTC is below 0.9 s (0.0038 deg), nutation in right ascension below 1.2 s (0.005 deg)."""
     times_mjd = np.linspace(58849.0, 61400.0, 50)
     apparent_deg = np.rad2deg(astrometry.apparent_lst_rad(times_mjd))

@@ -69,7 +69,7 @@ def test_corrected_data_are_the_skys_prediction(transit: Transit, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_options_make_the_tables_that_are_asked_for(transit: Transit, tmp_path: Path) -> None:
+def test_options_make_the_requested_tables(transit: Transit, tmp_path: Path) -> None:
     """All of them correct the data in the same way: total gains agree for a steady instrument, and this one drifts only by 1 % a day."""
     vis = measurement_set.mapped(transit.ms)
     reference_gains, good = total_gains(vis, [caltables.read(path) for path in transit.solved.paths])
@@ -92,7 +92,7 @@ def test_options_make_the_tables_that_are_asked_for(transit: Transit, tmp_path: 
         assert np.quantile(np.abs(ratio - 1), 0.95) < 0.03, name
 
 
-def test_a_model_in_place_of_a_calibrator(transit: Transit, tmp_path: Path) -> None:
+def test_a_model_can_replace_the_calibrator(transit: Transit, tmp_path: Path) -> None:
     made = calibrate(transit.ms, tmp_path / "a", None, FAST, model=transit.catalogue)
     assert made.figures["flux_ratio"] == pytest.approx(1, abs=0.01)
     planned = calibrate(transit.ms, tmp_path / "b", None, FAST, dry_run=True)
@@ -115,7 +115,7 @@ def test_applied_data_are_casas(transit: Transit, tmp_path: Path) -> None:
     assert off.max() < 1e-5
 
 
-def test_what_does_not_fit_is_refused_by_name(transit: Transit, tmp_path: Path) -> None:
+def test_tables_that_do_not_fit_are_refused_by_name(transit: Transit, tmp_path: Path) -> None:
     b, g = (caltables.read(path) for path in transit.solved.paths)
     shifted_set = tmp_path / "other.ms"
     vis = measurement_set.read(transit.ms)

@@ -79,7 +79,7 @@ class TestTransits:
             assert group.times_mjd[0] <= found <= group.times_mjd[-1]
         assert len(select(tmp_path, GroupSelection(calibrator="TEST", around_min=4)).groups) == 6
 
-    def test_across_midnight(self, known: list[Calibrator], tmp_path: Path) -> None:
+    def test_groups_across_midnight_are_selected(self, known: list[Calibrator], tmp_path: Path) -> None:
         """The calibrator transits 10 s before midnight UTC, in a group that starts 100 s before it; the next group starts after it."""
         midnight = 61066.0
         ra_deg = 100.0
@@ -95,7 +95,7 @@ class TestTransits:
         taken = select(tmp_path, GroupSelection(calibrator="TEST", around_min=4)).groups
         assert [group.observation for group, _ in taken] == ["2026-01-25T23:50", "2026-01-25T23:55", "2026-01-26T00:00"]
 
-    def test_twice_in_a_utc_day(self, known: list[Calibrator], tmp_path: Path) -> None:
+    def test_two_transits_in_one_utc_day_are_found(self, known: list[Calibrator], tmp_path: Path) -> None:
         """A sidereal day is 236 s shorter: a source that transits 100 s after midnight transits again 136 s before the next midnight."""
         day = 61065.0
         ra_deg = 100.0
@@ -107,7 +107,7 @@ class TestTransits:
         transits = [transit for _, transit in select(tmp_path, selection).groups]
         assert np.allclose((np.array(transits) - day) * 86400, [100, 86400 - 136], atol=1.0)
 
-    def test_a_calibrator_outside_the_beam_is_said_to_be(self, known: list[Calibrator], tmp_path: Path) -> None:
+    def test_a_calibrator_outside_the_beam_is_refused_with_the_reason(self, known: list[Calibrator], tmp_path: Path) -> None:
         known.append(Calibrator("TEST", None, 100.0, 20.0, 5.0, "A", "P", None, False))
         self.write(tmp_path, [transit_mjd(100.0, 20.0, 61065.5) - 100 / 86400])
         with pytest.raises(NotFoundError, match=r"TEST transits at .* outside the beam .* declination 16.27"):
@@ -140,7 +140,7 @@ def test_a_set_is_what_the_graph_writes_and_says_what_it_came_from(tiny_run: Pat
     assert len(list(out.iterdir())) == 2
 
 
-def test_what_no_tool_made_is_not_replaced(tiny_run: Path, tmp_path: Path) -> None:
+def test_directories_that_no_tool_made_are_not_replaced(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "20260125T2225.ms").mkdir()
     with pytest.raises(ConfigurationError, match=r"no tool made it"):
         convert(tiny_run, tmp_path, GroupSelection(calibrator=CALIBRATOR), n_subbands=SUBBANDS, force=True)

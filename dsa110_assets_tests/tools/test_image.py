@@ -58,7 +58,7 @@ def fluxes(tile: TileImage, vis: Visibilities, sources: list[tuple[float, float,
     return out
 
 
-def test_an_image_is_the_graphs_and_on_disk_whole(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
+def test_an_image_equals_the_graphs_and_is_complete_on_disk(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
     made = image(ms, tmp_path / "a", OPTIONS)
     truth = make_tile(measurement_set.mapped(ms), OPTIONS, sky_model.from_frame(read_sources([])))
     assert np.array_equal(made.tile.image, truth.image)
@@ -77,7 +77,7 @@ def test_an_image_is_the_graphs_and_on_disk_whole(ms: Path, vis: Visibilities, t
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_quick_look_is_as_good_as_it_says(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
+def test_a_quick_look_has_the_stated_accuracy(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
     full = make_tile(vis, OPTIONS)
     look = image(ms, tmp_path / "quick", quick(OPTIONS)).tile
     for (ratio, away), (_, _, flux) in zip(fluxes(look, vis), SOURCES, strict=True):
@@ -87,7 +87,7 @@ def test_a_quick_look_is_as_good_as_it_says(ms: Path, vis: Visibilities, tmp_pat
     assert look.rms_jy < 1.5 * full.rms_jy
 
 
-def test_a_bright_source_that_drifts_through_the_beam_leaves_a_quick_look_its_noise(tmp_path: Path) -> None:
+def test_a_drifting_bright_source_does_not_raise_a_quick_looks_noise(tmp_path: Path) -> None:
     """Over a whole group a source at the half-power point changes by a tenth; for 40 Jy that is a hundred times the noise."""
     sources = [(0.3, 0.9, 40.0), (-0.4, -0.3, 0.6), (0.1, 0.2, 0.3)]
     vis = observe(sources, n_antennas=20, n_channels=1, noise_jy=0.3, primary_beam=True, smeared=True)
@@ -99,7 +99,7 @@ def test_a_bright_source_that_drifts_through_the_beam_leaves_a_quick_look_its_no
         assert away < 0.1
 
 
-def test_parts_of_the_data(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
+def test_parts_of_the_data_are_imaged(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
     centre = tuple(np.rad2deg(position_rad(vis.phase_centres_rad[0], 0.1, 0.1)))
     part = Part(subbands=(1, 2), times=(2, 5), phase_centre_deg=centre)
     made = image(ms, tmp_path / "a", OPTIONS, part, catalogues=None).tile  # the data hold no calibrator
@@ -117,7 +117,7 @@ def test_parts_of_the_data(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
-def test_stokes_q_is_a_tenth(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
+def test_stokes_q_is_a_tenth_of_the_flux(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
     made = image(ms, tmp_path / "q", OPTIONS, Part(stokes="Q"))
     for (ratio, _), (_, _, flux) in zip(fluxes(made.tile, vis), SOURCES[:2], strict=False):
         assert abs(ratio - 0.1) < 0.002 + 4 * made.tile.rms_jy / flux
@@ -125,7 +125,7 @@ def test_stokes_q_is_a_tenth(ms: Path, vis: Visibilities, tmp_path: Path) -> Non
         assert (hdus[0].header["CTYPE4"], hdus[0].header["CRVAL4"]) == ("STOKES", 2.0)
 
 
-def test_masks_limit_what_is_cleaned(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
+def test_masks_limit_cleaning(ms: Path, vis: Visibilities, tmp_path: Path) -> None:
     centre = vis.phase_centres_rad[0]
     lines = ["name,ra_deg,dec_deg,flux_jy"]
     for number, (east, north, flux) in enumerate(SOURCES[:2]):
@@ -162,7 +162,7 @@ def test_a_cube_has_every_subband_on_one_grid_at_one_beam(ms: Path, vis: Visibil
         assert cube[plane, middle, middle] == pytest.approx(2.0 * made.tiles[number].primary_beam[middle, middle], abs=0.03 + 4 * rms)
 
 
-def test_what_cannot_be_imaged_is_refused(vis: Visibilities, tmp_path: Path) -> None:
+def test_sets_that_cannot_be_imaged_are_refused(vis: Visibilities, tmp_path: Path) -> None:
     raw = tmp_path / "raw.ms"
     measurement_set.write(vis, raw)
     with pytest.raises(BadDataError, match=r"raw.ms: DATA is not in Jy.*dsa110 apply"):
@@ -175,7 +175,7 @@ def test_what_cannot_be_imaged_is_refused(vis: Visibilities, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failure_leaves_nothing(vis: Visibilities, tmp_path: Path) -> None:
+def test_a_failure_leaves_no_files(vis: Visibilities, tmp_path: Path) -> None:
     dead = tmp_path / "dead.ms"
     measurement_set.write(replace(vis, flags=np.ones_like(vis.flags)), dead, unit="Jy")
     with pytest.raises((BadDataError, SilentWrongnessError)):

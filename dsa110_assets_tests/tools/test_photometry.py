@@ -107,7 +107,7 @@ def test_adaptive_spectra_are_right_within_errors(made: Made, tmp_path: Path) ->
         photometry(made.tiles, tmp_path / "x.csv", Sources(made.positions), adaptive_snr=5.0)
 
 
-def test_a_mosaic_is_the_graphs_coadd_with_true_fluxes(made: Made, tmp_path: Path) -> None:
+def test_a_mosaic_equals_the_graphs_coadd_with_true_fluxes(made: Made, tmp_path: Path) -> None:
     done = mosaic(made.tiles, tmp_path / "all")
     inputs = []
     for tile in made.tiles:
@@ -144,7 +144,7 @@ def test_mosaics_around_a_direction_and_a_transit(made: Made, tmp_path: Path, mo
     assert not (tmp_path / "t").exists()
 
 
-def test_what_cannot_be_measured_is_refused_by_name(made: Made, tmp_path: Path) -> None:
+def test_sources_that_cannot_be_measured_are_refused_by_name(made: Made, tmp_path: Path) -> None:
     outside = tmp_path / "outside.csv"
     outside.write_text("name,ra_deg,dec_deg\nin,{},{}\nlost,10.0,-20.0\n".format(*made.places[0]))
     with pytest.raises(BadDataError, match=r"outside.csv: lost at 10.0000, -20.0000 deg is outside .*first; .*--skip-outside"):

@@ -75,7 +75,7 @@ def test_indices_are_those_of_the_sources(vis: Visibilities, tmp_path: Path) -> 
     assert np.isnan(planes["image.tt0"][~np.isfinite(planes["image.tt1"])]).all()
 
 
-def test_what_has_no_index_is_refused(vis: Visibilities, tmp_path: Path) -> None:
+def test_data_without_a_spectral_index_are_refused(vis: Visibilities, tmp_path: Path) -> None:
     path = tmp_path / "a.ms"
     channels = vis.frequencies_hz.size // 16
     one_subband = replace(

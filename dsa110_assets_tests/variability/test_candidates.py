@@ -56,7 +56,7 @@ def test_flare_and_dip_are_found_and_nothing_else(epochs) -> None:
     assert out.loc["NVSS_0011", "deviation"] < 0
 
 
-def test_a_dip_of_most_nights_needs_the_catalogue_to_be_told_from_a_flare() -> None:
+def test_the_catalogue_distinguishes_a_dip_of_most_nights_from_a_flare() -> None:
     """Quiet, low, low: from three fluxes alone this is a flare; the catalogue's flux shows which level is the quiet one."""
     flux = steady(np.random.default_rng(1), 30, 3)
     flux[5] = [1.0, 0.5, 0.45]
@@ -66,7 +66,7 @@ def test_a_dip_of_most_nights_needs_the_catalogue_to_be_told_from_a_flare() -> N
     assert with_catalogue.loc["NVSS_0005", "kind"] == "ese"
 
 
-def test_a_source_off_both_ways_is_variable() -> None:
+def test_a_source_that_varies_both_ways_is_variable() -> None:
     flux = steady(np.random.default_rng(2), 30, 20)
     flux[3] += 0.5 * np.sin(np.arange(20))
     out = find_variables(curves(flux, 0.05), OPTIONS).set_index("source_id")
@@ -82,7 +82,7 @@ def test_bright_sources_with_percent_errors_are_not_candidates() -> None:
     assert (out["kind"] == "").all()
 
 
-def test_small_changes_beyond_doubt_are_found_where_errors_allow() -> None:
+def test_significant_small_changes_are_found_with_small_errors() -> None:
     """A single rise by 12 % and a slow fall by 15 % are found among 40 sources with errors of 1 %, but not with errors of 4 %.
 
     In 20 skies of 200 constant sources with errors of 1 %, there is no spurious small change.
@@ -201,7 +201,7 @@ def test_injected_changes_are_recovered_when_they_should_be() -> None:
     assert figures["completeness_ese"] > 0.8
 
 
-def test_what_a_bright_neighbour_explains_is_no_candidate() -> None:
+def test_changes_beside_a_bright_neighbour_are_no_candidates() -> None:
     """A new 20 mJy source that comes and goes is a transient if isolated, and a sidelobe beside 2 Jy (1.5 % of that: 30 mJy)."""
     flux = np.array([[2.0, 2.0, 2.0], [0.5, 0.5, 0.5], [0.001, 0.02, 0.02]])
     names = ["NVSS_bright", "NVSS_other", "DSA_J002000.0+160000"]

@@ -50,7 +50,7 @@ def test_a_source_far_above_the_limit_once_stays_variable() -> None:
     assert significance.p_deviation(metrics.deviation, metrics.n)[0] < 1e-14
 
 
-def test_others_and_single_points_stay_as_they_are() -> None:
+def test_known_sources_and_single_points_are_not_corrected() -> None:
     rng = np.random.default_rng(1)
     flux = discovered(rng, 3.0, 20)
     np.testing.assert_array_equal(corrected(flux, new=False), flux)
@@ -58,6 +58,6 @@ def test_others_and_single_points_stay_as_they_are() -> None:
     np.testing.assert_array_equal(corrected(flux), flux)
 
 
-def test_a_flux_just_below_the_limit_says_nothing_and_a_lower_one_is_no_discovery() -> None:
+def test_a_first_flux_near_the_limit_is_replaced_and_a_lower_one_kept() -> None:
     flux = np.array([[4.5, 1.0, 2.0, 3.0], [3.5, 1.0, 2.0, 3.0]]) * ERROR_JY
     np.testing.assert_allclose(corrected(flux), np.array([[2.0, 1.0, 2.0, 3.0], [3.5, 1.0, 2.0, 3.0]]) * ERROR_JY)

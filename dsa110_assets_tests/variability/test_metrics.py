@@ -64,7 +64,7 @@ def test_missing_points_are_left_out_and_short_curves_are_nan() -> None:
 
 
 @pytest.mark.parametrize("flux", [[1.0, np.nan, 2.0, 5.0, 0.5], [1.0, np.nan], [np.nan], []])
-def test_of_one_curve_they_are_those_of_many(flux: list[float]) -> None:
+def test_metrics_of_one_curve_equal_those_of_many(flux: list[float]) -> None:
     error = np.linspace(0.1, 0.3, len(flux))
     single, ragged = curve_metrics(np.array(flux), error), ragged_metrics(np.array(flux), error, np.array([0, len(flux)]))
     for of_single, of_ragged in zip(single, ragged, strict=True):
@@ -111,7 +111,7 @@ def test_tiny_probabilities_keep_their_precision() -> None:
     np.testing.assert_allclose(significance.p_pair(vs, 2), erfc(vs / np.sqrt(2)), rtol=1e-9)
 
 
-def test_eta_anchors() -> None:
+def test_eta_has_known_probabilities() -> None:
     """Chi squared with N - 1 degrees of freedom: a constant source has eta > 2.5 in 8 % at N = 3, 0.7 % at 10, 0.009 % at 24."""
     np.testing.assert_allclose(significance.p_eta(2.5, [3, 10, 24]), [0.082, 0.0074, 8.7e-5], rtol=0.01)
     assert np.isnan(significance.p_eta(1.0, 1))

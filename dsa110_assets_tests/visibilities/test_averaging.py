@@ -28,7 +28,7 @@ def test_channels_are_averaged_up_to_a_width(n_channels: int, width_hz: float, e
 
 
 @pytest.mark.parametrize(("channels", "times"), [(1, 1), (4, 1), (1, 3), (8, 3), (16, 7), (2, 100)])
-def test_weighted_mean_of_what_is_not_flagged(vis, channels: int, times: int) -> None:  # type: ignore[no-untyped-def]
+def test_averages_are_weighted_means_of_unflagged_samples(vis, channels: int, times: int) -> None:  # type: ignore[no-untyped-def]
     """numpy.average bin by bin; float32 weights and complex64 data: 1e-6."""
     got = averaging.average(vis, channels, times)
     w = np.where(vis.flags, 0, vis.weights).astype(float)
@@ -71,7 +71,7 @@ def test_averaged_model_matches_averaged_data(observe, meridian_radec, tmp_path)
     assert np.abs(averaged.data[:, ~vis.is_auto]).min() < 0.9
 
 
-def test_wrong_requests(vis) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_requests_are_refused(vis) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="divide"):
         averaging.average(vis, 5)
     with pytest.raises(ValueError, match="common phase centre"):

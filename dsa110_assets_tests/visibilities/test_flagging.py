@@ -57,7 +57,7 @@ def test_autos_are_flagged_and_kept(noisy) -> None:  # type: ignore[no-untyped-d
     assert flagged.flags[:, :, missing].all()
 
 
-def test_clip(noisy) -> None:  # type: ignore[no-untyped-def]
+def test_amplitudes_above_the_clip_limit_are_flagged(noisy) -> None:  # type: ignore[no-untyped-def]
     def burst(data) -> None:  # type: ignore[no-untyped-def]
         data[5, 4, 20, 0] = 0.6j
         data[5, 4, 21, 0] = 0.49
@@ -68,7 +68,7 @@ def test_clip(noisy) -> None:  # type: ignore[no-untyped-def]
     assert report.causes["clip"] == pytest.approx(1 / (24 * 28 * 32 * 2))
 
 
-def test_dead_receptors(noisy) -> None:  # type: ignore[no-untyped-def]
+def test_receptors_that_write_zeros_are_flagged(noisy) -> None:  # type: ignore[no-untyped-def]
     """Antenna 3 writes zeros in 98 % of its XX samples and is dead; antenna 5 in 60 %, and is alive. YY is unaffected."""
     rng = np.random.default_rng(1)
 
@@ -141,7 +141,7 @@ def test_noise_free_sources_are_not_rfi(observe, meridian_radec, tmp_path) -> No
         (np.s_[2:16, 9, 30, 1], np.s_[:, 9, 30, 1]),
     ],
 )
-def test_extension(noisy, where, whole) -> None:  # type: ignore[no-untyped-def]
+def test_mostly_flagged_spectra_and_time_series_are_flagged(noisy, where, whole) -> None:  # type: ignore[no-untyped-def]
     """If more than half of a spectrum or of a time series is flagged, all of it is flagged, and nothing else."""
 
     def zero(data) -> None:  # type: ignore[no-untyped-def]
@@ -190,7 +190,7 @@ def test_interference_is_found_and_noise_is_left(noisy, engine, cause, lost) -> 
     assert report.causes[cause] > 0.03
 
 
-def test_the_simulators_interference(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_own_engine_flags_more_interference_than_aoflagger(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """With the simulator's carriers and bursts, the package's own engine catches more than AOFlagger and loses less clean data.
 
     Caught: flagged samples among those with interference above 1 sigma of noise; lost: flagged samples among those without any
@@ -226,7 +226,7 @@ def test_the_simulators_interference(tmp_path) -> None:  # type: ignore[no-untyp
     assert lost["own"] <= lost["aoflagger"]
 
 
-def test_the_rank_operator_against_its_definition() -> None:
+def test_the_rank_operator_follows_its_definition() -> None:
     """All intervals of random lines by brute force: a sample is flagged if an interval around it has a flagged part >= 1 - eta."""
     rng = np.random.default_rng(8)
     for part in (0.05, 0.3, 0.6):
@@ -251,7 +251,7 @@ def test_flagging_is_deterministic_and_keeps_flags(noisy) -> None:  # type: igno
     assert report.causes["file"] == pytest.approx(0.02, abs=0.002)
 
 
-def test_nothing_but_missing_data(noisy) -> None:  # type: ignore[no-untyped-def]
+def test_missing_data_alone_are_all_flagged(noisy) -> None:  # type: ignore[no-untyped-def]
     gone = dataclasses.replace(
         noisy,
         data=np.zeros_like(noisy.data),

@@ -64,7 +64,7 @@ def test_interference_beside_a_bright_source_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exponent", [-10, 5, 20])
 @pytest.mark.row(37, cases="scales with the same flags")
-def test_the_correlators_scale_is_arbitrary(tmp_path: Path, exponent: int) -> None:
+def test_flags_do_not_depend_on_the_correlators_scale(tmp_path: Path, exponent: int) -> None:
     """Data scaled by a thousandth to a million get exactly the same flags (powers of two cause no rounding)."""
     options = dataclasses.replace(OPTIONS, rfi_tones=2, rfi_bursts=2.0, dead_receptors=2)
     vis = observed(tmp_path, options)

@@ -130,7 +130,7 @@ def test_narrow_and_short_interference_is_found(judge: Callable[..., Case], text
     assert own.noise < 1.03
 
 
-def test_hops_within_steady_interference_free_none_of_it(judge: Callable[..., Case]) -> None:
+def test_hops_within_steady_interference_do_not_hide_it(judge: Callable[..., Case]) -> None:
     """The amplitude backgrounds contain a satellite that lasts 200 of 309 s, so they cannot show it between hops. With hops added, no
     more of both is left than of the satellite alone: 2 %, and an image is at most 3 % noisier."""
     case = judge("satellite:*", "hopping:*")
@@ -172,7 +172,7 @@ def test_a_comb_hides_no_wide_interference(judge: Callable[..., Case]) -> None:
     assert case.noise < 1.03
 
 
-def test_what_is_left_raises_the_noise_by_little(judge: Callable[..., Case]) -> None:
+def test_remaining_interference_raises_the_noise_little(judge: Callable[..., Case]) -> None:
     """From 1 to 500 Jy. Interference is found if it is 6 sigma above noise in the largest windows, which span all the time and 8 cells:
     6 x sqrt(70/36 / (276 baselines x 8 samples x 192 cells)) = 1.3 % of the noise power, 2 % with some gaps. Sidelobes and
     averaging leave a third of the amplitude, so this is reached at 0.6 Jy of sigma 1.06. Above that, all is found except edges, below
@@ -186,7 +186,7 @@ def test_what_is_left_raises_the_noise_by_little(judge: Callable[..., Case]) -> 
 
 
 @pytest.mark.parametrize("power_jy", [0.15, 0.2, 0.3, 0.6])
-def test_weak_interference_that_stands_is_found(judge: Callable[..., Case], power_jy: float) -> None:
+def test_weak_steady_interference_is_found(judge: Callable[..., Case], power_jy: float) -> None:
     """The data are averaged over 24 integrations on the 136 of 276 baselines that see the interference. 6 sigma of 8 cells of 4 channels
     are 6 x sqrt(70/36 / (136 x 2 x 32)) = 9 % of the mean's noise power, which 0.1 Jy reaches and 0.15 Jy exceeds twice over. The
     remainder, the flanks outside its cells, is weaker: an image is at most 3 % noisier, and less noisy than with all samples. At
@@ -197,7 +197,7 @@ def test_weak_interference_that_stands_is_found(judge: Callable[..., Case], powe
     assert case.lost < 0.005
 
 
-def test_what_is_too_weak_is_left(judge: Callable[..., Case]) -> None:
+def test_interference_that_is_too_weak_is_left(judge: Callable[..., Case]) -> None:
     """Interference of a third of the detectable power adds less than 2 % to an image's noise, and nothing is flagged for it."""
     case = judge(f"wide_rfi:*:power_jy=0.03,{ALWAYS}")
     assert case.noise_unflagged < 1.02
@@ -326,7 +326,7 @@ def test_edges_are_found_to_the_channel() -> None:
     assert not clean[~marks].any()
 
 
-def test_what_lies_between_hops_is_told_by_amplitudes() -> None:
+def test_channels_between_hops_are_judged_by_amplitudes() -> None:
     """Noise of 28 baselines, 24 integrations and 96 channels. Every second integration has 10 sigma in two ranges 4 channels apart,
     which all antennas see, and 1 sigma in the channel after the second range, which no antenna sees by itself.
 
@@ -361,7 +361,7 @@ def test_what_lies_between_hops_is_told_by_amplitudes() -> None:
     assert not state._edges.judge(part, nothing, np.ones(96), above)[0].any()
 
 
-def test_the_scatter_of_noise_is_what_sigma_says() -> None:
+def test_the_scatter_of_noise_agrees_with_sigma() -> None:
     """The mean of n powers of second differences scatters by sqrt(70/36 / n), from 4000 spectra of noise (1.1 % error, 4 sigma)."""
     rng = np.random.default_rng(6)
     noise = rng.normal(size=(4000, 2, 400)).view(np.float64)

@@ -52,7 +52,7 @@ def test_jitter_of_a_minute_and_any_order_of_arrival(header, seed: int) -> None:
         assert {h.mjd_start for h in group.files.values()} == {start}
 
 
-def test_missing_subbands(header) -> None:  # type: ignore[no-untyped-def]
+def test_missing_subbands_are_listed(header) -> None:  # type: ignore[no-untyped-def]
     (group,) = grouping.group_headers([at(header, s, header.mjd_start) for s in range(16) if s not in (3, 15)])
     assert group.missing() == (3, 15)
     assert not group.complete()
@@ -71,7 +71,7 @@ def test_eighty_files_of_few_subbands_are_not_complete(header, tmp_path) -> None
     assert len(group.rejected) == 72
 
 
-def test_duplicates(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_duplicate_files_are_used_once_or_not_at_all(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Of two files with the same bytes one is used: the one taken before, if any. If their bytes differ, neither is used."""
     observation = observe()
     files = [observation.write(tmp_path, s) for s in (0, 1)]
@@ -96,7 +96,7 @@ def test_duplicates(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
         assert group.files[0].path == taken
 
 
-def test_a_group_of_disputed_subbands_only_has_no_files(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_group_of_only_disputed_subbands_has_no_files(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
     paths = [observe(noise=noise, stamp_offset_s=offset).write(tmp_path, 0) for noise, offset in ((0.0, -3), (1.0, 20))]
     (group,) = grouping.group_headers([uvh5.read_header(path) for path in paths])
     assert group.files == {}
@@ -105,7 +105,7 @@ def test_a_group_of_disputed_subbands_only_has_no_files(observe, tmp_path) -> No
     assert np.isnan(group.pointing_dec_deg)
 
 
-def test_copies_that_cannot_be_compared_are_nobodys_fault(header) -> None:  # type: ignore[no-untyped-def]
+def test_copies_that_cannot_be_compared_reject_no_file(header) -> None:  # type: ignore[no-untyped-def]
     headers = [at(header, 0, header.mjd_start, directory=f"d{i}") for i in range(2)]
     with pytest.raises(TransientError, match="cannot be compared"):
         grouping.group_headers(headers)
@@ -139,7 +139,7 @@ def test_a_subband_that_disagrees_is_rejected(header, change, reason: str) -> No
     assert reason in why
 
 
-def test_two_groups_in_one_window_after_a_restart(header) -> None:  # type: ignore[no-untyped-def]
+def test_the_fuller_of_two_groups_in_one_window_is_used(header) -> None:  # type: ignore[no-untyped-def]
     """The group with more files is the partition's; the files of the other are accounted for, not lost."""
     start = header.mjd_start // (5 / 1440) * (5 / 1440) + 1e-4
     full = [at(header, s, start + 200 / 86400, "2026-01-25T22:29:00") for s in range(16)]
@@ -150,7 +150,7 @@ def test_two_groups_in_one_window_after_a_restart(header) -> None:  # type: igno
     assert all("fuller group" in reason for _, reason in groups[0].rejected)
 
 
-def test_scrambled_rows_belong_with_sorted_ones(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_scrambled_and_sorted_rows_are_grouped_together(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
     order = [5, 3, 8, 1, 2, 7, 4, 6]
     paths = [observe(antenna_order=order).write(tmp_path, 0), observe().write(tmp_path, 1)]
     (group,) = grouping.group_headers([uvh5.read_header(p) for p in paths])

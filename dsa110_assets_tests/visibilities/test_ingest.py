@@ -77,7 +77,7 @@ def test_samples_that_are_not_finite_have_weight_zero(files, tmp_path) -> None: 
 
 
 @pytest.mark.alone
-def test_threads_do_not_matter(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_number_of_threads_does_not_matter(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
     several = numba.get_num_threads()
     _, report = ingest.ingest(files, tmp_path / "a.ms", n_subbands=3)
     try:
@@ -90,7 +90,7 @@ def test_threads_do_not_matter(files, tmp_path) -> None:  # type: ignore[no-unty
 
 
 @pytest.mark.parametrize("reader_engine", ["direct", "pyuvdata"])
-def test_other_engines_take_it_whole(files, tmp_path, reader_engine) -> None:  # type: ignore[no-untyped-def]
+def test_other_engines_process_the_whole_group(files, tmp_path, reader_engine) -> None:  # type: ignore[no-untyped-def]
     options = FlaggingOptions(engine="none" if reader_engine == "pyuvdata" else "aoflagger")
     vis, expected = in_steps(files, options)
     _, report = ingest.ingest(files, tmp_path / "a.ms", n_subbands=3, options=options, engine=reader_engine)
@@ -118,7 +118,7 @@ def test_our_files_are_casacores_byte_for_byte(files, tmp_path) -> None:  # type
         assert place.read_bytes() == before[name], name
 
 
-def test_what_was_mapped_is_read_again_once_forgotten(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_released_pages_are_read_again_from_disk(tmp_path) -> None:  # type: ignore[no-untyped-def]
     """With cells of one and a half pages, the whole pages of the part are released, and all cells still read as on disk."""
     cells = np.random.default_rng(6).normal(size=(40, 768, 2)).astype(np.float32).view(np.complex64)[..., 0]
     path = tmp_path / "table.f0_TSM0"
@@ -149,7 +149,7 @@ def _resident_pages(path: Path) -> int:
     return 0
 
 
-def test_a_column_laid_out_otherwise_is_left_to_casacore(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_columns_with_another_layout_are_read_by_casacore(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """A copy that casacore wrote with another storage manager is read through casacore, with the same result."""
     vis, _ = in_steps(files, FlaggingOptions())
     measurement_set.write(vis, tmp_path / "a.ms")
@@ -178,7 +178,7 @@ def test_files_with_other_chunks_read_the_same(files, tmp_path, compression) -> 
         assert_equal(reader.read_group(files, 3), expected)
 
 
-def test_a_file_cut_short_while_it_is_read(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_a_file_truncated_during_reading_is_bad_data(files, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Contiguous samples at the end of a file that loses its tail after its header was read."""
     from dsa110_assets.errors import BadDataError
 

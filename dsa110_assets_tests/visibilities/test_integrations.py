@@ -66,7 +66,7 @@ CASES: dict[str, tuple[tuple[Any, ...], list[int]]] = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_all_subbands_have_is_kept(written, tmp_path, case: str) -> None:  # type: ignore[no-untyped-def]
+def test_integrations_common_to_all_subbands_are_kept(written, tmp_path, case: str) -> None:  # type: ignore[no-untyped-def]
     held, kept = CASES[case]
     whole = reader.read_group(written((0, 12), (0, 12), (0, 12)), 3)
     files = written(*held)
@@ -82,7 +82,7 @@ def test_what_all_subbands_have_is_kept(written, tmp_path, case: str) -> None:  
     np.testing.assert_array_equal(measurement_set.read(tmp_path / "set.ms").data, vis.data)
 
 
-def test_one_partition_whoever_began_late(written) -> None:  # type: ignore[no-untyped-def]
+def test_a_late_subband_does_not_change_the_partition(written) -> None:  # type: ignore[no-untyped-def]
     """The first integration, used or not, determines the observation's partition: a late subband does not change it."""
     files = written((1, 11), (0, 12))
     headers = [uvh5.read_header(path) for path in files.values()]
@@ -92,7 +92,7 @@ def test_one_partition_whoever_began_late(written) -> None:  # type: ignore[no-u
     assert group.mjd_start == early.mjd_start
 
 
-def test_a_subband_of_almost_nothing_is_left_out(written) -> None:  # type: ignore[no-untyped-def]
+def test_a_subband_with_few_integrations_is_left_out(written) -> None:  # type: ignore[no-untyped-def]
     """A subband with four integrations is left out, rather than eight integrations of all other subbands."""
     files = written((0, 12), (0, 4), (0, 11))
     (group,) = grouping.group_headers([uvh5.read_header(path) for path in files.values()])
@@ -111,7 +111,7 @@ def test_files_that_share_nothing_are_refused(written) -> None:  # type: ignore[
         reader.read_group(files, 3)
 
 
-def test_a_subband_in_two_parts_is_used_where_it_has_more(written, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_longer_part_of_a_split_subband_is_used(written, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """A node restarted in between: its second file is accounted for, and does not make the first disputed."""
     files = written((0, 12), (0, 8))
     rest = tmp_path / "2026-01-25T22:27:40_sb01.hdf5"

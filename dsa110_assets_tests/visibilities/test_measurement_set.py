@@ -188,8 +188,8 @@ def test_pyuvdata_reads_ours(vis, tmp_path) -> None:  # type: ignore[no-untyped-
     np.testing.assert_allclose(np.unique(uvd.time_array) - 2400000.5, vis.times_mjd, atol=1e-9)
 
 
-@pytest.mark.parametrize(("unit", "told"), [("", "uncalib"), ("Jy", "Jy")])
-def test_the_data_say_their_unit(vis, tmp_path, unit: str, told: str) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(("unit", "expected"), [("", "uncalib"), ("Jy", "Jy")])
+def test_the_data_say_their_unit(vis, tmp_path, unit: str, expected: str) -> None:  # type: ignore[no-untyped-def]
     """The unit is stored where CASA stores it, and pyuvdata reads it."""
     path = tmp_path / "a.ms"
     measurement_set.write(vis, path, unit=unit, model=np.ones(vis.data.shape[:3], np.complex64))
@@ -200,7 +200,7 @@ def test_the_data_say_their_unit(vis, tmp_path, unit: str, told: str) -> None:  
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         uvd.read_ms(str(path), run_check=False)
-    assert uvd.vis_units == told
+    assert uvd.vis_units == expected
 
 
 def test_read_survives_what_stock_tools_drop_and_reorder(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -224,7 +224,7 @@ def turned_back(vis: Visibilities) -> Visibilities:
 
 
 @pytest.mark.parametrize("weights", ["uneven", "the same in every row", "weighed anew"])
-def test_mapped_is_what_is_read_the_other_way_round(vis, tmp_path, weights: str) -> None:  # type: ignore[no-untyped-def]
+def test_mapped_data_equal_read_data_with_baselines_reversed(vis, tmp_path, weights: str) -> None:  # type: ignore[no-untyped-def]
     """Bit for bit, without a copy of the data, and with one row of weights if there is no more than one."""
     path = tmp_path / "a.ms"
     if weights != "uneven":
@@ -250,7 +250,7 @@ def test_a_set_in_another_order_is_read(vis, tmp_path) -> None:  # type: ignore[
     np.testing.assert_array_equal(measurement_set.mapped(tmp_path / "b.ms").data, vis.data)
 
 
-def test_autocorrelations_are_those_of_the_whole(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_autocorrelations_equal_those_of_the_whole_set(vis, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """Read directly from the column's file, and through casacore from a copy with its rows in another order."""
     path, other = tmp_path / "a.ms", tmp_path / "b.ms"
     measurement_set.write(vis, path)

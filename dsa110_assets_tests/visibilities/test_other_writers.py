@@ -155,7 +155,7 @@ FORMS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.row(34, cases="forms with the same samples")
-def test_other_forms_are_the_same_data(files, form: str) -> None:  # type: ignore[no-untyped-def]
+def test_other_forms_are_read_as_the_same_data(files, form: str) -> None:  # type: ignore[no-untyped-def]
     """To the last bit, with the package's own reader (whole and a baseline at a time) and with pyuvdata."""
     expected = reader.read_group(files, 2)
     for path in files.values():
@@ -172,7 +172,7 @@ def test_other_forms_are_the_same_data(files, form: str) -> None:  # type: ignor
 
 @pytest.mark.parametrize("form", ["by baseline", "UVH5 1.2", "frequencies ascending", "conjugated", "four products"])
 @pytest.mark.row(34)
-def test_the_peer_reads_other_forms_alike(files, form: str) -> None:  # type: ignore[no-untyped-def]
+def test_pyuvdata_reads_other_forms_alike(files, form: str) -> None:  # type: ignore[no-untyped-def]
     expected = reader.read_group(files, 2)
     for path in files.values():
         with rewritten(path) as file:
@@ -207,7 +207,7 @@ def test_pairs_of_integers_are_complex_numbers(files) -> None:  # type: ignore[n
     ],
 )
 @pytest.mark.row(34, cases="packings with the same samples")
-def test_packed_otherwise(files, packing: dict[str, Any]) -> None:  # type: ignore[no-untyped-def]
+def test_files_with_other_packing_read_the_same(files, packing: dict[str, Any]) -> None:  # type: ignore[no-untyped-def]
     expected = reader.read_group(files, 2)
     for path in files.values():
         with h5py.File(path, "r+") as file:
@@ -219,7 +219,7 @@ def test_packed_otherwise(files, packing: dict[str, Any]) -> None:  # type: igno
 
 
 @pytest.mark.row(34)
-def test_a_filter_that_is_not_here_is_named(files) -> None:  # type: ignore[no-untyped-def]
+def test_a_missing_compression_filter_is_named(files) -> None:  # type: ignore[no-untyped-def]
     """Bitshuffle comes with a plugin; without it HDF5 fails in the middle of reading."""
     if h5py.h5z.filter_avail(32008):
         pytest.skip("bitshuffle is installed here")
@@ -368,7 +368,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
 
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.row(35, cases="contradictions refused")
-def test_what_disagrees_with_itself_is_refused(files, what: str) -> None:  # type: ignore[no-untyped-def]
+def test_inconsistent_files_are_refused(files, what: str) -> None:  # type: ignore[no-untyped-def]
     """The message has the file, the value, and a remedy."""
     change, reason = REFUSED[what]
     with rewritten(files[0]) as file:
@@ -382,7 +382,7 @@ def test_what_disagrees_with_itself_is_refused(files, what: str) -> None:  # typ
 
 @pytest.mark.parametrize("kept", ["phase_center_app_dec", "extra_keywords/phase_center_dec", "uvw_array"])
 @pytest.mark.row(35)
-def test_any_one_of_three_tells_the_declination(files, kept: str) -> None:  # type: ignore[no-untyped-def]
+def test_any_one_of_three_values_gives_the_declination(files, kept: str) -> None:  # type: ignore[no-untyped-def]
     """float32 uvw of a kilometre give it to a tenth of an arcsecond."""
     with rewritten(files[0]) as file:
         for name in {"phase_center_app_dec", "extra_keywords/phase_center_dec", "uvw_array"} - {kept}:
@@ -397,7 +397,7 @@ def test_the_zenith_itself_may_be_observed(observe, tmp_path) -> None:  # type: 
 
 
 @pytest.mark.row(35)
-def test_uvw_that_tell_nothing(files) -> None:  # type: ignore[no-untyped-def]
+def test_uninformative_uvw_are_accepted(files) -> None:  # type: ignore[no-untyped-def]
     """uvw that are zeros, or the baselines on the ground, are no reason to refuse a file."""
     for value in (lambda u: 0 * u, None):
         with rewritten(files[0]) as file:

@@ -82,7 +82,7 @@ def test_spectral_index(made) -> None:  # type: ignore[no-untyped-def]
     np.testing.assert_allclose(steep / flat, np.broadcast_to((vis.frequencies_hz / 1.4e9) ** -0.7, flat.shape), rtol=1e-6)
 
 
-def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # type: ignore[no-untyped-def]
+def test_sources_behind_the_dish_and_empty_models_give_zero(made) -> None:  # type: ignore[no-untyped-def]
     vis, observation = made
     ra, _, _ = observation.sources[0]
     assert not predict(vis, sky_of([(ra + np.pi, 0.0, 100.0)])).any()
@@ -90,7 +90,7 @@ def test_nothing_behind_the_dish_and_nothing_without_sources(made) -> None:  # t
     assert not predict(vis, empty).any()
 
 
-def test_bandwidth_and_time_smearing(made) -> None:  # type: ignore[no-untyped-def]
+def test_smearing_over_bandwidth_and_time_is_predicted(made) -> None:  # type: ignore[no-untyped-def]
     """Smearing against the mean of the fringe, with its delay and rate, over the channel's width and the integration.
 
     The fringe is integrated numerically, with rates found by predicting the delays half a second apart: 1e-4.

@@ -43,7 +43,7 @@ def expected(observation, n_subbands: int) -> np.ndarray:  # type: ignore[no-unt
 
 @pytest.mark.parametrize("order", [None, [5, 3, 8, 1, 2, 7, 4, 6]])
 @pytest.mark.parametrize("engine", ["direct", "pyuvdata"])
-def test_data_are_where_they_belong(near, tmp_path, order, engine) -> None:  # type: ignore[no-untyped-def]
+def test_data_are_assigned_to_baselines_and_channels(near, tmp_path, order, engine) -> None:  # type: ignore[no-untyped-def]
     """Traps 3 and 9. complex64 rounds to 6e-8 of 3 Jy."""
     observation = near(antenna_order=order, noise=0.1, yy_over_xx=0.5)
     vis = reader.read_group(observation.write_all(tmp_path), 2, engine=engine)
@@ -140,7 +140,7 @@ def test_uvw_are_baseline_vectors_of_date(near, tmp_path) -> None:  # type: igno
     np.testing.assert_allclose(vis.uvw_m[..., 2], np.tile(vector @ towards, (3, 1)), atol=1e-5)
 
 
-def test_wrong_requests(near, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_wrong_requests_are_refused(near, tmp_path) -> None:  # type: ignore[no-untyped-def]
     files = near().write_all(tmp_path)
     with pytest.raises(BadDataError, match="no subband files"):
         reader.read_group({}, 2)

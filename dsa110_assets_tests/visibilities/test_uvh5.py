@@ -67,12 +67,12 @@ def test_pointing_per_row_and_from_the_keyword(observe, tmp_path) -> None:  # ty
         ("2026-01-25T22:24:57_sb01.hdf5", "named sb01"),
     ],
 )
-def test_names_that_are_refused(observe, tmp_path, name: str, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_file_names_are_refused(observe, tmp_path, name: str, reason: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(BadDataError, match=reason):
         uvh5.read_header(observe().write(tmp_path, 0, name))
 
 
-def test_empty_and_absent_files(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_empty_and_absent_files_are_refused(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "2026-01-25T22:24:57_sb00.hdf5"
     with pytest.raises(TransientError, match="cannot be opened"):
         uvh5.read_header(path)
@@ -85,7 +85,7 @@ def test_empty_and_absent_files(tmp_path) -> None:  # type: ignore[no-untyped-de
 
 
 @pytest.mark.parametrize("kept", [0.02, 0.3, 0.6, 0.98, 0.9999])
-def test_truncated_anywhere(observe, tmp_path, kept: float) -> None:  # type: ignore[no-untyped-def]
+def test_files_truncated_anywhere_are_refused(observe, tmp_path, kept: float) -> None:  # type: ignore[no-untyped-def]
     path = observe(n_times=8).write(tmp_path, 0)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
@@ -125,7 +125,7 @@ def _replace(path, name: str, value) -> None:  # type: ignore[no-untyped-def]
         ("Data/flags", lambda x: x[..., :1], "shape"),
     ],
 )
-def test_headers_that_are_refused(observe, tmp_path, name: str, change, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_headers_are_refused(observe, tmp_path, name: str, change, reason: str) -> None:  # type: ignore[no-untyped-def]
     path = observe().write(tmp_path, 0)
     with h5py.File(path) as file:
         value = change(file[name][()])
@@ -135,7 +135,7 @@ def test_headers_that_are_refused(observe, tmp_path, name: str, change, reason: 
 
 
 @pytest.mark.parametrize("name", ["Header/time_array", "Header/ant_1_array", "Data/visdata", "Header/freq_array"])
-def test_missing_members(observe, tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
+def test_files_with_missing_members_are_refused(observe, tmp_path, name: str) -> None:  # type: ignore[no-untyped-def]
     path = observe().write(tmp_path, 0)
     with h5py.File(path, "r+") as file:
         del file[name]
@@ -160,7 +160,7 @@ def test_huge_shapes_are_refused_before_they_are_allocated(observe, tmp_path) ->
         uvh5.read_header(path)
 
 
-def test_data_that_were_never_written(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_data_that_were_never_written_are_refused(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
     """A chunked dataset of the right shape with missing chunks reads as zeros: it is not accepted."""
     path = observe().write(tmp_path, 0)
     with h5py.File(path, "r+") as file:
@@ -194,7 +194,7 @@ def test_links_out_of_the_file_and_in_circles(observe, tmp_path) -> None:  # typ
         uvh5.read_header(path)
 
 
-def test_data_in_another_file(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_data_in_another_file_are_refused(observe, tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = observe().write(tmp_path, 0)
     with h5py.File(path, "r+") as file:
         shape = file["Data/visdata"].shape

@@ -53,7 +53,7 @@ def get(app: ASGIApp, resource: str) -> Any:
     return answer.json
 
 
-def test_alerts_come_in_pages_and_by_what_they_are(app: ASGIApp) -> None:
+def test_alerts_are_paged_and_filtered(app: ASGIApp) -> None:
     first = get(app, "alerts?limit=1")
     assert [(one["condition"], one["state"], one["runbook"]) for one in first["items"]] == [("disk", "active", "/runbook#disk-fills-up")]
     rest = get(app, f"alerts?limit=1&cursor={first['next']}")
@@ -65,7 +65,7 @@ def test_alerts_come_in_pages_and_by_what_they_are(app: ASGIApp) -> None:
     assert ask(app, "/api/v1/alerts/99").status == 404
 
 
-def test_the_pages_show_what_is_wrong_and_what_was(app: ASGIApp) -> None:
+def test_pages_show_current_and_past_alerts(app: ASGIApp) -> None:
     page = ask(app, "/alerts").text
     assert "2 GB free &lt;b&gt;" in page
     assert "1 messages wait to be sent on the channel ops" in page
@@ -78,7 +78,7 @@ def test_the_pages_show_what_is_wrong_and_what_was(app: ASGIApp) -> None:
     assert ask(app, "/alerts?before=x").status == 200
 
 
-def test_orders_need_the_token_and_stand_in_the_audit(app: ASGIApp, small: SmallArchive) -> None:
+def test_orders_need_the_token_and_are_audited(app: ASGIApp, small: SmallArchive) -> None:
     (one,) = get(app, "alerts?state=active")["items"]
     assert post(app, f"alerts/{one['id']}/acknowledge", {}, headers=()).status == 401
     acknowledged = post(app, f"alerts/{one['id']}/acknowledge", {"note": "a disk is ordered"}).json
@@ -105,7 +105,7 @@ def test_silences_are_made_listed_and_ended(app: ASGIApp) -> None:
     assert post(app, "silences", {"what": "disc", "reason": "x"}).status == 422
 
 
-def test_every_condition_is_told_with_the_limits_in_force(app: ASGIApp, small: SmallArchive) -> None:
+def test_every_condition_is_listed_with_the_limits_in_force(app: ASGIApp, small: SmallArchive) -> None:
     (small.root / "thresholds.toml").write_text("queue_warn = 7\n")
     listed = {one["name"]: one for one in get(app, "alerts/conditions")}
     assert list(listed) == list(conditions.CONDITIONS)
@@ -119,7 +119,7 @@ def test_the_runbook_is_a_page_and_alerts_lead_to_its_sections(app: ASGIApp) -> 
     assert "<script>" not in page.split("<main", 1)[1]
 
 
-def test_without_a_runbook_that_is_said(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_runbook_is_reported(app: ASGIApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages, "RUNBOOKS", (Path("/nowhere/at/all"),))
     answer = ask(app, "/runbook")
     assert (answer.status, "is not installed here" in answer.text) == (404, True)

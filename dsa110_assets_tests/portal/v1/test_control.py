@@ -102,7 +102,7 @@ def snapshot(portal: Portal) -> dict[str, bytes]:
         ((b"cookie", f"{access.COOKIE}=x.y".encode()), (b"x-csrf-token", b"x")),
     ],
 )
-def test_nothing_is_ordered_without_the_token(
+def test_orders_without_the_token_are_refused(
     portal: Portal, headers: tuple[tuple[bytes, bytes], ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(context, "TRIES", len(ORDERS))  # the limit on wrong tokens is tested elsewhere
@@ -113,7 +113,7 @@ def test_nothing_is_ordered_without_the_token(
     assert snapshot(portal) == before
 
 
-def test_every_order_of_the_description_is_among_those_asked(portal: Portal) -> None:
+def test_every_described_order_is_tested(portal: Portal) -> None:
     described = {path for path, methods in portal.get("openapi.json")["paths"].items() if "post" in methods} - {"/session"}
     tested = {re.sub(rf"{TILE}|{TABLES}|3C138|daemon|\b(0|m)\b", "X", f"/{resource}") for resource, _ in ORDERS}
     assert {re.sub(r"{\w+}", "X", path) for path in described} == tested
@@ -146,7 +146,7 @@ def test_a_wrong_token_can_be_tried_a_few_times_a_minute(portal: Portal) -> None
     assert portal.order("ingest/resume").status == 200, "who has it is kept out by nobody"
 
 
-def test_a_limit_is_forgotten_after_its_time() -> None:
+def test_a_rate_limit_ends_after_its_time() -> None:
     now = [0.0]
     limiter = limits.Limiter(2, 60.0, lambda: now[0])
     limiter.take("a")
@@ -187,7 +187,7 @@ def test_a_browsers_session_is_strict_and_needs_its_csrf(portal: Portal) -> None
     assert (ended.status, "max-age=0" in ended.headers["set-cookie"].lower()) == (204, True)
 
 
-def test_a_session_of_another_token_or_of_yesterday_is_none(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sessions_of_another_token_or_expired_ones_are_refused(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
     cookie, csrf = session_of(portal)
     assert tokens.Keys("another-token-of-length").session(cookie[1].decode().partition("=")[2]) is None
     body, _, signature = cookie[1].decode().partition("=")[2].partition(".")
@@ -211,7 +211,7 @@ def test_other_sites_pages_order_nothing_even_with_the_token(portal: Portal, hea
 
 
 @pytest.mark.parametrize("kind", [b"text/plain", b"application/x-www-form-urlencoded", b"multipart/form-data; boundary=x"])
-def test_what_a_form_of_another_site_can_send_is_no_order(portal: Portal, kind: bytes) -> None:
+def test_content_types_of_foreign_forms_are_refused_as_orders(portal: Portal, kind: bytes) -> None:
     answer = ask(portal.app, "/api/v1/ingest/pause", "POST", headers=((b"content-type", kind), BEARER))
     assert answer.status == 422
     assert pausing.paused(portal.small.root) is None
@@ -220,7 +220,7 @@ def test_what_a_form_of_another_site_can_send_is_no_order(portal: Portal, kind: 
 @pytest.mark.parametrize(
     "body", [300_000 * b" ", b"\xff", b"{", 50_000 * b"[", b'{"reason": NaN}', b'{"reason": "\\ud800"}', b'{"reason": 1e999}']
 )
-def test_bodies_that_are_none_get_problem_details(portal: Portal, body: bytes) -> None:
+def test_invalid_bodies_get_problem_details(portal: Portal, body: bytes) -> None:
     answer = portal.order("ingest/pause", body)
     assert 400 <= answer.status < 500
     assert answer.headers["content-type"] == "application/problem+json"
@@ -244,7 +244,7 @@ def test_rejecting_tables_is_rehearsed_and_says_what_becomes_stale(portal: Porta
     assert portal.get(f"caltables/{SET}")["status"] == "active"
 
 
-def test_what_is_not_what_was_rehearsed_is_not_done(portal: Portal) -> None:
+def test_orders_that_differ_from_their_rehearsal_are_refused(portal: Portal) -> None:
     rehearsal = portal.order(f"caltables/{SET}/reject", {"reason": "bad"}).json
     for confirm in ("0" * 16, "", portal.order("retention", {}).json["confirm"]):
         assert portal.order(f"caltables/{SET}/reject", {"reason": "bad", "confirm": confirm}).status == 409
@@ -258,7 +258,7 @@ def test_what_is_not_what_was_rehearsed_is_not_done(portal: Portal) -> None:
     assert portal.get("audit")["items"] == []
 
 
-def test_retiring_tables_for_a_span(portal: Portal) -> None:
+def test_tables_are_retired_for_a_span(portal: Portal) -> None:
     assert portal.order(f"caltables/{SET}/retire", {"reason": "moved"}).status == 422
     # the middles of the night's two observations are at 22:07:35 and 22:12:35
     done = portal.confirmed(f"caltables/{SET}/retire", {"reason": "antenna 5 moved", "since": "2026-01-25T22:08"})
@@ -270,7 +270,7 @@ def test_retiring_tables_for_a_span(portal: Portal) -> None:
     assert "antenna 5 moved" in row["history"][0]
 
 
-def test_pinning_and_letting_go(portal: Portal) -> None:
+def test_products_are_pinned_and_unpinned(portal: Portal) -> None:
     assert portal.order(f"products/{TILE}/pin", {"reason": " "}).status == 422
     assert portal.order(f"products/{TILE}/pin", {"reason": "in the paper"}).json["pinned"] is True
     portal.confirmed(f"products/{TILE}/unpin", {})
@@ -289,7 +289,7 @@ def test_retention_is_rehearsed_and_removes_what_it_said(portal: Portal) -> None
     assert portal.get("products/night_report-20260125-v1/files") == []
 
 
-def test_quarantined_files_are_let_go_once(portal: Portal) -> None:
+def test_quarantined_files_are_released_once(portal: Portal) -> None:
     (record,) = portal.get("quarantine")["items"]
     assert portal.order(f"quarantine/{record['key']}/release").json["affected"] == [record["key"]]
     assert portal.get("quarantine")["items"] == []
@@ -320,7 +320,7 @@ def test_ingest_pauses_and_goes_on(portal: Portal, dagster: Any, monkeypatch: py
     assert "paused" not in str(tick().skip_reason)
 
 
-def test_the_platform_drains_and_goes_on(portal: Portal, dagster: Any) -> None:
+def test_draining_is_started_reported_and_ended(portal: Portal, dagster: Any) -> None:
     from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
     from dagster._core.test_utils import create_run_for_test
 
@@ -340,7 +340,7 @@ def test_the_platform_drains_and_goes_on(portal: Portal, dagster: Any) -> None:
     assert pausing.halted(portal.small.root) == []
 
 
-def test_thresholds_are_read_again_and_a_wrong_file_is_told(portal: Portal) -> None:
+def test_thresholds_are_read_again_and_a_wrong_file_is_reported(portal: Portal) -> None:
     (portal.small.root / "thresholds.toml").write_text("max_flag_fraction = 0.25\n")
     report = portal.order("thresholds/reload").json
     assert {row["name"]: row["value"] for row in report["thresholds"]}["max_flag_fraction"] == 0.25
@@ -368,7 +368,7 @@ def test_importing_says_why_tables_are_refused(portal: Portal, tmp_path: Path) -
 # -- runs --
 
 
-def test_partitions_are_asked_for_again_and_for_a_trial(portal: Portal, dagster: Any) -> None:
+def test_partitions_are_requested_again_and_for_a_trial(portal: Portal, dagster: Any) -> None:
     wish = {"asset": "tile_image", "partitions": ["2026-01-25T22:05"]}
     assert portal.order("runs", {**wish, "dry_run": True}).json == {
         "backfill_id": None, "assets": ["tile_image"], "partitions": ["2026-01-25T22:05"], "left_out": [],
@@ -387,7 +387,7 @@ def test_partitions_are_asked_for_again_and_for_a_trial(portal: Portal, dagster:
     assert [(line["state"], line["verb"]) for line in portal.get("audit")["items"]] == 2 * [("done", "start runs"), ("begun", "start runs")]
 
 
-def test_a_trials_config_is_one_that_the_launchpad_takes(portal: Portal, dagster: Any) -> None:
+def test_the_run_config_of_a_trial_is_valid(portal: Portal, dagster: Any) -> None:
     from dagster import validate_run_config
 
     from dsa110_assets.definitions import defs
@@ -419,7 +419,7 @@ WRONG: list[tuple[dict[str, Any], int]] = [
 ]  # fmt: skip
 
 
-def test_wrong_wishes_start_nothing(portal: Portal, dagster: Any) -> None:
+def test_wrong_run_requests_start_nothing(portal: Portal, dagster: Any) -> None:
     for wish, status in WRONG:
         answer = portal.order("runs", wish)
         assert answer.status == status, (wish, answer.text)
@@ -471,14 +471,14 @@ def test_a_trials_run_is_retried_for_the_trial(portal: Portal, dagster: Any) -> 
 
 
 @pytest.mark.parametrize(("resource", "body"), [("runs", {"first_night": "2026-01-25"}), ("runs/0/cancel", {}), ("runs/0/retry", None)])
-def test_without_dagster_the_remedy_is_told(portal: Portal, resource: str, body: Any) -> None:
+def test_without_dagster_orders_are_refused_with_the_remedy(portal: Portal, resource: str, body: Any) -> None:
     answer = portal.order(resource, body)
     assert answer.status == 503
     assert "dsa110 up" in answer.json["detail"]
     assert not portal.settings.home_path.exists()
 
 
-def test_what_starts_work_is_limited(portal: Portal, dagster: Any) -> None:
+def test_orders_that_start_work_are_rate_limited(portal: Portal, dagster: Any) -> None:
     wish = {"asset": "tile_image", "partitions": ["2026-01-25T22:05"], "dry_run": True}
     assert [portal.order("runs", wish).status for _ in range(31)] == 30 * [202] + [429]
 
@@ -510,14 +510,14 @@ def test_the_audit_outlives_the_index_and_is_in_the_backup(portal: Portal, tmp_p
     assert portal.get("audit")["items"] == lines
 
 
-def test_what_cannot_be_written_down_is_not_done(portal: Portal) -> None:
+def test_orders_that_cannot_be_audited_are_not_carried_out(portal: Portal) -> None:
     (portal.small.root / audit.FILE).mkdir()
     with pytest.raises(IsADirectoryError):
         portal.order("ingest/pause", {"reason": "x"})
     assert pausing.paused(portal.small.root) is None
 
 
-def test_what_failed_stands_there_with_its_reason(tmp_path: Path) -> None:
+def test_failed_orders_are_audited_with_the_reason(tmp_path: Path) -> None:
     def fail() -> None:
         with audit.order(tmp_path, "Ada", "::1", "try", "x", "{}"):
             raise ConfigurationError("it is\nwrong")
@@ -550,7 +550,7 @@ def test_lines_are_read_from_the_end(tmp_path: Path, size: int, monkeypatch: pyt
 # -- requested mosaics --
 
 
-def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) -> None:
+def test_a_mosaic_is_requested_listed_and_deleted(portal: Portal, dagster: Any) -> None:
     request = {"name": "virgo", "tiles": [TILE]}
     answer = portal.order("requested-mosaics", request)
     assert answer.status == 202, answer.text
@@ -573,7 +573,7 @@ def test_a_mosaic_is_asked_for_listed_and_deleted(portal: Portal, dagster: Any) 
 # -- judgements --
 
 
-def test_a_source_is_judged_under_the_name_of_who_holds_the_token(portal: Portal) -> None:
+def test_judgements_carry_the_name_of_the_token_holder(portal: Portal) -> None:
     answer = portal.order("judgements", {"source_id": small_archive.FAINT, "verdict": "artefact", "note": "beside a bright one"})
     assert answer.status == 201, answer.text
     (row,) = portal.get(f"judgements?source_id={quote(small_archive.FAINT)}")
@@ -584,7 +584,7 @@ def test_a_source_is_judged_under_the_name_of_who_holds_the_token(portal: Portal
     assert portal.get("audit")["items"][0]["told"] == f"{small_archive.FAINT} is artefact"
 
 
-def test_candidates_are_chosen_by_what_was_last_said_of_them(portal: Portal) -> None:
+def test_candidates_are_filtered_by_their_last_verdict(portal: Portal) -> None:
     """The API, the page and the CSV agree. Of the two rows below this rate one has no kind, and pages leave it out."""
 
     def chosen(verdict: str) -> list[str]:

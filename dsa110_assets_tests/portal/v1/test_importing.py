@@ -64,7 +64,7 @@ def portal(processed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
-def test_good_tables_are_registered_told_in_the_audit_and_seen_everywhere(portal: Portal) -> None:
+def test_good_tables_are_registered_audited_and_shown_on_all_pages(portal: Portal) -> None:
     """The solutions are copies of the platform's, so that calibrator, time, antennas and order are known."""
     place = portal.tables("from elsewhere")
     answer = portal.bring(directory=str(place))
@@ -97,7 +97,7 @@ def test_good_tables_are_registered_told_in_the_audit_and_seen_everywhere(portal
 
 
 @pytest.mark.slow
-def test_hostile_and_bad_tables_are_refused_with_the_reason_and_nothing_is_registered(portal: Portal, tmp_path: Path) -> None:
+def test_hostile_and_bad_tables_are_refused_with_the_reason(portal: Portal, tmp_path: Path) -> None:
     """Refused: links in place of tables, truncated tables, random phases, names that lead out of the archive, malformed requests."""
     turned, cut, link = portal.tables("turned"), portal.tables("cut"), tmp_path / "link"
     with ct.table(str(turned / "z.bcal"), readonly=False, ack=False) as table:
@@ -127,7 +127,7 @@ def test_hostile_and_bad_tables_are_refused_with_the_reason_and_nothing_is_regis
 
 
 @pytest.mark.slow
-def test_who_has_signed_in_imports_tables_on_the_page(portal: Portal, tmp_path: Path) -> None:
+def test_a_signed_in_person_imports_tables_on_the_page(portal: Portal, tmp_path: Path) -> None:
     place = portal.tables("brought")
     with served(portal.app) as address, chromium(tmp_path / "profile", "--hide-scrollbars") as browser:
         ada = Person(browser, address)

@@ -41,12 +41,12 @@ def test_products_are_selected_and_sorted(get: Get) -> None:
 
 @pytest.mark.parametrize("sort", ["partition", "-partition", "created_at", "-created_at"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_every_product_is_told_once_whatever_the_page(get: Get, small: SmallArchive, sort: str, limit: int) -> None:
+def test_every_product_is_listed_once_whatever_the_page_size(get: Get, small: SmallArchive, sort: str, limit: int) -> None:
     ids = [row["product_id"] for row in everything(get, f"/api/v1/products?state=all&sort={sort}&limit={limit}")]
     assert sorted(ids) == sorted(small.products)
 
 
-def test_what_is_published_meanwhile_moves_no_page(tmp_path: Path) -> None:
+def test_products_published_meanwhile_do_not_shift_pages(tmp_path: Path) -> None:
     """With offsets, a row inserted before the page would shift the last row of the page onto the next page as well."""
     small = made.build(tmp_path)
     app = create_app(small.root)
@@ -61,7 +61,7 @@ def test_what_is_published_meanwhile_moves_no_page(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_a_products_files_and_origin(get: Get) -> None:
+def test_files_and_lineage_of_a_product_are_listed(get: Get) -> None:
     files = get(f"/api/v1/products/{TILE}/files").json
     assert {one["name"] for one in files} == {"image.fits", "image-pb.fits", "preview.png", "product.json"}
     for one in files:
@@ -120,7 +120,7 @@ def test_light_curve_has_limits_where_nothing_was_detected(get: Get) -> None:
     assert get(f"{url}?since=2026-01-26").json["points"] == curve["points"][2:]
 
 
-def test_candidates_obey_the_rate(get: Get) -> None:
+def test_candidates_are_limited_by_the_false_discovery_rate(get: Get) -> None:
     assert [row["source_id"] for row in get("/api/v1/candidates").json["items"]] == [made.FAINT]
     both = everything(get, "/api/v1/candidates?max_false_discovery_rate=0.5&limit=1")
     assert [row["q_value"] for row in both] == [1e-6, 0.4]
@@ -139,7 +139,7 @@ def test_status_counts(get: Get) -> None:
     assert get(f"/api/v1/quarantine/{aside['key']}").json == aside
 
 
-def test_calibration_in_force_and_all_there_is(get: Get) -> None:
+def test_calibration_in_force_and_all_sets_are_listed(get: Get) -> None:
     rows = everything(get, "/api/v1/caltables?limit=1")
     assert [row["product_id"] for row in rows] == ["caltables-20260126-v1", "caltables-20260125-v1"]
     (chosen,) = get("/api/v1/caltables/in-force?at=2026-01-25T22:05").json
@@ -171,7 +171,7 @@ def test_checks_are_those_of_the_products(tmp_path: Path) -> None:
     assert everything(get, "/api/v1/checks?failed=false&asset=tile_image&until=2026-01-26T22:20&limit=1") != failed
 
 
-def test_settings_have_no_secrets_and_thresholds_say_what_is_refused(tmp_path: Path, no_settings_of_this_machine: None) -> None:
+def test_settings_show_no_secrets_and_thresholds_name_refused_values(tmp_path: Path, no_settings_of_this_machine: None) -> None:
     small = made.build(tmp_path)
     secret = "postgresql://dsa:geheim-geheim@host/name"
     configured = settings.load(inbox=small.inbox, archive=small.root, token="geheim-geheim-geheim")
@@ -185,7 +185,7 @@ def test_settings_have_no_secrets_and_thresholds_say_what_is_refused(tmp_path: P
     assert ask(create_app(small.root), "/api/v1/settings").status == 503
 
 
-def test_an_answer_that_is_had_already_is_not_sent_again(get: Get) -> None:
+def test_unchanged_answers_are_not_sent_again(get: Get) -> None:
     url = "/api/v1/products?asset=tile_image"
     first = get(url)
     tag = first.headers["etag"].encode()
@@ -211,7 +211,7 @@ def test_an_answer_that_is_had_already_is_not_sent_again(get: Get) -> None:
         ("nothing", 404), ("", 404), ("runs", 503), ("queue", 503), ("products?limit=" + "1" * 500, 400),
     ],
 )  # fmt: skip
-def test_wrong_questions_get_problem_details(get: Get, url: str, status: int) -> None:
+def test_wrong_requests_get_problem_details(get: Get, url: str, status: int) -> None:
     answer = get(f"/api/v1/{url}")
     assert answer.status == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -220,7 +220,7 @@ def test_wrong_questions_get_problem_details(get: Get, url: str, status: int) ->
     assert answer.json["title"]
 
 
-def test_unknown_source_is_told_what_is_there(get: Get) -> None:
+def test_errors_about_unknown_sources_name_existing_ones(get: Get) -> None:
     assert made.FAINT in get("/api/v1/light-curves/NVSS%20J024100").json["detail"]
 
 
@@ -235,7 +235,7 @@ def test_an_empty_archive_has_all_resources(empty: Get, resource: str) -> None:
         assert empty(f"/api/v1/{resource}").status == 200
 
 
-def test_the_documentation_needs_nothing_from_elsewhere(get: Get) -> None:
+def test_the_api_documentation_needs_no_other_origin(get: Get) -> None:
     page = get("/api/v1/docs")
     assert "<script" not in page.text
     assert "style=" not in page.text
@@ -246,7 +246,7 @@ def test_the_documentation_needs_nothing_from_elsewhere(get: Get) -> None:
             assert operation["description"].split("\n")[0].rstrip().endswith((".", ";", ":")), operation["operationId"]
 
 
-def test_scripts_come_from_here_alone(get: Get) -> None:
+def test_scripts_are_allowed_only_from_this_origin(get: Get) -> None:
     policy = get("/").headers["content-security-policy"]
     assert "script-src 'self';" in policy
     assert "unsafe-eval" not in policy

@@ -54,16 +54,14 @@ def test_no_other_unit_ever_reaches_systemd(portal: Portal, systemd: Path, name:
     assert not any("restart" in line for line in systemd.read_text().splitlines())
 
 
-def test_a_unit_that_is_not_installed_is_said_to_be_so(portal: Portal, systemd: Path) -> None:
+def test_a_unit_that_is_not_installed_is_reported_as_such(portal: Portal, systemd: Path) -> None:
     answer = portal.order("services/portal/restart", {})
     assert answer.status == 404
     assert "dsa110-portal.service is not installed on this machine" in answer.json["detail"]
     assert "restart" not in systemd.read_text()
 
 
-def test_who_may_not_is_told_what_is_missing_and_it_stands_in_the_audit(
-    portal: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restarts_without_permission_name_the_rule_and_are_audited(portal: Portal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in prints systemctl's own message to a user without polkit permission."""
     stand_in(tmp_path, monkeypatch, "echo 'Failed to restart dsa110-daemon.service: Interactive authentication required.' >&2; exit 1")
     confirm = portal.order("services/daemon/restart", {}).json["confirm"]
@@ -73,7 +71,7 @@ def test_who_may_not_is_told_what_is_missing_and_it_stands_in_the_audit(
     assert next(line for line in audit.lines(portal.small.root, 10) if line.verb == "restart").state == "failed"
 
 
-def test_without_the_token_nothing_is_restarted(portal: Portal, systemd: Path) -> None:
+def test_restarts_without_the_token_are_refused(portal: Portal, systemd: Path) -> None:
     assert ask(portal.app, "/api/v1/services/daemon/restart", "POST", body={}).status == 401
     plain = create_app(portal.small.root, settings=portal.settings.model_copy(update={"token": None}))
     assert ask(plain, "/api/v1/services/daemon/restart", "POST", headers=(BEARER, ME), body={}).status == 403
@@ -82,7 +80,7 @@ def test_without_the_token_nothing_is_restarted(portal: Portal, systemd: Path) -
 
 
 @pytest.mark.skipif(Path("/run/systemd/system").is_dir(), reason="systemd runs this machine: nothing is refused")
-def test_where_no_systemd_runs_page_api_and_command_say_so(portal: Portal) -> None:
+def test_without_systemd_page_and_api_refuse_restarts(portal: Portal) -> None:
     """Tested with the real systemctl if it is installed, and also holds without one."""
     assert portal.get("services") == {"items": [], "refused": portal.get("services")["refused"]}
     answer = portal.order("services/daemon/restart", {})
@@ -93,7 +91,7 @@ def test_where_no_systemd_runs_page_api_and_command_say_so(portal: Portal) -> No
     assert "services/daemon/restart" not in page
 
 
-def test_a_machine_without_systemctl_is_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_systemctl_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigurationError, match="no systemd here"):
         units.services()
@@ -124,13 +122,13 @@ def test_units_are_those_that_are_shipped_and_that_the_rule_lets_restart() -> No
         ("org.freedesktop.systemd1.manage-unit-files", "dsa110", "restart", "dsa110-daemon.service", "undefined"),
     ],
 )
-def test_the_rule_lets_the_platforms_user_restart_those_and_nothing_else(action: str, user: str, verb: str, unit: str, answer: str) -> None:
+def test_the_polkit_rule_allows_only_restarts_by_the_platforms_user(action: str, user: str, verb: str, unit: str, answer: str) -> None:
     """The rules file is run as polkitd runs it, with a `polkit` object that takes the rule and evaluates it."""
     call = json.dumps({"id": action, "verb": verb, "unit": unit, "user": user})
     script = (
         "let rule; const polkit = { Result: { YES: 'yes' }, addRule: (one) => { rule = one; } };\n"
         + RULES.read_text()
-        + f"\nconst told = {call}; console.log(String(rule({{ id: told.id, lookup: (name) => told[name] }}, {{ user: told.user }})));"
+        + f"\nconst call = {call}; console.log(String(rule({{ id: call.id, lookup: (name) => call[name] }}, {{ user: call.user }})));"
     )
     done = subprocess.run(["node", "-e", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == answer, done.stderr

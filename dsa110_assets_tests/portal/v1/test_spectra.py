@@ -15,7 +15,7 @@ from dsa110_assets_tests.portal import small_archive as made
 from dsa110_assets_tests.portal.conftest import Get, ask
 
 
-def test_it_is_the_analysts_measured_once_and_drawn(finished_run: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spectrum_is_the_analysts_and_is_measured_once(finished_run: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     root = finished_run[0].archive
     archive, app = open_archive(root), create_app(root)
     name = str(archive.sources(343.49062, 16.14821, 0.05)["source_id"][0])
@@ -38,7 +38,7 @@ def test_it_is_the_analysts_measured_once_and_drawn(finished_run: tuple[Any, Any
     assert f"index {body['spectral_index']:.2f}" in drawn
 
 
-def test_a_set_that_tells_nothing_is_said_to(get: Get) -> None:
+def test_an_empty_set_gives_the_reason_instead_of_a_spectrum(get: Get) -> None:
     """The small archive's sets are empty, and the page shows the reason in place of the plot."""
     source = quote(made.FAINT)
     answer = get(f"/api/v1/sources/{source}/spectrum")
@@ -48,7 +48,7 @@ def test_a_set_that_tells_nothing_is_said_to(get: Get) -> None:
     assert get("/api/v1/sources/nobody/spectrum").status == 404
 
 
-def test_after_retention_the_reason_is_said(small: made.SmallArchive, tmp_path: Any) -> None:
+def test_a_spectrum_after_retention_gives_the_reason(small: made.SmallArchive, tmp_path: Any) -> None:
     import shutil
 
     from dsa110_assets.archive.store import Archive
