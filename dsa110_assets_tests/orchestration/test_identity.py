@@ -69,7 +69,7 @@ def test_a_live_look_compares_files_for_a_limited_time(copied: Settings, monkeyp
         monkeypatch.setattr(looking, "COMPARE_S", -1.0)
         seen = look()
         assert (seen.candidates, seen.settled, len(seen.waiting)) == ((), 0, 12)
-        assert all("a later look compares" in reason for _, reason in seen.waiting)
+        assert all("a later scan compares" in reason for _, reason in seen.waiting)
         monkeypatch.setattr(looking, "COMPARE_S", 60.0)
         seen = look()
         assert (seen.candidates, seen.settled, seen.waiting) == ((), 12, ())

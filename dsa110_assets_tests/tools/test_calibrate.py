@@ -133,7 +133,7 @@ def test_tables_that_do_not_fit_are_refused_by_name(transit: Transit, tmp_path: 
         calibrate(transit.ms, tmp_path / "out", "3C48")
     with pytest.raises(NotFoundError, match=r"nearest"):
         calibrate(transit.ms, tmp_path / "out", "3C4543")
-    with pytest.raises(BadDataError, match=r"bandpass that goes before"):
+    with pytest.raises(BadDataError, match=r"must first be corrected for the bandpass"):
         calibrate(transit.ms, tmp_path / "out", CALIBRATOR, tables=Tables(bandpass=False))
     with pytest.raises(ConfigurationError, match=r"--force"):
         calibrate(transit.ms, transit.solved.path, CALIBRATOR)

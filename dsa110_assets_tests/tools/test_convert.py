@@ -142,7 +142,7 @@ def test_a_set_is_what_the_graph_writes_and_says_what_it_came_from(tiny_run: Pat
 
 def test_directories_that_no_tool_made_are_not_replaced(tiny_run: Path, tmp_path: Path) -> None:
     (tmp_path / "20260125T2225.ms").mkdir()
-    with pytest.raises(ConfigurationError, match=r"no tool made it"):
+    with pytest.raises(ConfigurationError, match=r"it was not made by a tool"):
         convert(tiny_run, tmp_path, GroupSelection(calibrator=CALIBRATOR), n_subbands=SUBBANDS, force=True)
 
 
