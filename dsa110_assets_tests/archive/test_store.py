@@ -166,7 +166,7 @@ def test_errors_about_unknown_inputs_and_ids_name_existing_ones(archive, publish
     with pytest.raises(NotFoundError, match="there is tile_image-20260125T2225-v1"):
         archive.get("tile_image-20260125T2225-v2")
     for bad in ("nonsense", "tile_image-20261325-v1", "tile_image-20260125T2225-v0", "../x-v1"):
-        with pytest.raises(NotFoundError, match=r"no product id|month|neither"):
+        with pytest.raises(NotFoundError, match=r"not a product id|month|neither"):
             archive.find(bad)
         with pytest.raises(NotFoundError):
             archive.get(bad)
