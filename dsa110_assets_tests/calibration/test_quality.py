@@ -118,4 +118,4 @@ def test_swapped_receptor_gains_reduce_the_response_to_the_model(observation):
     bad = replace(good, bandpass=replace(good.bandpass, values=good.bandpass.values[:, order]))
     figures = quality.assess(bad, obs.vis, sums)
     assert figures["receptor_flux_ratio_min"] < 0.4
-    assert any("another's" in p for p in quality.problems(figures, LIMITS))
+    assert any("belong to another receptor" in p for p in quality.problems(figures, LIMITS))

@@ -146,7 +146,7 @@ def test_wrong_requests_are_refused(near, tmp_path) -> None:  # type: ignore[no-
         reader.read_group({}, 2)
     with pytest.raises(BadDataError, match="holds subband 0, expected 1"):
         reader.read_group({1: files[0]}, 2)
-    with pytest.raises(BadDataError, match="wanted 1 of 1"):
+    with pytest.raises(BadDataError, match="expected 1 of 1"):
         reader.read_group(files, 1)
     later = near(mjd_start=61065.94).write(tmp_path, 1)
     with pytest.raises(BadDataError, match="differ from"):
