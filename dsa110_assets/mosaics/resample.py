@@ -76,14 +76,6 @@ def without_blanks(image: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDA
     return image[tuple(nearest)], blank
 
 
-def resample(image: Spline, x: NDArray[np.float64], y: NDArray[np.float64], window: Window) -> NDArray[np.float32]:
-    """Return values (window height, width) float32 of a spline at coarse coordinates; NaN beyond its outermost pixel centres and where
-    the image is blank."""
-    top, bottom = (np.zeros((window.y1 - window.y0, window.x1 - window.x0), np.float32) for _ in range(2))
-    accumulate(image, np.ones(image.shape, np.float32), x, y, 1.0, 0.5, top, bottom)
-    return np.where(bottom > 0, top, np.float32(np.nan))
-
-
 def accumulate(
     image: Spline,
     response: NDArray[np.float32],
