@@ -190,7 +190,7 @@ def _updated_standing(connection: Connection, found: Sequence[Finding], unknown:
         resolved=_select(connection, alerts.c.id.in_(over)),
         risen=risen,
         silences=_silences(connection, at),
-        last_reported={condition: _time(at) for condition, at in connection.execute(last) if at is not None},
+        last_reported={condition: _time(sent_at) for condition, sent_at in connection.execute(last) if sent_at is not None},
     )
 
 
