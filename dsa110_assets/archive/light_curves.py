@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.photometry.nighterrors import MADE_OF, NightErrors, has_model, missing, require
-from dsa110_assets.photometry.nightrows import FILE, source_keys
+from dsa110_assets.photometry.nightrows import FILE, readable, source_keys
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -102,34 +102,14 @@ class Nights:
         """
         if self.errors is None:
             raise missing(self.files[-1].parent)
-        with self._opened() as connection:
-            connection.execute("SET parquet_metadata_cache = true")
-            counts = connection.execute("SELECT source_key, count(*) AS n FROM rows GROUP BY source_key ORDER BY source_key").fetchnumpy()
-            keys, number = (np.asarray(counts[name], np.int64) for name in ("source_key", "n"))
-            names = self._names(keys)
-            part = (np.cumsum(number) - number) // rows
-            for k in np.unique(part):
-                in_part = part == k
-                found = self._between(connection, int(keys[in_part][0]), int(keys[in_part][-1]), columns, self.errors)
-                yield names[in_part], np.concatenate([[0], np.cumsum(number[in_part])]), found
+        from dsa110_assets.archive import whole_sources  # with numba, which few readers of light curves need
 
-    def _between(
-        self, connection: duckdb.DuckDBPyConnection, first: int, last: int, columns: Sequence[str], errors: NightErrors
-    ) -> dict[str, FloatArray]:
-        needed = dict.fromkeys(["source_key", "mjd", *MADE_OF, *(name for name in columns if name not in _MODELLED)])
-        read, join = ", ".join(needed), ""
-        if len(errors.noisy):
-            read += ", coalesce(scale, 1.0) AS scale, coalesce(fraction, 0.0) AS fraction"
-            join = "LEFT JOIN noisy USING (epoch)"
-        sql = f"SELECT {read} FROM rows {join} WHERE source_key BETWEEN ? AND ?"
-        found = connection.execute(sql, [first, last]).fetchnumpy()
-        key = np.asarray(found.pop("source_key"))
-        order = np.argsort(key, kind="stable")  # nights are read in order, so that each source's rows should be in order of time
-        if np.any((np.diff(key[order]) == 0) & (np.diff(np.asarray(found["mjd"])[order]) < 0)):
-            order = np.lexsort((np.asarray(found["mjd"]), key))
-        values = {name: np.asarray(found.pop(name), np.float64)[order] for name in list(found)}
-        error = errors.of(values, values.get("scale", np.ones(1)), values.get("fraction", np.zeros(1)))
-        return {name: error if name == "flux_err_jy" else values[name] for name in columns}
+        with self._opened() as connection:
+            counts = connection.execute("SELECT source_key, count(*) AS n FROM rows GROUP BY source_key ORDER BY source_key").fetchnumpy()
+        keys, number = (np.asarray(counts[name], np.int64) for name in ("source_key", "n"))
+        names, sources = self._names(keys), whole_sources.Sources(keys, np.concatenate([[0], np.cumsum(number)]))
+        for part, values in whole_sources.read(self.files, sources, columns, self.errors, rows):
+            yield names[part], sources[part].starts, values
 
     def _names(self, keys: IntArray) -> NDArray[np.object_]:
         """The names (n,) of these sorted keys, each from the last night whose file has it."""
@@ -137,23 +117,19 @@ class Nights:
         for file in reversed(self.files):
             if not unnamed.any():
                 break
-            place = np.searchsorted(keys, pq.read_table(file, columns=["source_key"])["source_key"].to_numpy())
-            new = unnamed[place]  # reading names is slow, and most nights have none that is new
-            if new.any():
-                names[place[new]] = pq.read_table(file, columns=["source_id"])["source_id"].filter(pa.array(new)).to_numpy()
-                unnamed[place] = False
+            with readable(file):
+                place = np.searchsorted(keys, pq.read_table(file, columns=["source_key"])["source_key"].to_numpy())
+                new = unnamed[place]  # reading names is slow, and most nights have none that is new
+                if new.any():
+                    names[place[new]] = pq.read_table(file, columns=["source_id"])["source_id"].filter(pa.array(new)).to_numpy()
+                    unnamed[place] = False
         return names
 
     @contextmanager
     def _opened(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection with the views `rows` and `noisy`."""
-        noisy: Any = self.errors.noisy.rename_axis("epoch").reset_index() if self.errors else []
+        """A connection with the view `rows`."""
         with duckdb.connect(":memory:") as connection:
             connection.execute("SET threads = 2; SET memory_limit = '2GB'")
-            connection.execute("CREATE TABLE noisy (epoch VARCHAR, scale DOUBLE, fraction DOUBLE)")
-            if len(noisy):
-                values = [list(row) for row in noisy[["epoch", "scale", "fraction"]].itertuples(index=False)]
-                connection.executemany("INSERT INTO noisy VALUES (?, ?, ?)", values)
             try:
                 connection.read_parquet([str(file) for file in self.files], hive_partitioning=False).create_view("rows")
                 yield connection

@@ -6,7 +6,7 @@ later ones. Rows therefore keep the measured values and their correction; their 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,16 +68,19 @@ class NightErrors:
         Needs epoch, flux_jy, raw_flux_err_jy, correction and correction_err; for limits also noise_scale, the factor on the
         noise that was applied to them last. NaN stays NaN.
         """
-        noise, fraction = np.ones(len(rows)), np.zeros(len(rows))
-        if len(self.noisy):
-            noise = rows["epoch"].map(self.noisy["scale"]).astype(np.float64).fillna(1.0).to_numpy()
-            fraction = rows["epoch"].map(self.noisy["fraction"]).astype(np.float64).fillna(0.0).to_numpy()
+        code, epochs = pd.factorize(rows["epoch"])
+        noise, fraction = (values[code] for values in self.of_epochs([*epochs, ""]))  # code -1, no epoch, is the last
         columns = {name: rows[name].to_numpy(np.float64) for name in MADE_OF}
         errors = {name: self.of(columns, noise, fraction, absolute=name != "flux_err_jy") for name in ("flux_err_jy", "absolute_err_jy")}
         if "limit_jy" in rows:
             errors["noise_scale"] = self.model.scale * noise
             errors["limit_jy"] = rows["limit_jy"].to_numpy(np.float64) * errors["noise_scale"] / rows["noise_scale"].to_numpy(np.float64)
         return rows.assign(**errors)
+
+    def of_epochs(self, epochs: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+        """Return the additional scale and fraction of each of these epochs: 1 and 0 for those that are not noisy."""
+        scale, fraction = (self.noisy[name].dropna().to_dict() for name in ("scale", "fraction"))
+        return np.array([scale.get(epoch, 1.0) for epoch in epochs]), np.array([fraction.get(epoch, 0.0) for epoch in epochs])
 
     def of(self, rows: Mapping[str, FloatArray], noise: FloatArray, fraction: FloatArray, *, absolute: bool = False) -> FloatArray:
         """Return the total errors [Jy] (n,) of rows with the columns MADE_OF, in epochs with these additional scales and fractions."""

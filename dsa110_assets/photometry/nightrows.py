@@ -6,7 +6,8 @@ reading the rest. Numbers of many nights are also merged much faster than names.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import xxhash
 from numpy.typing import NDArray
 
+from dsa110_assets.errors import SilentWrongnessError
 from dsa110_assets.photometry.association import NEW_PREFIX, merged_names
 from dsa110_assets.photometry.transits import HALF_TRANSIT_DAYS, one_per_transit
 from dsa110_assets.telescope import timegrid
@@ -82,6 +84,16 @@ def _named(rows: pd.DataFrame, names: pd.DataFrame, merge_arcsec: float) -> pd.D
 def source_keys(names: Iterable[str]) -> NDArray[np.int64]:
     """Return the number (n,) of each name: 63 bits of its hash, so that two of 100,000 names share one in one of 10^9 archives."""
     return np.array([xxhash.xxh3_64_intdigest(name.encode()) >> 1 for name in names], np.int64)
+
+
+@contextmanager
+def readable(file: Path) -> Iterator[None]:
+    """Raise SilentWrongnessError, naming the file, if reading it in the block fails because it is damaged or lacks a column."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, ValueError, KeyError) as error:
+        what = str(error).splitlines()[0]
+        raise SilentWrongnessError(f"light curves in {file} cannot be read ({what}): run: dsa110 archive verify") from error
 
 
 def write(curves: pd.DataFrame, folder: Path) -> None:

@@ -21,7 +21,7 @@ COLUMNS = (
 ROW_COLUMNS = ("ra_deg", "dec_deg", "mjd", "flux_jy", "flux_err_jy", "quality")
 """Columns it needs for every row; the others are needed only for candidates and for neighbours of new sources."""
 BATCH_ROWS = 2_000_000
-"""Some 150 MB of rows in memory, however long the history; with fewer at a time, the nights' files are opened more often."""
+"""Some 100 MB of rows in a block, however long the history."""
 
 
 class LightCurves(Protocol):
@@ -29,6 +29,10 @@ class LightCurves(Protocol):
 
     def batches(self) -> Iterator[Block]:
         """All rows, block by block; can be called repeatedly."""
+        ...
+
+    def sizes(self) -> pd.Series[int]:
+        """The number of rows of every source, sorted by the sources' names, which are the index."""
         ...
 
     def of(self, sources: Collection[str]) -> pd.DataFrame:
@@ -41,6 +45,10 @@ class Stored(Protocol):
 
     def parts(self, columns: Sequence[str], rows: int) -> Iterator[tuple[NDArray[np.object_], IntArray, dict[str, NDArray[np.float64]]]]:
         """All rows, whole sources at a time, about `rows` rows together: the arguments of a `Block`."""
+        ...
+
+    def by_source(self, sql: str) -> pd.DataFrame:
+        """These aggregates over each source's rows, sorted by source_id."""
         ...
 
     def of_sources(self, sources: Collection[str], columns: Sequence[str]) -> pd.DataFrame:
@@ -72,6 +80,9 @@ class InMemory:
         columns = {name: rows[name].to_numpy(np.float64) for name in ROW_COLUMNS}
         yield Block(np.asarray(names, object), group_starts(code.astype(np.int64)), columns)
 
+    def sizes(self) -> pd.Series[int]:
+        return self.rows["source_id"].value_counts().sort_index()
+
     def of(self, sources: Collection[str]) -> pd.DataFrame:
         return self.rows[self.rows["source_id"].isin(list(sources))]
 
@@ -88,6 +99,10 @@ class OnDisk:
         for part in self.nights.parts(ROW_COLUMNS, self.batch_rows):
             yield Block(*part)
 
+    def sizes(self) -> pd.Series[int]:
+        """The number of rows of every source, which is found without reading them."""
+        return self.nights.by_source("count(*) AS n").set_index("source_id")["n"]
+
     def of(self, sources: Collection[str]) -> pd.DataFrame:
         """The columns the search needs of these sources' rows."""
         return self.nights.of_sources(sources, COLUMNS)
@@ -95,12 +110,9 @@ class OnDisk:
 
 def sample(curves: LightCurves, most_rows: int) -> pd.DataFrame:
     """Return the rows of whole sources, spread evenly over all, up to about `most_rows` rows; all rows if there are fewer."""
-    blocks = [(block.names, np.diff(block.starts)) for block in curves.batches()]
-    if not blocks:
-        return curves.of([])
-    names, sizes = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
-    if sizes.sum() <= most_rows:
+    sizes = curves.sizes()
+    names, n_rows = sizes.index.to_numpy(object), int(sizes.sum())
+    if n_rows <= most_rows:
         return curves.of(list(names))
-    names = np.sort(names)
-    number = max(int(names.size * most_rows / sizes.sum()), 1)
+    number = max(int(names.size * most_rows / n_rows), 1)
     return curves.of(list(names[np.linspace(0, names.size - 1, number).round().astype(int)]))
