@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ READ_ROWS = 10_000_000
 """Rows in memory at a time, 80 MB for each column: as many as 1000 nights have in a row group each, so that each is decoded once."""
 _READERS, _AHEAD = 2, 32
 """Threads that decode, and the files they decode before these rows are put in place."""
+_NO_KEYS = SimpleNamespace(min=0, max=-1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def read(
     together = ("mjd", *(name for name in columns if name != "mjd"))
     nights = [_NightFile.opened(path, together, errors) for path in files]
     ranges = list(_ranges(sources, max(nights, key=lambda night: night.first.size).first))
-    out = np.empty((max(int(sources[part].starts[-1]) for part in ranges), len(together)))
+    out = np.empty((max((int(sources[part].starts[-1]) for part in ranges), default=0), len(together)))
     with ThreadPoolExecutor(_READERS) as pool:
         for part in ranges:
             _fill(out, nights, sources[part], pool)
@@ -93,9 +95,14 @@ def _fill(out: FloatArray, nights: Sequence[_NightFile], sources: Sources, pool:
         ends = np.cumsum([0, *(key.size for key in keys)])
         if _place(np.concatenate(keys), np.concatenate(values), ends, sources.keys, sources.starts, filled, out) < ends[-1]:
             raise SilentWrongnessError(
-                f"light curves of {group[0].path} or up to {len(group) - 1} nights after it are not in order of source_key, or changed "
+                f"light curves in {group[0].path} or up to {len(group) - 1} nights after it are not in order of source_key, or changed "
                 "while they were read: run: dsa110 archive verify"
             )
+    if np.any(filled < sources.starts[1:]):
+        raise SilentWrongnessError(
+            f"light curves in {nights[0].path} or later nights lack rows that they had, or are not in order of source_key: "
+            "run: dsa110 archive verify"
+        )
 
 
 @njit(cache=True, nogil=True)
@@ -140,7 +147,8 @@ class _NightFile:
         with readable(path):
             metadata = pq.read_metadata(path)
             column = metadata.schema.names.index("source_key")
-            limits = [metadata.row_group(k).column(column).statistics for k in range(metadata.num_row_groups)]
+            groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+            limits = [group.column(column).statistics if group.num_rows else _NO_KEYS for group in groups]
             first, last = (np.array([getattr(limit, name) for limit in limits], np.int64) for name in ("min", "max"))
         return cls(path, metadata, first, last, tuple(columns), errors)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -103,3 +104,29 @@ def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     assert str(nights.files[2]) in broken()
     nights.files[2].write_bytes(whole[:-9])
     assert "n2" in broken()
+
+
+def test_nights_may_be_empty(tmp_path: Path) -> None:
+    rows = rows_of_nights()
+    empty = rows.iloc[:0]
+    for name, tonight in (("a", empty), ("b", rows[rows["epoch"] == "n1"]), ("c", empty)):
+        (tmp_path / name).mkdir()
+        stored(tonight, tmp_path / name)
+    assert list(Nights.of([tmp_path / "a", tmp_path / "c"]).parts(COLUMNS, 50)) == []
+    blocks = list(Nights.of([tmp_path / name for name in "abc"]).parts(COLUMNS, 1000))
+    assert [starts[-1] for _, starts, _ in blocks] == [205]
+
+
+def test_rows_that_disappear_while_they_are_read_are_noticed(tmp_path: Path) -> None:
+    """Between the count of all rows and their reading, one night loses a source and another gets one."""
+    nights = on_disk(rows_of_nights(), tmp_path)
+    table = pq.read_table(nights.files[2])
+    keys, counts = np.unique(np.concatenate([pq.read_table(file)["source_key"] for file in nights.files]), return_counts=True)
+    sources = whole_sources.Sources(keys, np.concatenate([[0], np.cumsum(counts)]))
+    assert nights.errors is not None
+    pq.write_table(table.slice(1), nights.files[2])
+    with pytest.raises(SilentWrongnessError, match="lack rows"):
+        list(whole_sources.read(nights.files, sources, COLUMNS, nights.errors, 50))
+    pq.write_table(pa.concat_tables([table, table.slice(table.num_rows - 1)]), nights.files[2])
+    with pytest.raises(SilentWrongnessError, match="changed"):
+        list(whole_sources.read(nights.files, sources, COLUMNS, nights.errors, 50))
