@@ -27,8 +27,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 READ_ROWS = 10_000_000
 """Rows in memory at a time, 80 MB for each column: as many as 1000 nights have in a row group each, so that each is decoded once."""
-_READERS, _AHEAD = 2, 32
-"""Threads that decode, and the files they decode before these rows are put in place."""
+_READERS, _ROWS_AHEAD = 2, 300_000
+"""Threads that decode, and the number of rows they decode, of whole files, before these are put in place."""
 _NO_KEYS = SimpleNamespace(min=0, max=-1)
 
 
@@ -87,7 +87,8 @@ def _fill(out: FloatArray, nights: Sequence[_NightFile], sources: Sources, pool:
     """Put all rows of these sources into `out` (n, columns)."""
     first, last = int(sources.keys[0]), int(sources.keys[-1])
     filled = sources.starts[:-1].copy()
-    groups = [nights[k : k + _AHEAD] for k in range(0, len(nights), _AHEAD)]
+    at_once = max(1, _ROWS_AHEAD * len(nights) // int(sources.starts[-1]))
+    groups = [nights[k : k + at_once] for k in range(0, len(nights), at_once)]
     coming = pool.map(lambda night: night.between(first, last), groups[0])
     for group, following in zip(groups, [*groups[1:], ()], strict=True):
         keys, values = zip(*coming, strict=True)

@@ -112,10 +112,11 @@ def run(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has read enough
         console.discard_output(sys.stdout)
         return EXIT_INCOMPLETE
-    except OSError as error:
-        return _refused(error)
     except Exception as error:  # noqa: BLE001  the process boundary: nothing may end in a bare traceback
-        return _fault(error)
+        if surroundings.is_nowhere():  # whatever failed: 3.13 cannot even import from there
+            console.warn("dsa110: the current directory is gone; change to another (cd), and run this again")
+            return EXIT_INCOMPLETE
+        return _refused(error) if isinstance(error, OSError) else _fault(error)
     return status if isinstance(status, int) else 0
 
 
@@ -145,9 +146,6 @@ def _usage(error: Exception) -> int:
 
 def _refused(error: OSError) -> int:
     """Report an error of the system: standard output, or a path that this user or this machine may not use; any other is a fault."""
-    if surroundings.is_nowhere():
-        console.warn("dsa110: the current directory is gone; change to another (cd), and run this again")
-        return EXIT_INCOMPLETE
     if error.filename is not None and error.errno in REFUSALS:
         console.warn(f"dsa110: {error.filename}: {error.strerror}; let this user use it, or name another place (dsa110 doctor)")
         return EXIT_INCOMPLETE

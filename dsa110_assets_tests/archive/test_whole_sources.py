@@ -47,7 +47,7 @@ def on_disk(rows: pd.DataFrame, folder: Path) -> Nights:
 def test_rows_are_those_of_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_rows: int, group_rows: int) -> None:
     """To the last bit, for any size of row groups and of what is in memory; one of the noisy epochs has no scale, which counts as 1."""
     monkeypatch.setattr(whole_sources, "READ_ROWS", read_rows)
-    monkeypatch.setattr(whole_sources, "_AHEAD", 3)
+    monkeypatch.setattr(whole_sources, "_ROWS_AHEAD", 500)
     monkeypatch.setattr(nightrows, "GROUP_ROWS", group_rows)
     rows = rows_of_nights()
     nights = on_disk(rows, tmp_path)

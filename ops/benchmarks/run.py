@@ -26,7 +26,7 @@ STAGES = (
     "sky_faults", "constant_sky", "healthy", "backfill", "orchestration", "watching", "years", "scaling", "many_machines", "workers",
 )  # fmt: skip
 """The stages in the order in which they run; each is a file here with a function `rows`."""
-SMALL = {"flagging", "sky_faults", "constant_sky", "healthy", "detection", "watching", "years", "many_machines", "workers"}
+SMALL = {"flagging", "lightcurves", "sky_faults", "constant_sky", "healthy", "detection", "watching", "years", "many_machines", "workers"}
 """Stages that make their own data."""
 BEGIN, END = "<!-- figures: renewed by ops/benchmarks/all -->", "<!-- end of figures -->"
 
