@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -77,10 +78,15 @@ class NightErrors:
             errors["limit_jy"] = rows["limit_jy"].to_numpy(np.float64) * errors["noise_scale"] / rows["noise_scale"].to_numpy(np.float64)
         return rows.assign(**errors)
 
+    @cached_property
+    def _additional(self) -> dict[str, tuple[float, float]]:
+        filled = self.noisy[["scale", "fraction"]].fillna({"scale": 1.0, "fraction": 0.0})
+        return dict(zip(filled.index, filled.itertuples(index=False, name=None), strict=True))
+
     def of_epochs(self, epochs: Sequence[str]) -> tuple[FloatArray, FloatArray]:
         """Return the additional scale and fraction of each of these epochs: 1 and 0 for those that are not noisy."""
-        scale, fraction = (self.noisy[name].dropna().to_dict() for name in ("scale", "fraction"))
-        return np.array([scale.get(epoch, 1.0) for epoch in epochs]), np.array([fraction.get(epoch, 0.0) for epoch in epochs])
+        values = np.array([self._additional.get(epoch, (1.0, 0.0)) for epoch in epochs], np.float64).reshape(-1, 2)
+        return values[:, 0], values[:, 1]
 
     def of(self, rows: Mapping[str, FloatArray], noise: FloatArray, fraction: FloatArray, *, absolute: bool = False) -> FloatArray:
         """Return the total errors [Jy] (n,) of rows with the columns MADE_OF, in epochs with these additional scales and fractions."""
