@@ -63,13 +63,16 @@ class Nights:
 
     def by_source(self, sql: str) -> pd.DataFrame:
         """A table of the aggregates `sql` over each source's rows; source_id is its first column, by which it is sorted."""
-        with self._opened() as connection:
-            if self.errors is None:
-                return connection.execute(f"SELECT source_id, {sql} FROM rows GROUP BY source_id ORDER BY source_id").df()
-            found = connection.execute(f"SELECT source_key, {sql} FROM rows GROUP BY source_key ORDER BY source_key").df()
+        if self.errors is None:
+            return self._grouped("source_id", sql)
+        found = self._grouped("source_key", sql)
         keys = found.pop("source_key").to_numpy(np.int64)
         found.insert(0, "source_id", self._names(keys))
         return found.sort_values("source_id", ignore_index=True)
+
+    def _grouped(self, column: str, sql: str) -> pd.DataFrame:
+        with self._opened() as connection:
+            return connection.execute(f"SELECT {column}, {sql} FROM rows GROUP BY {column} ORDER BY {column}").df()
 
     def names(self) -> list[str]:
         """All source ids, sorted."""
@@ -104,9 +107,8 @@ class Nights:
             raise missing(self.files[-1].parent)
         from dsa110_assets.archive import whole_sources  # with numba, which few readers of light curves need
 
-        with self._opened() as connection:
-            counts = connection.execute("SELECT source_key, count(*) AS n FROM rows GROUP BY source_key ORDER BY source_key").fetchnumpy()
-        keys, number = (np.asarray(counts[name], np.int64) for name in ("source_key", "n"))
+        counts = self._grouped("source_key", "count(*) AS n")
+        keys, number = (counts[name].to_numpy(np.int64) for name in ("source_key", "n"))
         names, sources = self._names(keys), whole_sources.Sources(keys, np.concatenate([[0], np.cumsum(number)]))
         for part, values in whole_sources.read(self.files, sources, columns, self.errors, rows):
             yield names[part], sources[part].starts, values

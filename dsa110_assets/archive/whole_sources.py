@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from operator import methodcaller
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,10 +40,11 @@ class Sources:
     keys: IntArray
     starts: IntArray
 
-    def slices(self, rows: int) -> Iterator[slice]:
-        """Consecutive ranges of sources with about `rows` rows each, more only if the last source has more."""
-        part = self.starts[:-1] // rows
-        yield from (slice(low, high) for low, high in pairwise([*np.flatnonzero(np.diff(part, prepend=-1)), self.keys.size]))
+    def slices(self, part: slice, rows: int) -> Iterator[slice]:
+        """Consecutive ranges of the sources of `part` with about `rows` rows each, more only if the last source has more."""
+        number = (self.starts[part] - self.starts[part.start]) // rows
+        first = part.start + np.flatnonzero(np.diff(number, prepend=-1))
+        yield from (slice(low, high) for low, high in pairwise([*first.tolist(), part.stop]))
 
     def __getitem__(self, sources: slice) -> Sources:
         starts = self.starts[sources.start : sources.stop + 1]
@@ -63,10 +65,9 @@ def read(
     with ThreadPoolExecutor(_READERS) as pool:
         for part in ranges:
             _fill(out, nights, sources[part], pool)
-            for piece in sources[part].slices(rows):
-                low, high = sources[part].starts[[piece.start, piece.stop]]
-                block = {name: out[low:high, together.index(name)].copy() for name in columns}
-                yield slice(part.start + piece.start, part.start + piece.stop), block
+            for piece in sources.slices(part, rows):
+                low, high = sources.starts[[piece.start, piece.stop]] - sources.starts[part.start]
+                yield piece, {name: out[low:high, together.index(name)].copy() for name in columns}
 
 
 def _ranges(sources: Sources, cuts: IntArray) -> Iterator[slice]:
@@ -74,25 +75,21 @@ def _ranges(sources: Sources, cuts: IntArray) -> Iterator[slice]:
     begin, places = 0, [*np.searchsorted(sources.keys, cuts).tolist(), sources.keys.size]
     for place, following in pairwise(places):
         if begin < place and sources.starts[following] - sources.starts[begin] > READ_ROWS:
-            yield from _pieces(sources, slice(begin, place))
+            yield from sources.slices(slice(begin, place), READ_ROWS)
             begin = place
-    yield from _pieces(sources, slice(begin, sources.keys.size))
-
-
-def _pieces(sources: Sources, part: slice) -> Iterator[slice]:
-    yield from (slice(part.start + piece.start, part.start + piece.stop) for piece in sources[part].slices(READ_ROWS))
+    yield from sources.slices(slice(begin, sources.keys.size), READ_ROWS)
 
 
 def _fill(out: FloatArray, nights: Sequence[_NightFile], sources: Sources, pool: ThreadPoolExecutor) -> None:
     """Put all rows of these sources into `out` (n, columns)."""
-    first, last = int(sources.keys[0]), int(sources.keys[-1])
+    decoded = methodcaller("between", int(sources.keys[0]), int(sources.keys[-1]))
     filled = sources.starts[:-1].copy()
     at_once = max(1, _ROWS_AHEAD * len(nights) // int(sources.starts[-1]))
     groups = [nights[k : k + at_once] for k in range(0, len(nights), at_once)]
-    coming = pool.map(lambda night: night.between(first, last), groups[0])
+    coming = pool.map(decoded, groups[0])
     for group, following in zip(groups, [*groups[1:], ()], strict=True):
         keys, values = zip(*coming, strict=True)
-        coming = pool.map(lambda night: night.between(first, last), following)  # are decoded while these are put in place
+        coming = pool.map(decoded, following)  # are decoded while these are put in place
         ends = np.cumsum([0, *(key.size for key in keys)])
         if _place(np.concatenate(keys), np.concatenate(values), ends, sources.keys, sources.starts, filled, out) < ends[-1]:
             raise SilentWrongnessError(
